@@ -1,0 +1,8 @@
+_base_ = ["_digits.py"]
+
+network = dict(
+    backbone=dict(name="tresnet", layers=[1, 1, 1, 1], width=0.5),
+    head=dict(type="linear"),
+    image_size=64,
+)
+method = dict(type="Finetune")

@@ -1,0 +1,5 @@
+"""``python -m mlcil``."""
+
+from mlcil.cli import main
+
+raise SystemExit(main())

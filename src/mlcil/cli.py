@@ -1,0 +1,165 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlcil import __version__
+from mlcil.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser of ``python -m mlcil``."""
+    top = argparse.ArgumentParser(
+        prog="python -m mlcil", description="Class-incremental learning for images with many labels."
+    )
+    top.add_argument("--version", action="version", version=f"mlcil {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command("train", train, "Train all sessions of a config.")
+    sub.add_argument("config", help="a python config, such as configs/krt/coco_b0c10.py")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as train_cfg.max_epochs=2; the last wins")
+    sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the config's path)")
+    again = sub.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on behind the last finished epoch of this run")
+    again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
+    sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
+
+    sub = command("demo", demo, "Train KRT and fine-tuning on the embedded digits scenes and compare them.")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for both runs, such as seed=1")
+
+    sub = command("plan", plan, "Show what a config would train, without training.")
+    sub.add_argument("config")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+    sub.add_argument("--json", action="store_true", help="print json instead of tables")
+
+    sub = command("test", test, "Evaluate a stage checkpoint on the test images of a config.")
+    sub.add_argument("checkpoint", type=Path)
+    sub.add_argument("config")
+    sub.add_argument("overrides", nargs="*", metavar="key=value")
+
+    sub = command("predict", predict, "Tag images with a stage checkpoint; one json line per image.")
+    sub.add_argument("checkpoint", type=Path)
+    sub.add_argument("images", type=Path, help="an image or a folder")
+    sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
+    sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
+
+    sub = command("convert", convert, "Convert a released KRT checkpoint to a stage checkpoint, or back.")
+    sub.add_argument("source", type=Path)
+    sub.add_argument("target", type=Path)
+    sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
+    sub.add_argument("--heads", type=int, default=8, help="attention heads of the released model (default 8)")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
+    top = parser()
+    # key=value words may stand before and behind options, which argparse alone does not take
+    options, rest = top.parse_known_args(arguments)
+    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        if rest:
+            options.overrides = [*options.overrides, *rest]
+        return int(options.function(options))
+    except UserError as error:
+        print(f"mlcil: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("mlcil: interrupted; go on with the same command and --resume", file=sys.stderr)
+        return 130
+
+
+def train(options: argparse.Namespace) -> int:
+    """``train CONFIG [key=value ...]``."""
+    # torchrun and our scripts may pass a second config: the last one given is meant
+    configs = [word for word in (options.config, *options.overrides) if "=" not in word]
+    overrides = [word for word in (options.config, *options.overrides) if "=" in word]
+    if not configs:
+        raise UserError("no config given; expected a python file such as configs/krt/coco_b0c10.py")
+    if options.name:
+        overrides.append(f"name={options.name!r}")
+    overrides.append(f"launcher={options.launcher}")
+    from mlcil.engine.config import load_config
+    from mlcil.engine.train import check_run
+    from mlcil.engine.train import train as run
+
+    cfg = load_config(configs[-1], overrides)
+    if options.check:
+        check_run(cfg, options.resume, options.overwrite)
+    else:
+        run(cfg, resume=options.resume, overwrite=options.overwrite)
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """``demo``: both runs of the embedded scenario and one table."""
+    from mlcil.engine.config import load_config
+    from mlcil.engine.train import train as run
+    from mlcil.reporting.tables import session_table
+
+    results = {}
+    for label, name in (("KRT", "krt"), ("fine-tuning", "finetune")):
+        cfg = load_config(CONFIGS / "demo" / f"{name}.py", options.overrides)
+        results[label] = run(cfg, overwrite=True)
+    print("\n" + session_table(results))
+    return 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """``plan CONFIG``."""
+    from mlcil.engine.config import load_config
+    from mlcil.engine.plan import make_plan, plan_text
+
+    content = make_plan(load_config(options.config, options.overrides))
+    print(json.dumps(content, indent=1) if options.json else plan_text(content))
+    return 0
+
+
+def test(options: argparse.Namespace) -> int:
+    """``test CHECKPOINT CONFIG``."""
+    from mlcil.engine.config import load_config
+    from mlcil.engine.test import test_checkpoint
+
+    result = test_checkpoint(options.checkpoint, load_config(options.config, options.overrides))
+    print(json.dumps(result, indent=1))
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """``predict CHECKPOINT IMAGE_OR_FOLDER``: ``{"image": ..., "labels": [{"label": ..., "score": ...}]}`` lines."""
+    from mlcil.deploy.predictor import find_images, load
+
+    predictor = load(options.checkpoint)
+    for path, scores in predictor.predict(find_images(options.images)):
+        ranked: list[tuple[str, float]] = sorted(scores.items(), key=lambda item: -item[1])
+        kept = ranked[: options.top] if options.top else [x for x in ranked if x[1] >= options.threshold]
+        labels: list[dict[str, Any]] = [{"label": name, "score": round(score, 6)} for name, score in kept]
+        print(json.dumps({"image": str(path), "labels": labels}), flush=True)
+    return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """``convert SOURCE TARGET``."""
+    from mlcil.engine.convert import convert_file
+
+    print(convert_file(options.source, options.target, options.classes, options.heads))
+    return 0

@@ -1,0 +1,222 @@
+"""Demo data without a download: scikit-learn's handwritten digits composed into scenes, in COCO format.
+
+The 1,797 real 8 x 8 digits are split by index into those for training and those for test scenes. A scene
+shows one to three digits of different classes at random places, sizes and contrasts over a shaded
+background with strokes and specks. Scenes are written as PNG files with an instances json, so that the demo
+takes the same path through the code as MS-COCO.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mlcil.datasets.coco import CocoDataset
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS_PER_SCENE = (0.3, 0.4, 0.3)  # probability of one, two, three digits
+LABEL_CARDINALITY = 2.0  # their mean
+VERSION = 1  # raise when scenes change, so that kept ones are made anew
+
+
+def digits_dataset(
+    cache_dir: str | Path | None = None,
+    train_images: int = 1200,
+    test_images: int = 500,
+    size: int = 64,
+    seed: int = 0,
+    label_cardinality: float | None = LABEL_CARDINALITY,
+    name: str = "digits",
+) -> CocoDataset:
+    """The scenes as a COCO-format data set, made on first use.
+
+    Args:
+        cache_dir: where scenes are kept; default: ``$MLCIL_CACHE`` or ``~/.cache/mlcil``.
+        train_images, test_images: scenes a split.
+        size: side of the square scenes in pixels.
+        seed: of the composition.
+        label_cardinality: labels of a scene on average.
+        name: for messages and the protocol hash.
+    """
+    root = build_digit_scenes(cache_dir, train_images=train_images, test_images=test_images, size=size, seed=seed)
+    return CocoDataset(root, label_cardinality=label_cardinality, name=name)
+
+
+def default_cache() -> Path:
+    """``$MLCIL_CACHE`` or ``~/.cache/mlcil``."""
+    return Path(os.environ.get("MLCIL_CACHE") or Path.home() / ".cache" / "mlcil")
+
+
+def build_digit_scenes(
+    cache_dir: str | Path | None = None,
+    *,
+    train_images: int = 1200,
+    test_images: int = 500,
+    size: int = 64,
+    seed: int = 0,
+) -> Path:
+    """Write the scenes unless a complete folder of them is there; returns the folder.
+
+    The folder is made under a temporary name and renamed when complete, so an interrupted or parallel build
+    leaves no half of one; a folder whose annotations do not agree with its manifest is made anew.
+    """
+    parameters = {"version": VERSION, "train": train_images, "test": test_images, "size": size, "seed": seed}
+    cache = Path(cache_dir) if cache_dir is not None else default_cache()
+    target = cache / "digits_{version}_{train}_{test}_{size}px_seed{seed}".format(**parameters)
+    if _is_complete(target, parameters):
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".digits_", dir=cache))
+    try:
+        for split, count, part in (("train", train_images, 0), ("val", test_images, 1)):
+            _write_split(building, split, count, part, size, seed)
+        manifest = {**parameters, "sha256": _annotation_digests(building), "images": train_images + test_images}
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if target.exists() and not _is_complete(target, parameters):
+            shutil.rmtree(target)
+        try:
+            building.rename(target)
+        except OSError:  # another process finished first
+            if not _is_complete(target, parameters):
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def _annotation_digests(root: Path) -> dict[str, str]:
+    files = sorted((root / "annotations").glob("*.json"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
+    try:
+        manifest = json.loads((root / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return False
+    images = sum(1 for folder in ("train2014", "val2014") for _ in (root / folder).glob("*.png"))
+    same = all(manifest.get(key) == value for key, value in parameters.items())
+    return same and manifest.get("sha256") == _annotation_digests(root) and images == manifest.get("images")
+
+
+def digit_pool(part: int) -> tuple[np.ndarray, np.ndarray]:
+    """Digits for train (part 0) or test (part 1) scenes: images (N, 8, 8) in [0, 1] and labels (N).
+
+    Of each class, every fourth digit is for the test scenes; no digit is in both parts.
+    """
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    labels = np.asarray(data.target)
+    place = np.zeros(len(labels), int)
+    for c in range(len(NAMES)):
+        own = np.flatnonzero(labels == c)
+        place[own] = np.arange(len(own))
+    chosen = (place % 4 == 3) == bool(part)
+    return np.asarray(data.images)[chosen] / 16.0, labels[chosen]
+
+
+def _write_split(root: Path, split: str, count: int, part: int, size: int, seed: int) -> None:
+    digits, labels = digit_pool(part)
+    folder = f"{split}2014"
+    (root / folder).mkdir()
+    (root / "annotations").mkdir(exist_ok=True)
+    images, annotations = [], []
+    for image_id in range(1, count + 1):
+        rng = np.random.default_rng((seed, part, image_id))
+        scene, boxes = compose_scene(digits, labels, size, rng)
+        file_name = f"{image_id:06d}.png"
+        Image.fromarray(scene).save(root / folder / file_name)
+        images.append({"id": image_id, "file_name": file_name, "width": size, "height": size})
+        for label, (x, y, w, h) in boxes:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": 0,
+                }
+            )
+    content = {
+        "info": {"description": "scenes of scikit-learn's handwritten digits"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)],
+    }
+    (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
+
+
+def compose_scene(
+    digits: np.ndarray, labels: np.ndarray, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, list[tuple[int, tuple[int, int, int, int]]]]:
+    """One scene.
+
+    Returns:
+        uint8 (size, size, 3), and (label, (x, y, width, height)) of each digit.
+    """
+    canvas = _background(size, rng)
+    count = 1 + int(rng.choice(len(DIGITS_PER_SCENE), p=DIGITS_PER_SCENE))
+    boxes: list[tuple[int, tuple[int, int, int, int]]] = []
+    for label in rng.choice(len(NAMES), size=count, replace=False):
+        side = int(size * rng.uniform(0.34, 0.5))
+        x, y = _free_place(size, side, [box for _, box in boxes], rng)
+        glyph = digits[int(rng.choice(np.flatnonzero(labels == label)))]
+        mask = np.asarray(
+            Image.fromarray((glyph * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC), np.float32
+        )
+        mask = np.clip(mask / 255 * 1.15, 0, 1)[..., None] * rng.uniform(0.75, 1.0)
+        patch = canvas[y : y + side, x : x + side]
+        bright = patch.mean() < 127
+        ink = rng.uniform(190, 255, 3) if bright else rng.uniform(0, 65, 3)
+        canvas[y : y + side, x : x + side] = patch * (1 - mask) + ink * mask
+        boxes.append((int(label), (x, y, side, side)))
+    noise = rng.normal(0, rng.uniform(1, 6), canvas.shape)
+    return np.clip(canvas + noise, 0, 255).astype(np.uint8), boxes
+
+
+def _background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A shaded plane, dark or light, with a few thin strokes and specks of a similar tone."""
+    dark = rng.random() < 0.5
+    low, high = (5, 85) if dark else (170, 250)
+    corner = rng.uniform(low, high, (2, 3))
+    slope = np.linspace(0, 1, size)[:, None] if rng.random() < 0.5 else np.linspace(0, 1, size)[None, :]
+    weight = np.broadcast_to(slope, (size, size))[..., None]
+    image = Image.fromarray((corner[0] * (1 - weight) + corner[1] * weight).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    middle = (90, 130) if dark else (125, 165)
+    for _ in range(int(rng.integers(0, 4))):
+        ends = tuple(float(v) for v in rng.uniform(0, size, 4))
+        draw.line(ends, fill=tuple(int(v) for v in rng.uniform(*middle, 3)), width=1)
+    for _ in range(int(rng.integers(0, 12))):
+        x, y = (int(v) for v in rng.integers(0, size, 2))
+        draw.point((x, y), fill=tuple(int(v) for v in rng.uniform(*middle, 3)))
+    return np.asarray(image, np.float32).copy()
+
+
+def _free_place(
+    size: int, side: int, boxes: list[tuple[int, int, int, int]], rng: np.random.Generator
+) -> tuple[int, int]:
+    """The least covered of up to 30 random places."""
+    best, least = (0, 0), float("inf")
+    for _ in range(30):
+        x, y = (int(v) for v in rng.integers(0, size - side + 1, 2))
+        covered = 0
+        for bx, by, bw, bh in boxes:
+            wide = min(x + side, bx + bw) - max(x, bx)
+            high = min(y + side, by + bh) - max(y, by)
+            covered += max(wide, 0) * max(high, 0)
+        if covered < least:
+            best, least = (x, y), covered
+        if covered == 0:
+            break
+    return best

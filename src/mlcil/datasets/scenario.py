@@ -1,0 +1,260 @@
+"""Which images and which labels each session may see.
+
+KRT official behaviour: an image belongs to every session that owns one of its classes, and shows the labels
+of that session's classes only; a replayed image shows ground truth for its own and all later classes; test
+sets hold the images of the test split that show a class of the range. N images, C classes of the scenario.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlcil.datasets.table import ImageTable, check_option
+from mlcil.errors import UserError
+from mlcil.protocols import Session, order_classes, protocol_hash, protocol_name, split_sessions
+
+
+class Dataset(Protocol):
+    """What a scenario needs of a data set."""
+
+    name: str
+    label_cardinality: float | None
+
+    def train(self) -> ImageTable:
+        """The training split."""
+
+    def test(self) -> ImageTable:
+        """The test split; the same classes."""
+
+
+class Scenario:
+    """A data set, a class order and a protocol.
+
+    Args:
+        dataset: has ``name``, ``label_cardinality``, ``train()`` and ``test()``.
+        base: classes of session 0; 0 means ``increment``.
+        increment: classes of every later session.
+        class_order: see :func:`mlcil.protocols.order_classes`.
+        joint: train on all classes in a single session (the upper bound); ``base_high`` stays the base of
+            the protocol, so that base metrics compare.
+        fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
+            split, or ``shown``, those that some class selects.
+        replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
+            own session's classes and all later ones) or ``frozen`` (its own session's classes only).
+        name: for logs; ``None`` takes the data set's name.
+        allow_empty_classes: accept classes that no training image shows.
+
+    Attributes:
+        classes: C names in class order.
+        sessions: the sessions; a single one with ``joint``.
+        base_high: number of base classes.
+        increment: as given.
+        train, test: tables with columns in class order.
+        protocol: ``B0-C10``, with ``joint-`` before it for joint training.
+        hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
+        label_cardinality: the data set's.
+
+    Raises:
+        UserError: the protocol does not fit the classes, an option is unknown, the splits have different
+            classes, a split has no image, or a class has no training image.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        base: int,
+        increment: int,
+        class_order: str | Sequence[str] = "as_given",
+        joint: bool = False,
+        fixed_test_images: str = "all",
+        replay_labels: str = "oracle",
+        name: str | None = None,
+        allow_empty_classes: bool = False,
+    ) -> None:
+        check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
+        check_option("replay_labels", replay_labels, ("oracle", "frozen"))
+        train, test = dataset.train(), dataset.test()
+        self.name = dataset.name if name is None else name
+        for split, table in (("training", train), ("test", test)):
+            if not len(table):
+                raise UserError(f"{self.name}: the {split} split has no image; expected at least one, so choose another split")
+        if set(train.classes) != set(test.classes):
+            odd = sorted(set(train.classes) ^ set(test.classes))[0]
+            raise UserError(
+                f"{self.name}: the class {odd!r} is in only one of the training and test splits; expected the same "
+                "classes in both, so use matching annotation files"
+            )
+        self.classes = order_classes(train.classes, class_order)
+        sessions = split_sessions(self.classes, base, increment)
+        self.base_high, self.increment, self.joint = sessions[0].high, increment, joint
+        self.sessions = (Session(0, 0, len(self.classes), self.classes),) if joint else sessions
+        self.protocol = ("joint-" if joint else "") + protocol_name(base, increment)
+        self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
+        self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
+        self.label_cardinality = dataset.label_cardinality
+        if not allow_empty_classes:
+            self._refuse_empty_classes()
+        self.hash = protocol_hash(
+            {
+                "dataset": dataset.name,
+                "classes": list(self.classes),
+                "base": self.base_high,
+                "increment": increment,
+                "joint": joint,
+                "crowd": getattr(dataset, "crowd", None),
+                "difficult": getattr(dataset, "difficult", None),
+                "fixed_test_images": fixed_test_images,
+                "replay_labels": replay_labels,
+                "train": _fingerprint(self.train),
+                "test": _fingerprint(self.test),
+            }
+        )
+
+    def _refuse_empty_classes(self) -> None:
+        empty = [name for name, shown in zip(self.classes, self.train.selects_NC.any(axis=0), strict=True) if not shown]
+        if empty:
+            more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+            raise UserError(
+                f"{self.name}: no image of the training split {self.train.name!r} shows {', '.join(map(repr, empty[:3]))}"
+                f"{more}; expected at least one image a class, so remove the class from the data set's classes, add "
+                "images, or set scenario.allow_empty_classes=True"
+            )
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def train_rows(self, t: int) -> np.ndarray:
+        """Rows of session ``t``'s images in ``train``: int64, table order, each once.
+
+        KRT official behaviour: every image that a class of the session selects, also when an earlier session
+        had it.
+        """
+        session = self.sessions[t]
+        return self.train.rows_of(session.low, session.high)
+
+    def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:
+        """Targets of training rows when the classes [low, high) may be seen.
+
+        Args:
+            rows: (R,) rows of ``train``.
+            low: first class that may be seen; one number or one a row, (R,).
+            high: one past the last.
+
+        Returns:
+            (R, high) int8; 1 given label, 0 absent or below ``low``, -1 not judged.
+        """
+        targets = self.train.labels_NC[rows, :high]
+        hidden = np.arange(high)[None, :] < np.broadcast_to(np.asarray(low), (len(rows),))[:, None]
+        targets[hidden] = 0
+        return targets
+
+    def exemplar_range(self, origin_session: int, t: int) -> tuple[int, int]:
+        """Classes [low, high) whose labels an exemplar shows in session ``t``.
+
+        Args:
+            origin_session: index of the session the image was stored in, at most ``t``.
+            t: index of the session that replays it.
+        """
+        origin = self.sessions[origin_session]
+        assert origin_session <= t
+        return origin.low, (self.sessions[t].high if self.replay_labels == "oracle" else origin.high)
+
+    # -- testing -------------------------------------------------------------------------------------------
+
+    def test_rows(self, low: int, high: int) -> np.ndarray:
+        """Rows of ``test`` that a class of [low, high) selects: int64, table order (KRT official behaviour:
+        base is [0, base), seen [0, high), new [low, high) of the session)."""
+        return self.test.rows_of(low, high)
+
+    def fixed_test_rows(self) -> np.ndarray:
+        """Rows of the fixed test set: int64, table order."""
+        if self.fixed_test_images == "all":
+            return np.arange(len(self.test), dtype=np.int64)
+        return self.test.rows_of(0, len(self.classes))
+
+    # -- plan ----------------------------------------------------------------------------------------------
+
+    def plan(self, batch_size: int | None = None, epochs: int | None = None) -> dict[str, Any]:
+        """What each session holds, without exemplars; builtins only.
+
+        Args:
+            batch_size: images a step, for ``steps``.
+            epochs: epochs a session, for ``steps``.
+
+        Returns:
+            ``name``, ``protocol``, ``hash``, ``num_classes``; ``sessions``, see below;
+            ``training_images`` used by any session and ``unused_training_images``;
+            ``exposures_per_image``, sessions an image of the former is in, on average;
+            ``fixed_test_images``, how many; ``test_positives_minimum``, the ``class`` with the fewest
+            positives in the test split and their number ``positives``; ``classes_without_train_positives``
+            and ``classes_without_test_positives``, names.
+
+            A session is ``index``, ``low``, ``high``, ``classes`` (names), ``images``, ``labels_given``
+            (positives of its own classes), ``labels_hidden`` (positives of other classes on its images) =
+            ``hidden_old`` + ``hidden_future``, ``images_seen_before`` (an earlier session had them) with
+            ``share_seen_before`` in [0, 1], ``test_images`` as ``base``, ``seen``, ``new``, ``fixed``, and
+            ``steps`` (all epochs, last batch kept; ``None`` without ``batch_size`` and ``epochs``).
+        """
+        exposures_N = np.zeros(len(self.train), np.int64)
+        rows_of_sessions = []
+        for session in self.sessions:
+            rows = self.train_rows(session.index)
+            before = int((exposures_N[rows] > 0).sum())
+            exposures_N[rows] += 1
+            rows_of_sessions.append(self._plan_session(session, rows, before, batch_size, epochs))
+        train_positives = (self.train.labels_NC == 1).sum(axis=0)
+        test_positives = (self.test.labels_NC == 1).sum(axis=0)
+        rarest = int(test_positives.argmin())
+        used = int((exposures_N > 0).sum())
+        return {
+            "name": self.name,
+            "protocol": self.protocol,
+            "hash": self.hash,
+            "num_classes": len(self.classes),
+            "sessions": rows_of_sessions,
+            "training_images": used,
+            "unused_training_images": len(self.train) - used,
+            "exposures_per_image": float(exposures_N.sum() / max(used, 1)),
+            "fixed_test_images": len(self.fixed_test_rows()),
+            "test_positives_minimum": {"class": self.classes[rarest], "positives": int(test_positives[rarest])},
+            "classes_without_train_positives": [self.classes[c] for c in np.flatnonzero(train_positives == 0)],
+            "classes_without_test_positives": [self.classes[c] for c in np.flatnonzero(test_positives == 0)],
+        }
+
+    def _plan_session(
+        self, session: Session, rows: np.ndarray, before: int, batch_size: int | None, epochs: int | None
+    ) -> dict[str, Any]:
+        positives_C = (self.train.labels_NC[rows] == 1).sum(axis=0)
+        old, future = int(positives_C[: session.low].sum()), int(positives_C[session.high :].sum())
+        return {
+            "index": session.index,
+            "low": session.low,
+            "high": session.high,
+            "classes": list(session.classes),
+            "images": len(rows),
+            "labels_given": int(positives_C[session.low : session.high].sum()),
+            "labels_hidden": old + future,
+            "hidden_old": old,
+            "hidden_future": future,
+            "images_seen_before": before,
+            "share_seen_before": before / max(len(rows), 1),
+            "test_images": {
+                "base": len(self.test_rows(0, self.base_high)),
+                "seen": len(self.test_rows(0, session.high)),
+                "new": len(self.test_rows(session.low, session.high)),
+                "fixed": len(self.fixed_test_rows()),
+            },
+            "steps": -(-len(rows) // batch_size) * epochs if batch_size and epochs else None,
+        }
+
+
+def _fingerprint(table: ImageTable) -> dict[str, Any]:
+    """Rows and a digest over ids, labels and selections; paths do not matter."""
+    digest = hashlib.sha256(json.dumps(table.ids).encode())
+    digest.update(np.ascontiguousarray(table.labels_NC).tobytes())
+    digest.update(np.packbits(table.selects_NC).tobytes())
+    return {"rows": len(table), "sha256": digest.hexdigest()}

@@ -1,0 +1,215 @@
+"""Image reading and KRT's augmentation: forced square resize, Cutout, RandAugment. No mean/std anywhere.
+
+All randomness comes from the ``numpy.random.Generator`` that is passed in. The resize is deterministic and
+stands apart from the augmentation, so resized images can be kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from mlcil.errors import UserError
+
+GREY = (128, 128, 128)
+CUTOUT_GREY = (125, 122, 113)
+LEVELS = 10  # magnitudes are points 1..9 of ten equal steps from nothing to the strongest
+EXECUTED = 0.5  # probability that a drawn operation is executed
+
+
+def load_rgb(path: Path) -> Image.Image:
+    """An image file as RGB.
+
+    Raises:
+        UserError: missing, empty, truncated, or no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist, but the annotations name it; put the image there") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{path} is no image that can be read ({error}); replace it or remove it from the data") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"{path} is a damaged image ({error}; {path.stat().st_size if path.is_file() else 0} bytes); replace it or "
+            "remove it from the data"
+        ) from error
+
+
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """Both sides forced to ``size``, PIL bilinear (antialiased when shrinking)."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def decode(path: Path, size: int) -> np.ndarray:
+    """File -> resized uint8 (size, size, 3)."""
+    return np.asarray(resize(load_rgb(path), size))
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float().div_(255)
+
+
+def draw_cutout(
+    image: Image.Image, row: int, column: int, side: int, colour: tuple[int, int, int]
+) -> Image.Image:
+    """Fill the square around a centre; corners are centre -+ side // 2 clipped to the image, ends inclusive."""
+    height, width = image.height, image.width
+    top, bottom = np.clip([row - side // 2, row + side // 2], 0, height)
+    left, right = np.clip([column - side // 2, column + side // 2], 0, width)
+    image = image.copy()
+    ImageDraw.Draw(image).rectangle((int(left), int(top), int(right), int(bottom)), fill=colour)
+    return image
+
+
+class Cutout:
+    """A square of ``factor`` times the image side in a random colour, always applied (KRT: factor 0.5)."""
+
+    def __init__(self, factor: float = 0.5) -> None:
+        self.factor = factor
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Draw centre row, centre column, then the colour."""
+        side = int(self.factor * image.width + 0.5)
+        row, column = int(rng.integers(image.height)), int(rng.integers(image.width))
+        red, green, blue = (int(v) for v in rng.integers(0, 256, size=3))
+        return draw_cutout(image, row, column, side, (red, green, blue))
+
+
+def _affine(image: Image.Image, coefficients: tuple[float, ...], resample: Image.Resampling) -> Image.Image:
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients, resample, fillcolor=GREY)
+
+
+def _rotate(image: Image.Image, degrees: float) -> Image.Image:
+    turned = image.convert("RGBA").rotate(degrees)
+    return Image.composite(turned, Image.new("RGBA", image.size, (128,) * 4), turned).convert(image.mode)
+
+
+def _grey_square(image: Image.Image, reach: int, centre: tuple[float, float]) -> Image.Image:
+    x, y = centre
+    left, top = int(max(0, x - reach)), int(max(0, y - reach))
+    right, bottom = int(min(image.width, x + reach)), int(min(image.height, y + reach))
+    array = np.array(image)
+    array[top:bottom, left:right] = CUTOUT_GREY
+    return Image.fromarray(array)
+
+
+def _steps(strongest: float, weakest: float = 0.0) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.linspace(weakest, strongest, LEVELS))
+
+
+def _whole(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(float(round(v)) for v in values)
+
+
+#: operation -> its parameter at index 0..9 (index 0 is never drawn); pip package randaugment 1.0.2
+MAGNITUDES: dict[str, tuple[float, ...]] = {
+    "ShearX": _steps(0.3),
+    "ShearY": _steps(0.3),
+    "TranslateX": _steps(150 / 331),
+    "TranslateY": _steps(150 / 331),
+    "Rotate": _steps(30),
+    "Color": _steps(0.9),
+    "Posterize": _whole(_steps(4, 8)),
+    "Solarize": _steps(0, 256),
+    "Contrast": _steps(0.9),
+    "Sharpness": _steps(0.9),
+    "Brightness": _steps(0.9),
+    "AutoContrast": (0.0,) * LEVELS,
+    "Equalize": (0.0,) * LEVELS,
+    "Invert": (0.0,) * LEVELS,
+    "Cutout": _whole(_steps(20)),
+}
+_BICUBIC, _NEAREST = Image.Resampling.BICUBIC, Image.Resampling.NEAREST
+_Operation = Callable[[Image.Image, float, int], Image.Image]
+_OPERATIONS: dict[str, _Operation] = {
+    "ShearX": lambda im, m, s: _affine(im, (1, m * s, 0, 0, 1, 0), _BICUBIC),
+    "ShearY": lambda im, m, s: _affine(im, (1, 0, 0, m * s, 1, 0), _BICUBIC),
+    "TranslateX": lambda im, m, s: _affine(im, (1, 0, m * im.width * s, 0, 1, 0), _NEAREST),
+    "TranslateY": lambda im, m, s: _affine(im, (1, 0, 0, 0, 1, m * im.height * s), _NEAREST),
+    "Rotate": lambda im, m, s: _rotate(im, m),
+    "Color": lambda im, m, s: ImageEnhance.Color(im).enhance(1 + m * s),
+    "Contrast": lambda im, m, s: ImageEnhance.Contrast(im).enhance(1 + m * s),
+    "Sharpness": lambda im, m, s: ImageEnhance.Sharpness(im).enhance(1 + m * s),
+    "Brightness": lambda im, m, s: ImageEnhance.Brightness(im).enhance(1 + m * s),
+    "Posterize": lambda im, m, s: ImageOps.posterize(im, int(m)),
+    "Solarize": lambda im, m, s: ImageOps.solarize(im, m),
+    "AutoContrast": lambda im, m, s: ImageOps.autocontrast(im),
+    "Equalize": lambda im, m, s: ImageOps.equalize(im),
+    "Invert": lambda im, m, s: ImageOps.invert(im),
+}
+
+
+def apply_operation(
+    image: Image.Image, name: str, index: int, sign: int = 1, centre: tuple[float, float] | None = None
+) -> Image.Image:
+    """One RandAugment operation.
+
+    Args:
+        image: RGB.
+        name: key of :data:`MAGNITUDES`.
+        index: magnitude index 1..9.
+        sign: +1 or -1 where the operation has a direction.
+        centre: (x, y) of the Cutout operation, which needs it.
+    """
+    magnitude = MAGNITUDES[name][index]
+    if name == "Cutout":
+        assert centre is not None, "the Cutout operation needs a centre"
+        return _grey_square(image, int(magnitude) // 2, centre)
+    return _OPERATIONS[name](image, magnitude, sign)
+
+
+class RandAugment:
+    """Two operations drawn uniformly from 15 x 9 each; each is executed with probability one half."""
+
+    names = tuple(MAGNITUDES)
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Draw the pair, then per operation whether, sign and centre."""
+        for name_index, index in rng.integers((0, 1), (len(self.names), LEVELS), size=(2, 2)):
+            executed, positive = rng.random(2) < (EXECUTED, 0.5)
+            centre = (float(rng.uniform(0, image.width)), float(rng.uniform(0, image.height)))
+            if executed:
+                image = apply_operation(image, self.names[name_index], int(index), 1 if positive else -1, centre)
+        return image
+
+
+class TrainTransform:
+    """Cutout, then RandAugment, on a resized image.
+
+    Args:
+        size: side of the images in pixels (they arrive resized).
+        cutout: side of the cut-out square as a share of the image; 0 switches it off.
+        randaugment: whether RandAugment follows.
+        flip: mirror half of the images first (KRT does not).
+    """
+
+    def __init__(self, size: int, cutout: float = 0.5, randaugment: bool = True, flip: bool = False) -> None:
+        self.size, self.flip = size, flip
+        self.steps: list[Cutout | RandAugment] = []
+        if cutout > 0:
+            self.steps.append(Cutout(cutout))
+        if randaugment:
+            self.steps.append(RandAugment())
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """uint8 (H, W, 3) -> uint8 (H, W, 3)."""
+        assert image.shape == (self.size, self.size, 3)
+        if self.flip and rng.random() < 0.5:
+            image = image[:, ::-1]
+        if not self.steps:
+            return image
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        for step in self.steps:
+            picture = step(picture, rng)
+        return np.asarray(picture)

@@ -1,0 +1,92 @@
+"""A stage checkpoint as a tagger: images in, class names and scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlcil.datasets.transforms import decode, to_tensor
+from mlcil.engine.checkpoint import load_stage, network_of
+from mlcil.errors import UserError
+from mlcil.models.network import IncrementalNetwork
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+
+
+@dataclass
+class Predictor:
+    """A trained network with its class names.
+
+    Attributes:
+        network: in evaluation mode.
+        classes: class names in the order of the scores.
+        info: the rest of the checkpoint (run, session, protocol, metrics, provenance).
+    """
+
+    network: IncrementalNetwork
+    classes: list[str]
+    info: dict[str, Any]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels that images are resized to."""
+        return int(self.network.spec["image_size"])
+
+    def scores(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] -> sigmoid scores (B, C), float32."""
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            return torch.sigmoid(self.network(images.to(device)).logits_BC.float()).cpu()
+
+    def predict(self, paths: Iterable[Path | str], batch_size: int = 16) -> Iterator[tuple[Path, dict[str, float]]]:
+        """Image files, lazily -> (path, {class name: score}) in the given order."""
+        batch: list[Path] = []
+        for path in paths:
+            batch.append(Path(path))
+            if len(batch) == batch_size:
+                yield from self._predict_batch(batch)
+                batch = []
+        if batch:
+            yield from self._predict_batch(batch)
+
+    def _predict_batch(self, paths: list[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
+        images = torch.stack([to_tensor(decode(path, self.image_size)) for path in paths])
+        for path, row in zip(paths, self.scores(images).tolist(), strict=True):
+            yield path, dict(zip(self.classes, row, strict=True))
+
+
+def load(path: str | Path, device: str = "cpu") -> Predictor:
+    """Rebuild the network of a stage checkpoint, without the training config.
+
+    Args:
+        path: ``saved_models/<run>/session_<t>.pth``.
+        device: where the network goes.
+
+    Raises:
+        UserError: missing or damaged file, or not a stage checkpoint.
+    """
+    stage = load_stage(Path(path))
+    network = network_of(stage, path).to(device)
+    info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes")}
+    return Predictor(network, list(stage["classes"]), info)
+
+
+def find_images(path: Path) -> list[Path]:
+    """The image itself, or all images below a folder in sorted order.
+
+    Raises:
+        UserError: no such path, or a folder without images.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; expected an image or a folder of images")
+    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise UserError(f"{path} holds no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return images

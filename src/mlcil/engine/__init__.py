@@ -1,0 +1,1 @@
+"""Runs: the mmengine runner, the loop over sessions, checkpoints and configs."""

@@ -1,0 +1,214 @@
+"""Configs: python files with ``_base_``, ``key=value`` overrides, defaults, and a check of every key.
+
+A config is a handful of dictionaries; each is the arguments of one class or function, so its allowed keys
+and their meaning are in that docstring:
+
+=================  ======================================================================
+``scenario``       :class:`mlcil.datasets.scenario.Scenario`; its ``dataset`` names a data set by ``type``
+``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
+``method``         a class of :mod:`mlcil.methods` by ``type``
+``memory``         :class:`mlcil.memory.exemplars.ExemplarMemory`, or ``None``
+``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
+``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
+=================  ======================================================================
+
+Configs are programs: run only those you would run as python.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+import mlcil.datasets
+import mlcil.methods  # noqa: F401  (registers the methods)
+from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.transforms import TrainTransform
+from mlcil.engine.loop import IncrementalTrainLoop
+from mlcil.engine.optim import PRECISIONS, OneCycle
+from mlcil.errors import UserError
+from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.models.backbones import TimmBackbone
+from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.tresnet import VARIANTS, TResNet
+from mlcil.registry import DATASETS, METHODS
+
+#: every top-level key and its default; ``...`` marks what a config must give
+DEFAULTS: dict[str, Any] = {
+    "name": None,  # run name; default: the config's path under configs/
+    "scenario": ...,
+    "network": ...,
+    "method": ...,
+    "memory": None,
+    "pretrained": None,  # weight file, 'package:efficientnet-lite0', or None for random initial weights
+    "allow_leaky_weights": False,  # load weights that were trained on the evaluated classes
+    "train_transform": {"cutout": 0.5, "randaugment": True},
+    "train_dataloader": {"batch_size": 64, "num_workers": 8},
+    "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
+    "train_cfg": {"max_epochs": 20},
+    "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
+    "param_scheduler": [{"type": "OneCycle"}],
+    "precision": "auto",  # auto, fp32, bf16, fp16
+    "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
+    "deterministic": False,
+    "seed": 3407,
+    "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
+    "log_root": "logs",
+    "checkpoint_root": "saved_models",
+    "log_level": "INFO",
+    "log_interval": 50,  # steps between two loss lines
+    "launcher": "none",  # none, pytorch (torchrun), slurm
+    "custom_hooks": [],
+    "compile": False,
+}
+_LOADER_KEYS = ("batch_size", "num_workers")
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a config file, apply ``key=value`` overrides, fill in defaults and check every key.
+
+    Raises:
+        UserError: file missing or not python, unknown key (the near one is suggested), missing section.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is no config file; expected a python file such as configs/krt/coco_b0c10.py")
+    try:
+        raw = Config.fromfile(str(path), import_custom_modules=False)
+    except Exception as error:  # anything can go wrong in somebody's python file
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} cannot be read as a config ({type(error).__name__}: {reason})") from error
+    cfg = raw.to_dict()
+    for override in overrides:
+        _apply(cfg, override)
+    return finish_config(cfg, default_name=run_name(path), filename=path)
+
+
+def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
+    """Defaults and checks for a dictionary; see :func:`load_config`."""
+    _check(cfg, DEFAULTS, "the config")
+    for key, default in DEFAULTS.items():
+        if default is ... and key not in cfg:
+            raise UserError(f"the config has no {key!r}; every config gives scenario, network and method")
+        if isinstance(default, dict):
+            cfg[key] = {**default, **(cfg.get(key) or {})}
+        else:
+            cfg.setdefault(key, default)
+    cfg["name"] = cfg["name"] or default_name
+    if Path(cfg["name"]).name != cfg["name"] or cfg["name"] in (".", ".."):
+        raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes")
+    _check_sections(cfg)
+    return Config(cfg, filename=str(filename) if filename else None)
+
+
+def run_name(path: Path) -> str:
+    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``."""
+    return path.stem if path.parent.name in ("", "configs") else f"{path.parent.name}_{path.stem}"
+
+
+def _apply(cfg: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise UserError(f"{override!r} is neither a config file nor an override; overrides look like train_cfg.max_epochs=2")
+    *parents, last = key.split(".")
+    node = cfg
+    for parent in parents:
+        if not isinstance(node.get(parent), dict):
+            node[parent] = dict(DEFAULTS.get(parent) or {}) if node is cfg and DEFAULTS.get(parent) is not ... else {}
+        node = node[parent]
+    node[last] = _value(text)
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _check(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(allowed))}"
+            raise UserError(f"unknown key {key!r} in {where}{hint}")
+
+
+def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs", *without)]
+
+
+def _check_sections(cfg: dict[str, Any]) -> None:
+    for key in ("scenario", "network", "method", "train_cfg", "optim_wrapper"):
+        if not isinstance(cfg[key], Mapping):
+            raise UserError(f"{key} in the config is {cfg[key]!r}; expected a dictionary of options")
+    scenario = dict(cfg["scenario"])
+    _check(scenario, _arguments(Scenario.__init__), "scenario")
+    _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
+    network = cfg["network"]
+    _check(network, ("backbone", "head", "image_size"), "network")
+    backbone = network.get("backbone") or {}
+    own = backbone.get("name") == "tresnet" or backbone.get("name") in VARIANTS
+    keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
+    _check(backbone, {"name", *keys}, "network.backbone")
+    head = network.get("head") or {}
+    head_class = {"ica": ICAHead, "linear": LinearHead}.get(head.get("type"))
+    if head_class is None:
+        raise UserError(f"network.head.type is {head.get('type')!r}; use 'ica' or 'linear'")
+    _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
+    _check_typed(cfg["method"], METHODS, "method", "network")
+    if cfg["memory"] is not None:
+        _check(cfg["memory"], _arguments(ExemplarMemory.__init__), "memory")
+    _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
+    _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
+    _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
+    _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor")
+    _check(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    optimizer = cfg["optim_wrapper"].get("optimizer") or {}
+    optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
+    if optimizer_class is None:
+        raise UserError(f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'")
+    _check(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
+    for scheduler in cfg["param_scheduler"]:
+        if scheduler.get("type") == "OneCycle":
+            _check(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
+    if cfg["precision"] not in PRECISIONS:
+        raise UserError(f"precision is {cfg['precision']!r}; use one of {', '.join(PRECISIONS)}")
+    for key in ("batch_size", "num_workers"):
+        for section in ("train_dataloader", "test_dataloader"):
+            value = cfg[section][key]
+            if not isinstance(value, int) or value < (1 if key == "batch_size" else 0):
+                raise UserError(f"{section}.{key} is {value!r}; expected a whole number")
+    epochs = cfg["train_cfg"].get("max_epochs")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
+
+
+def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
+    if not isinstance(section, Mapping) or "type" not in section:
+        raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
+    cls = registry.get(section["type"])
+    if cls is None:
+        known = sorted(registry.module_dict)
+        near = difflib.get_close_matches(str(section["type"]), known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise UserError(f"{where}.type {section['type']!r} is unknown; {hint}")
+    function = cls.__init__ if inspect.isclass(cls) else cls
+    _check(section, {"type", *_arguments(function, *without)}, where)
+
+
+def as_dict(value: Any) -> Any:
+    """Plain dictionaries of an mmengine config."""
+    return value.to_dict() if isinstance(value, ConfigDict) else value

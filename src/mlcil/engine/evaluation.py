@@ -1,0 +1,89 @@
+"""One prediction pass over the rows that any metric of the session needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object
+from torch.utils.data import DataLoader
+
+from mlcil.datasets.scenario import Scenario
+from mlcil.engine.optim import autocast
+from mlcil.evaluation.sessions import evaluate_session, needed_rows
+from mlcil.methods.base import Method
+from mlcil.protocols import Session
+
+
+def predict_view(
+    method: Method, loader: DataLoader[Any], dtype: torch.dtype = torch.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict every image of an unshuffled loader's view.
+
+    Each image is predicted by exactly one process, so nothing is counted twice.
+
+    Returns:
+        Logits (N, C) and pooled features (N, K), float32, in the order of the view, on every process.
+    """
+    was_training = method.training
+    method.eval()
+    logits, features = [], []
+    device = next(method.parameters()).device
+    with torch.inference_mode(), autocast(device, dtype):
+        for batch in loader:
+            data = method.data_preprocessor(batch)
+            logits_BC, features_BK = method(data["inputs"], mode="predict")
+            logits.append(logits_BC.float().cpu().numpy())
+            features.append(features_BK.float().cpu().numpy())
+    method.train(was_training)
+    length = len(loader.dataset)  # type: ignore[arg-type]
+    parts = all_gather_object((_stack(logits), _stack(features)))
+    return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
+
+
+def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
+    """Rows of the test table that the session's metrics need, in table order."""
+    return needed_rows(scenario.test.selects_NC, session.high, scenario.fixed_test_rows())
+
+
+def session_metrics(
+    scenario: Scenario, session: Session, rows: np.ndarray, logits_NC: np.ndarray, empty_as: str
+) -> dict[str, Any]:
+    """All metrics of a session from the logits of its :func:`test_rows`."""
+    test = scenario.test
+    scores = np.full((len(test), session.high), np.nan)
+    scores[rows] = scores_of(logits_NC)
+    return evaluate_session(
+        scores,
+        test.labels_NC,
+        selects_NC=test.selects_NC,
+        low=session.low,
+        high=session.high,
+        base_high=scenario.base_high,
+        fixed_rows=scenario.fixed_test_rows(),
+        empty_as=empty_as,
+    )
+
+
+def _stack(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros((0, 0), np.float32)
+
+
+def _interleave(parts: list[np.ndarray], length: int) -> np.ndarray:
+    """Undo the sampler's dealing: process r predicted positions r, r + W, ..."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.shape[1] for part in parts)
+    whole = np.empty((length, width), np.float32)
+    for rank, part in enumerate(parts):
+        if len(part):
+            whole[rank :: len(parts)] = part
+    return whole
+
+
+def scores_of(logits_NC: np.ndarray) -> np.ndarray:
+    """Sigmoid in float64 of float32 logits: no ties that the logits do not have."""
+    x = logits_NC.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-x))

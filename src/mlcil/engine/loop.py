@@ -1,0 +1,261 @@
+"""The loop over sessions: one mmengine train loop that walks a method through a scenario."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.model import is_model_wrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop
+
+from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.transforms import TrainTransform
+from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.methods.base import SessionContext
+
+if TYPE_CHECKING:
+    from mlcil.engine.runner import IncrementalRunner
+
+
+@LOOPS.register_module()
+class IncrementalTrainLoop(BaseLoop):
+    """Sessions, and inside each the epochs of ordinary mmengine training.
+
+    Args:
+        runner: the runner; it holds scenario, method and memory.
+        dataloader: options of the training loader: ``batch_size`` per process and ``num_workers``.
+        max_epochs: epochs of a session.
+        base_lr: peak learning rate of session 0; later sessions use the optimiser's ``lr``.
+        base_epochs: epochs of session 0 when they differ from ``max_epochs``.
+        val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
+        stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
+    """
+
+    def __init__(
+        self,
+        runner: IncrementalRunner,
+        dataloader: dict[str, Any],
+        max_epochs: int = 20,
+        base_lr: float | None = None,
+        base_epochs: int | None = None,
+        val_interval: int = 0,
+        stop_after_session: int | None = None,
+    ) -> None:
+        self._runner: Any = runner
+        self.loader_options = dict(dataloader)
+        self.dataloader: Any = None
+        self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
+        self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
+        self.session = 0
+        self._epoch = 0
+        self._iter = 0
+        self.stop_training = False
+        self._test_loader: Any = None
+
+    # -- what mmengine's hooks ask for; all counted within the running session -------------------------
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of the running session."""
+        return int(self.base_epochs) if self.session == 0 and self.base_epochs else self.session_epochs
+
+    @property
+    def max_iters(self) -> int:
+        """Iterations of the running session."""
+        return self.max_epochs * len(self.dataloader)
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs of the running session."""
+        return self._epoch
+
+    @property
+    def iter(self) -> int:
+        """Finished iterations of the running session."""
+        return self._iter
+
+    # -- the walk --------------------------------------------------------------------------------------
+
+    def run(self) -> torch.nn.Module:
+        """All sessions that are left; returns the trained method."""
+        runner = self._runner
+        sessions = runner.scenario.sessions
+        last = len(sessions) - 1 if self.stop_after_session is None else self.stop_after_session
+        while self.session <= min(last, len(sessions) - 1):
+            self.run_session()
+        runner.finish_run()
+        return runner.model
+
+    def run_session(self) -> None:
+        """Steps 1 to 9 of a session (docs/architecture.md)."""
+        runner, t = self._runner, self.session
+        scenario, method = runner.scenario, runner.method
+        session = scenario.sessions[t]
+        resumed = runner.take_resumed_session(t)
+        started = time.time() - (resumed["seconds"] if resumed else 0.0)
+        runner.call_hook("before_session", session=session)
+
+        view, counts = self.train_view()
+        self.dataloader = self.train_loader(view)
+        context = self.context(counts)
+        runner.unwrap()
+        method.begin_session(context)
+        runner.wrap()
+        runner.build_session_optimizer(self.base_lr if t == 0 else None, self.max_epochs, len(self.dataloader))
+        runner.log_session_start(session, counts, len(self.dataloader), self.max_epochs)
+        self._epoch, self._iter = 0, 0
+        if resumed:
+            self._epoch, self._iter = resumed["epoch"], resumed["epoch"] * len(self.dataloader)
+            runner.restore_session(resumed)
+        else:
+            self.dataloader.sampler.set_epoch(0)
+            method.prepare_session(self.dataloader)
+        runner.log_method_report(method.session_report())
+
+        runner.call_hook("before_train")
+        runner.model.train()
+        while self._epoch < self.max_epochs and not self.stop_training:
+            self.run_epoch()
+            runner.save_resume_state(self._epoch, time.time() - started)
+            if self.val_interval and self._epoch % self.val_interval == 0 and self._epoch < self.max_epochs:
+                runner.log_metrics(self.evaluate(), final=False)
+        runner.call_hook("after_train")
+
+        method.finish_session(self.dataloader)
+        memory = self.update_memory()
+        result = self.evaluate()
+        result.update(
+            index=t,
+            classes=list(session.classes),
+            train=counts,
+            memory=memory,
+            report=method.session_report(),
+            seconds=round(time.time() - started, 1),
+        )
+        runner.finish_session(session, result)
+        self.session += 1
+        self._epoch = 0
+        runner.save_resume_state(0, 0.0)
+        runner.call_hook("after_session", session=session, result=result)
+
+    def run_epoch(self) -> None:
+        """One pass over the session's training images."""
+        runner = self._runner
+        self.dataloader.sampler.set_epoch(self._epoch)
+        runner.call_hook("before_train_epoch")
+        runner.model.train()
+        for index, batch in enumerate(self.dataloader):
+            runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
+            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+            runner.check_finite(outputs, batch)
+            runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
+            self._iter += 1
+        runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    # -- parts of a session ------------------------------------------------------------------------------
+
+    def train_view(self) -> tuple[SessionView, dict[str, Any]]:
+        """New images of the session and the memory's images, with the labels that may be seen."""
+        runner, t = self._runner, self.session
+        scenario, memory = runner.scenario, runner.memory
+        session = scenario.sessions[t]
+        rows = scenario.train_rows(t)
+        targets = scenario.train_targets(rows, session.low, session.high)
+        counts: dict[str, Any] = {
+            "images": len(rows),
+            "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
+            "exemplars": 0,
+        }
+        if memory is not None and len(memory):
+            memory.begin_session()
+            old_rows, origins = memory.contents()
+            old_targets = np.zeros((len(old_rows), session.high), np.int8)
+            for origin in np.unique(origins):
+                low, high = scenario.exemplar_range(int(origin), t)
+                picked = origins == origin
+                old_targets[picked, :high] = scenario.train_targets(old_rows[picked], low, high)
+            rows, targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
+            counts["exemplars"] = len(old_rows)
+        transform = TrainTransform(runner.image_size, **runner.train_transform)
+        return SessionView(scenario.train, rows, targets, runner.image_size, transform), counts
+
+    def train_loader(self, view: SessionView) -> Any:
+        """Shuffled loader of this process's share."""
+        rank, world_size = get_dist_info()
+        sampler = SessionSampler(len(view), self._runner.seed, self.session, True, rank, world_size)
+        return build_loader(view, sampler, **self.loader_options)
+
+    def plain_loader(self, view: SessionView) -> Any:
+        """Unshuffled loader of this process's share, every image exactly once over all processes."""
+        rank, world_size = get_dist_info()
+        sampler = SessionSampler(len(view), 0, 0, shuffle=False, rank=rank, world_size=world_size)
+        return build_loader(view, sampler, **self._runner.test_options)
+
+    def context(self, counts: dict[str, Any]) -> SessionContext:
+        """What the method is told of the session."""
+        runner = self._runner
+        scenario = runner.scenario
+        session = scenario.sessions[self.session]
+        return SessionContext(
+            index=self.session,
+            low=session.low,
+            high=session.high,
+            step=scenario.increment,
+            num_classes=len(scenario.classes),
+            label_cardinality=runner.label_cardinality,
+            labels_per_image=counts["labels_per_image"],
+            batch_size=self.loader_options["batch_size"],
+        )
+
+    def update_memory(self) -> dict[str, int]:
+        """Choose exemplars from the session's new images; rank 0 decides for all."""
+        runner = self._runner
+        memory, scenario = runner.memory, runner.scenario
+        if memory is None:
+            return {}
+        session = scenario.sessions[self.session]
+        rows = scenario.train_rows(self.session)
+        targets = scenario.train_targets(rows, session.low, session.high)
+        view = SessionView(scenario.train, rows, targets, runner.image_size)
+        _, features = predict_view(runner.method, self.plain_loader(view), torch.float32)
+        counts = memory.update(self.session, session.low, session.high, rows, features, targets)
+        shared = [memory.state_dict()]
+        broadcast_object_list(shared)
+        memory.load_state_dict(shared[0])
+        runner.logger.info(
+            f"memory: {counts['chosen']} chosen, {counts['stored']} stored after removing duplicates, "
+            f"{counts['total']} in total"
+        )
+        return counts
+
+    def evaluate(self) -> dict[str, Any]:
+        """Predict every needed test image once and compute all metrics from that score matrix."""
+        runner = self._runner
+        scenario = runner.scenario
+        session = scenario.sessions[self.session]
+        rows = test_rows(scenario, session)
+        if self._test_loader is None or not np.array_equal(rows, self._test_loader.dataset.rows):
+            # with the fixed test set the rows never change, so one loader and its workers serve all sessions
+            view = SessionView(scenario.test, rows, no_labels(rows), runner.image_size)
+            self._test_loader = self.plain_loader(view)
+        started = time.time()
+        logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
+        result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
+        result["evaluation_seconds"] = round(time.time() - started, 1)
+        barrier()
+        return result
+
+
+def no_labels(rows: np.ndarray) -> np.ndarray:
+    """Targets of a view that is only predicted."""
+    return np.zeros((len(rows), 0), np.int8)
+
+
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The method inside a data-parallel wrapper."""
+    return model.module if is_model_wrapper(model) else model  # type: ignore[no-any-return]

@@ -1,0 +1,448 @@
+"""mmengine's ``Runner`` with a scenario, a memory, and the files of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import Runner
+from torch import nn
+
+import mlcil
+from mlcil.datasets.scenario import Scenario
+from mlcil.engine import checkpoint
+from mlcil.engine.loop import unwrapped
+from mlcil.engine.optim import resolve_precision
+from mlcil.errors import UserError
+from mlcil.evaluation.sessions import summarise
+from mlcil.files import write_text
+from mlcil.interop.pretrained import load_pretrained
+from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.methods.base import Method
+from mlcil.models.inplace_abn import ABN
+from mlcil.reporting import tables
+
+
+class IncrementalRunner(Runner):
+    """One run: walks ``method`` through ``scenario`` and writes ``logs/<run>/`` and ``saved_models/<run>/``.
+
+    Args:
+        cfg: the checked config (:mod:`mlcil.engine.config`).
+        scenario: what the sessions hold.
+        method: what learns; on the CPU, without outputs.
+        memory: kept images, or ``None``.
+        resume: go on from ``resume.pth`` of the same run.
+    """
+
+    def __init__(
+        self, cfg: Config, scenario: Scenario, method: Method, memory: ExemplarMemory | None, resume: bool = False
+    ) -> None:
+        self.scenario, self.memory = scenario, memory
+        self.name: str = cfg.name
+        self.run_dir = Path(cfg.log_root) / cfg.name
+        self.checkpoint_dir = Path(cfg.checkpoint_root) / cfg.name
+        self.precision: str = cfg.precision
+        self.image_size: int = cfg.network.image_size
+        self.train_transform = dict(cfg.train_transform)
+        self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
+        self.empty_classes: str = cfg.empty_classes
+        self.label_cardinality = scenario.label_cardinality
+        self.results: list[dict[str, Any]] = []
+        self.started = datetime.datetime.now().astimezone()
+        self.weights: dict[str, Any] | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._optim_cfg, self._scheduler_cfg = dict(cfg.optim_wrapper), list(cfg.param_scheduler)
+        self._optim_cfg.setdefault("constructor", "DecayGroupsConstructor")
+        super().__init__(
+            model=method,
+            work_dir=str(self.run_dir),
+            train_dataloader=dict(cfg.train_dataloader),
+            train_cfg={"type": "IncrementalTrainLoop", **cfg.train_cfg},
+            optim_wrapper=self._optim_cfg,
+            default_hooks=cfg.get("default_hooks"),
+            custom_hooks=[*({"type": name} for name in ("SessionLogHook", "ProgressHook")), *cfg.get("custom_hooks", [])],
+            launcher=cfg.launcher,
+            env_cfg=cfg.get("env_cfg", {"dist_cfg": {"backend": "nccl" if torch.cuda.is_available() else "gloo"}}),
+            log_processor={"window_size": 20},
+            log_level=cfg.log_level,
+            visualizer={"type": "Visualizer", "vis_backends": visual_backends()},
+            randomness={"seed": cfg.seed, "deterministic": cfg.deterministic},
+            experiment_name=cfg.name,
+            resume=resume,
+            cfg=cfg,
+        )
+        self.test_dtype = resolve_precision(cfg.test_dataloader.get("precision", "fp32"), self.device)
+
+    # -- mmengine's construction, with our file names ---------------------------------------------------
+
+    @property
+    def method(self) -> Method:
+        """The method, without a data-parallel wrapper."""
+        return unwrapped(self.model)  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return next(self.model.parameters()).device
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """As mmengine, and processes without a GPU talk through gloo."""
+        if self._launcher != "none" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(minutes=30))
+        super().setup_env(env_cfg)
+
+    def build_logger(self, log_level: str | int = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        """``logs/<run>/log/log.txt``; other processes append ``rank<k>``."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self._log_dir)  # mmengine's folder named after the clock
+        self._log_dir = str(self.run_dir)
+        file = self.run_dir / "log" / "log.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        mode = "a" if self._resume else "w"
+        return MMLogger.get_instance(
+            name=self._experiment_name, log_file=str(file), log_level=log_level, file_mode=mode, logger_name="mlcil"
+        )
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        """Versions and settings in a few lines; the whole config is in ``config.py``."""
+        del env_cfg
+        self.logger.info(" ".join(f"{key} {value}" for key, value in versions().items()))
+
+    def dump_config(self) -> None:
+        """``logs/<run>/config.py``: the resolved config, which can be trained from."""
+        if is_main_process():
+            write_text(self.run_dir / "config.py", self.cfg.pretty_text)
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """To the device; data-parallel wrapping waits for the session's parameters (:meth:`wrap`)."""
+        return model.to(get_device())
+
+    def wrap(self) -> None:
+        """Data-parallel wrapper around the grown model, so that new parameters are synchronised too."""
+        if self.distributed:
+            on_gpu = self.device.type == "cuda"
+            self.model = MMDistributedDataParallel(
+                module=self.model,
+                device_ids=[self.device.index] if on_gpu else None,
+                broadcast_buffers=True,  # batch-norm statistics of rank 0
+            )
+
+    def unwrap(self) -> None:
+        """Back to the bare method."""
+        self.model = self.method
+
+    # -- a run --------------------------------------------------------------------------------------------
+
+    def train(self) -> nn.Module:
+        """Load or resume, then all sessions."""
+        self._train_loop = self.build_train_loop(self._train_loop)
+        self.call_hook("before_run")
+        self.load_or_resume()
+        self.log_start()
+        try:
+            model = self.train_loop.run()
+        finally:
+            self.call_hook("after_run")
+        return model
+
+    def load_or_resume(self) -> None:
+        """Pretrained weights for a fresh run, the rolling state for a resumed one."""
+        if self._resume:
+            self.resume_run()
+        elif self.cfg.pretrained is not None:
+            self.weights = load_pretrained(
+                self.method.network.backbone,  # type: ignore[arg-type]
+                self.cfg.pretrained,
+                self.scenario.classes,
+                allow_leaky_weights=self.cfg.allow_leaky_weights,
+            )
+        if self.cfg.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+
+    def build_session_optimizer(self, base_lr: float | None, epochs: int, epoch_length: int) -> None:
+        """Fresh optimiser, schedule and scaler for the parameters that the session trains."""
+        cfg = {**self._optim_cfg, "optimizer": dict(self._optim_cfg["optimizer"])}
+        if base_lr is not None:
+            cfg["optimizer"]["lr"] = base_lr
+        cfg.update(precision=self.precision, device=self.device.type)
+        self.optim_wrapper = self.build_optim_wrapper(cfg)
+        schedulers = [
+            {**s, "epochs": epochs, "epoch_length": epoch_length} if s["type"] == "OneCycle" else dict(s)
+            for s in self._scheduler_cfg
+        ]
+        self.param_schedulers = self.build_param_scheduler(schedulers) if schedulers else None
+        self.optim_wrapper.initialize_count_status(self.model, 0, epochs * epoch_length)
+
+    def check_finite(self, outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> None:
+        """Stop at the first loss that is not a number, naming the images of the batch."""
+        if not torch.isfinite(outputs["loss"]).all():
+            ids = [self.scenario.train.ids[int(row)] for row in batch["rows"]]
+            raise UserError(
+                f"the loss is {outputs['loss'].item()} in session {self.train_loop.session}, epoch {self.epoch + 1}, "
+                f"on images {ids}; lower the learning rate or set precision='fp32'. The run goes on from its last "
+                "finished epoch with --resume"
+            )
+
+    # -- resume -------------------------------------------------------------------------------------------
+
+    def save_resume_state(self, epoch: int, seconds: float) -> None:
+        """Everything that the run needs to go on behind this epoch of the running session."""
+        if not is_main_process():
+            return
+        loop = self.train_loop
+        inside = epoch > 0
+        state: dict[str, Any] = {
+            "format": checkpoint.RESUME_FORMAT,
+            "session": loop.session,
+            "epoch": epoch,
+            "seconds": seconds,
+            "protocol_hash": self.scenario.hash,
+            "classes_per_session": list(self.method.network.classes_per_session),
+            "state_dict": self.method.network.state_dict() if inside else None,
+            "optimizer": self.optim_wrapper.state_dict() if inside else None,
+            "schedulers": [s.state_dict() for s in self.param_schedulers or []] if inside else None,
+            "method": self.method.method_state(),
+            "report": self.method.session_report(),
+            "memory": self.memory.state_dict() if self.memory is not None else None,
+            "random": checkpoint.random_state(),
+            "results": self.results,
+            "weights": self.weights,
+        }
+        checkpoint.save(self.checkpoint_dir / "resume.pth", state)
+
+    def resume_run(self) -> None:
+        """Bring method, memory, results and generators back to the last finished epoch."""
+        state = checkpoint.load_resume_state(self.checkpoint_dir / "resume.pth")
+        if state["protocol_hash"] != self.scenario.hash:
+            raise UserError(
+                f"{self.checkpoint_dir / 'resume.pth'} belongs to protocol {state['protocol_hash']}, but this config "
+                f"and data give {self.scenario.hash}; resume with the config in {self.run_dir / 'config.py'} and the "
+                "same data, or start another --name"
+            )
+        session = state["session"]
+        network = self.method.network
+        if session > 0:
+            stage_file = self.checkpoint_dir / f"session_{session - 1}.pth"
+            stage = checkpoint.load_stage(stage_file)
+            for classes in stage["classes_per_session"]:
+                network.grow(classes)
+            network.load_state_dict(stage["state_dict"])
+        self.results = state["results"]
+        self.weights = state["weights"]
+        self.method.load_method_state(state["method"])
+        if self.memory is not None and state["memory"] is not None:
+            self.memory.load_state_dict(state["memory"])
+        self.train_loop.session = session  # type: ignore[union-attr]
+        self._resumed = state
+        if state["epoch"] == 0:
+            checkpoint.restore_random_state(state["random"])
+        self.logger.info(f"resumed: session {session}, after epoch {state['epoch']}")
+
+    def take_resumed_session(self, session: int) -> dict[str, Any] | None:
+        """The state to continue inside this session, once."""
+        state, self._resumed = self._resumed, None
+        return state if state is not None and state["epoch"] > 0 and state["session"] == session else None
+
+    def restore_session(self, state: dict[str, Any]) -> None:
+        """Weights, optimiser, schedule and generators inside a session."""
+        self.method.network.load_state_dict(state["state_dict"])
+        self.method.load_method_state(state["method"])
+        self.optim_wrapper.load_state_dict(state["optimizer"])
+        for scheduler, saved in zip(self.param_schedulers or [], state["schedulers"], strict=True):
+            scheduler.load_state_dict(saved)
+        checkpoint.restore_random_state(state["random"])
+
+    # -- files of a finished session ------------------------------------------------------------------------
+
+    def finish_session(self, session: Any, result: dict[str, Any]) -> None:
+        """Log the metrics, write the stage checkpoint, results.json and results.csv."""
+        self.results.append(result)
+        self.log_metrics(result, final=True)
+        if is_main_process():
+            self.save_stage(session.index)
+            self.write_results("running")
+
+    def save_stage(self, index: int) -> None:
+        """``saved_models/<run>/session_<t>.pth``."""
+        high = self.scenario.sessions[index].high
+        checkpoint.save(
+            self.checkpoint_dir / f"session_{index}.pth",
+            {
+                "format": checkpoint.STAGE_FORMAT,
+                "mlcil": mlcil.__version__,
+                "run": self.name,
+                "session": index,
+                "network": self.method.network.spec,
+                "classes_per_session": self.method.network.classes_per_session,
+                "classes": list(self.scenario.classes[:high]),
+                "state_dict": self.method.network.state_dict(),
+                "method": type(self.method).__name__,
+                "method_state": self.method.method_state(),
+                "protocol": self.scenario.protocol,
+                "protocol_hash": self.scenario.hash,
+                "metrics": {k: self.results[-1][k] for k in ("mAP", "fixed_mAP") if self.results},
+                "weights": self.weights,
+            },
+        )
+
+    def write_results(self, status: str) -> None:
+        """``results.json`` (everything) and ``results.csv`` (a row per session)."""
+        content = {
+            "format": "mlcil-results-1",
+            "name": self.name,
+            "status": status,
+            "method": type(self.method).__name__,
+            "protocol": self.scenario.protocol,
+            "protocol_hash": self.scenario.hash,
+            "classes": list(self.scenario.classes),
+            "sessions": self.results,
+            "summary": summarise(self.results),
+            "provenance": self.provenance(),
+            "config": self.cfg.pretty_text,
+        }
+        write_text(self.run_dir / "results.json", json.dumps(checkpoint_free(content), indent=1) + "\n")
+        write_text(self.run_dir / "results.csv", tables.results_csv(self.results))
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from."""
+        return {
+            "command": shlex.join(sys.argv),
+            "started": self.started.isoformat(timespec="seconds"),
+            "versions": versions(),
+            "seed": self.seed,
+            "deterministic": self.deterministic,
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu",
+            "processes": self.world_size,
+            "precision": str(resolve_precision(self.precision, self.device)).removeprefix("torch."),
+            "abn": abn_in_use(self.method),
+            "weights": self.weights,
+            "parameters": sum(p.numel() for p in self.method.parameters()),
+        }
+
+    def finish_run(self) -> None:
+        """Final table in the log, curves, results.json with status ``done``."""
+        complete = len(self.results) == len(self.scenario.sessions)
+        if is_main_process() and self.results:
+            self.write_results("done" if complete else "stopped")
+            from mlcil.reporting.plots import draw_run  # matplotlib: only at the end
+
+            draw_run(self.run_dir, self.results, self.scenario.classes)
+        self.logger.info("\n" + tables.session_table({self.name: self.results}))
+        self.logger.info(f"results: {self.run_dir / 'results.json'}; checkpoints: {self.checkpoint_dir}")
+
+    # -- log lines ------------------------------------------------------------------------------------------
+
+    def log_start(self) -> None:
+        """One line each on the scenario, the weights and the batch norm in use."""
+        facts = self.provenance()
+        self.logger.info(
+            f"run {self.name}: {facts['versions']['mlcil']} {type(self.method).__name__}, {self.scenario.name} "
+            f"{self.scenario.protocol} ({len(self.scenario.sessions)} sessions, protocol {self.scenario.hash}), "
+            f"{facts['device']}, {facts['processes']} process(es), {facts['precision']}, seed {self.seed}"
+        )
+        if self.weights is None:
+            self.logger.info("weights: none, the backbone starts from random values")
+        else:
+            self.logger.info(
+                f"weights: {self.weights['source']} sha256 {self.weights['sha256']}, {self.weights['entries']} entries, "
+                f"trained on: {self.weights['trained_on']}" + (f"; LEAKY: {self.weights['leak']}" if self.weights["leak"] else "")
+            )
+        self.logger.info(f"activated batch norm: {facts['abn']}")
+
+    def log_session_start(self, session: Any, counts: dict[str, Any], steps: int, epochs: int) -> None:
+        """Range, images and steps of the session."""
+        trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        self.logger.info(
+            f"session {session.index}: classes [{session.low}, {session.high}) {', '.join(session.classes)}; "
+            f"{counts['images']} new images, {counts['images'] + counts['exemplars']} with exemplars; "
+            f"{epochs} epochs of {steps} steps; {trainable:,} trainable parameters"
+        )
+
+    def log_method_report(self, report: dict[str, Any]) -> None:
+        """What the method found out before the first step (DPL: target, reached, threshold)."""
+        for name, values in report.items():
+            shown = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+            self.logger.info(f"{name}: {shown}")
+
+    def log_metrics(self, result: dict[str, Any], final: bool) -> None:
+        """The lines that a KRT user greps for."""
+        label = "session" if final else f"epoch {self.epoch}"
+        for split in ("base", "seen", "new"):
+            self.logger.info(f"{label} current_mAP_{split} = {result['mAP'][split]:.2f}")
+        self.logger.info(
+            f"{label} fixed_mAP_base = {result['fixed_mAP']['base']:.2f}, fixed_mAP_seen = "
+            f"{result['fixed_mAP']['seen']:.2f}, fixed_mAP_new = {result['fixed_mAP']['new']:.2f}"
+        )
+        for threshold, values in result["f1"].items():
+            shown = ", ".join(f"{k} {format_value(v)}" for k, v in values.items())
+            self.logger.info(f"{label} at {threshold}: {shown}")
+        if final:
+            average = summarise(self.results)["average_mAP"]
+            self.logger.info(f"{label} average_mAP = {average:.2f} over {len(self.results)} session(s)")
+            self.visualizer.add_scalars(
+                {f"mAP/{split}": result["mAP"][split] for split in ("base", "seen", "new")} | {"mAP/average": average},
+                step=len(result["AP"]),
+            )
+
+
+def format_value(value: float | None) -> str:
+    """Two decimals; a number that does not exist is ``nan``."""
+    return "nan" if value is None else f"{value:.2f}"
+
+
+def checkpoint_free(value: Any) -> Any:
+    """Structure of builtins for json."""
+    if isinstance(value, dict):
+        return {str(k): checkpoint_free(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [checkpoint_free(v) for v in value]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return value
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import timm
+    import torchvision
+
+    return {
+        "mlcil": mlcil.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "mmengine": mmengine.__version__,
+    }
+
+
+def abn_in_use(model: nn.Module) -> str:
+    """Which activated batch norm a model runs, in one phrase."""
+    layers = [m for m in model.modules() if isinstance(m, ABN)]
+    if not layers:
+        return "none in this backbone"
+    return "the package inplace-abn" if layers[0]._package is not None else "mlcil's own layer (same numbers)"
+
+
+def visual_backends() -> list[dict[str, str]]:
+    """Scalars as json lines, and TensorBoard when it is installed."""
+    backends = [{"type": "LocalVisBackend"}]
+    with contextlib.suppress(ImportError):
+        import torch.utils.tensorboard  # noqa: F401
+
+        backends.append({"type": "TensorboardVisBackend"})
+    return backends

@@ -1,0 +1,52 @@
+"""Metrics of a stage checkpoint on the test images of a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.engine import checkpoint
+from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.engine.optim import resolve_precision
+from mlcil.engine.train import build_scenario
+from mlcil.errors import UserError
+from mlcil.methods.base import Method
+
+
+def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
+    """The same metrics as at the end of the session that wrote the checkpoint.
+
+    Raises:
+        UserError: the checkpoint's classes are not the first classes of the config's scenario.
+    """
+    stage = checkpoint.load_stage(path)
+    scenario = build_scenario(cfg)
+    classes = list(scenario.classes[: len(stage["classes"])])
+    if classes != stage["classes"]:
+        different = next((i for i, (a, b) in enumerate(zip(stage["classes"], classes, strict=False)) if a != b), len(classes))
+        found = stage["classes"][different : different + 1] or ["nothing"]
+        expected = classes[different : different + 1] or ["nothing"]
+        raise UserError(
+            f"{path} belongs to another scenario: its class {different} is {found[0]!r}, but the config has "
+            f"{expected[0]!r} there; test it with the config it was trained with"
+        )
+    high = len(classes)
+    session = next((s for s in scenario.sessions if s.high == high), None)
+    if session is None:
+        raise UserError(
+            f"{path} knows {high} classes, but sessions of {scenario.protocol} end at "
+            f"{', '.join(str(s.high) for s in scenario.sessions)}; test it with the config it was trained with"
+        )
+    method = Method(checkpoint.network_of(stage, path)).to(get_device())
+    rows = test_rows(scenario, session)
+    scenario.test.check_files()
+    view = SessionView(scenario.test, rows, np.zeros((len(rows), 0), np.int8), stage["network"]["image_size"])
+    options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
+    loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
+    logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
+    return session_metrics(scenario, session, rows, logits, cfg.empty_classes)

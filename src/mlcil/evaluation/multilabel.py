@@ -1,0 +1,92 @@
+"""Average precision, precision, recall and F1 of score matrices.
+
+Legend: N images, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_EPS = 1e-8
+
+
+def average_precision(scores_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarray:
+    """AP of every class, float64 in [0, 1]; NaN for a class without positives.
+
+    The official ranking AP of ASL and KRT: sort by descending score, mean over the positives of (positives
+    so far / rank), divided by (positives + 1e-8); no interpolation. The sort is stable, so ties keep the
+    order of the images. Without ties it equals scikit-learn's ``average_precision_score``.
+
+    Args:
+        scores_NC: (N, C), any monotone score; must be finite where judged.
+        targets_NC: (N, C), 1 positive, 0 negative, negative numbers: not judged, left out of that class.
+    """
+    scores_NC, targets_NC = np.asarray(scores_NC), np.asarray(targets_NC)
+    count, classes = scores_NC.shape
+    if count == 0:
+        return np.full(classes, np.nan)
+    judged = targets_NC >= 0
+    sortable = np.where(judged, -scores_NC, np.inf)  # what is not judged ranks last
+    order = np.argsort(sortable, axis=0, kind="stable")
+    positive = np.take_along_axis(targets_NC > 0, order, 0)
+    ranks = np.arange(1, count + 1)[:, None]
+    precision = np.cumsum(positive, 0) / ranks
+    positives = positive.sum(0)
+    total = (precision * positive).sum(0)
+    return np.where(positives > 0, total / (positives + _EPS), np.nan)
+
+
+def mean_average_precision(scores_NC: np.ndarray, targets_NC: np.ndarray, empty_as: str = "zero") -> float | None:
+    """Mean AP in percent.
+
+    Args:
+        scores_NC, targets_NC: see :func:`average_precision`.
+        empty_as: a class without positives counts as 0 (``'zero'``, official) or is left out (``'skip'``).
+
+    Returns:
+        Percent, or ``None`` when no class is left.
+    """
+    return mean_of_ap(average_precision(scores_NC, targets_NC), empty_as)
+
+
+def mean_of_ap(ap_C: np.ndarray, empty_as: str = "zero") -> float | None:
+    """Mean of APs in percent with the policy for classes without positives (NaN).
+
+    Raises:
+        ValueError: unknown ``empty_as``.
+    """
+    if empty_as not in ("zero", "skip"):
+        raise ValueError(f"empty_classes {empty_as!r} is unknown; use 'zero' (official) or 'skip'")
+    kept = np.nan_to_num(ap_C, nan=0.0) if empty_as == "zero" else ap_C[~np.isnan(ap_C)]
+    return float(100 * kept.mean()) if len(kept) else None
+
+
+def precision_recall_f1(scores_NC: np.ndarray, targets_NC: np.ndarray, threshold: float) -> dict[str, float]:
+    """Per-class and overall precision, recall and F1 in percent at a threshold (score > threshold).
+
+    ``CP``, ``CR``: means over classes. ``CF1_mean``: mean of the classes' F1 (KRT, MULTI-LANE).
+    ``CF1_harmonic``: 2 CP CR / (CP + CR) (ASL, ML-GCN). ``OP``, ``OR``, ``OF1``: from pooled counts; OP and
+    OF1 are NaN when nothing is predicted. A class without true positives has P = R = F1 = 0.
+    """
+    judged = targets_NC >= 0
+    predicted, present = (scores_NC > threshold) & judged, targets_NC > 0
+    hit = (predicted & present).sum(0).astype(np.float64)
+    guessed, positives = predicted.sum(0).astype(np.float64), present.sum(0).astype(np.float64)
+    precision = np.divide(hit, guessed, out=np.zeros_like(hit), where=hit > 0)
+    recall = np.divide(hit, positives, out=np.zeros_like(hit), where=hit > 0)
+    both = precision + recall
+    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(hit), where=hit > 0)
+    cp, cr = precision.mean(), recall.mean()
+    op = hit.sum() / guessed.sum() if guessed.sum() else np.nan
+    orr = hit.sum() / positives.sum() if positives.sum() else np.nan
+    overall = 2 * op * orr / (op + orr) if op + orr > 0 else (np.nan if np.isnan(op + orr) else 0.0)
+    values = {
+        "CP": cp,
+        "CR": cr,
+        "CF1_mean": f1.mean(),
+        "CF1_harmonic": 2 * cp * cr / (cp + cr) if cp + cr > 0 else 0.0,
+        "OP": op,
+        "OR": orr,
+        "OF1": overall,
+    }
+    return {name: float(100 * value) for name, value in values.items()}

@@ -1,0 +1,154 @@
+"""Names of other code bases' state dicts, to and from ours.
+
+Three layouts of the same network are understood:
+
+* ``official``: KRT's release and the raw TResNet / ImageNet-21K-P files (``layer2.0.conv1.0.0.weight``,
+  ``tab.attn.q.weight``, ``head.1.norm.bias``), with or without ``body.`` and ``module.`` prefixes;
+* ``timm``: timm's ``tresnet_*`` (``body.layer2.0.conv1.bn.weight``), whose ordinary batch norms hold
+  ``|w| + 1e-5`` where InPlaceABN holds ``w``;
+* ours (``backbone.stages.1.0.conv1.abn.weight``, ``head.block.attention.q.weight``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from mlcil.errors import UserError
+from mlcil.models.inplace_abn import EPS
+
+_PREFIXES = ("module.", "body.")
+
+# official pattern -> ours; the first that matches a whole name is used
+_OFFICIAL: tuple[tuple[str, str], ...] = (
+    (r"pos_embed", r"head.pos_embed"),
+    (r"cls_token", r"head.kt_token"),
+    (r"task_tokens\.(\d+)", r"head.kr_tokens.\1"),
+    (r"last_proj\.(\w+)", r"head.project.\1"),
+    (r"tab\.(norm[12])\.(\w+)", r"head.block.\1.\2"),
+    (r"tab\.attn\.(q|k|v|proj)\.(\w+)", r"head.block.attention.\1.\2"),
+    (r"tab\.mlp\.fc1\.(\w+)", r"head.block.mlp.0.\1"),
+    (r"tab\.mlp\.fc2\.(\w+)", r"head.block.mlp.2.\1"),
+    (r"head\.(\d+)\.head\.(\w+)", r"head.classifiers.\1.linear.\2"),
+    (r"head\.(\d+)\.norm\.(\w+)", r"head.classifiers.\1.norm.\2"),
+    (r"head\.fc\.(\w+)", r"head.linear.\1"),
+    (r"conv1\.0\.weight", r"backbone.stem.conv.weight"),
+    (r"conv1\.1\.(\w+)", r"backbone.stem.abn.\1"),
+    (r"layer(\d)\.(\d+)\.conv(\d)(?:\.0)?\.0\.weight", r"backbone.stages.<\1>.\2.conv\3.conv.weight"),
+    (r"layer(\d)\.(\d+)\.conv(\d)(?:\.0)?\.1\.(\w+)", r"backbone.stages.<\1>.\2.conv\3.abn.\4"),
+    (r"layer(\d)\.(\d+)\.se\.fc1\.(\w+)", r"backbone.stages.<\1>.\2.se.reduce.\3"),
+    (r"layer(\d)\.(\d+)\.se\.fc2\.(\w+)", r"backbone.stages.<\1>.\2.se.expand.\3"),
+    (r"layer(\d)\.(\d+)\.downsample\.[01]\.0\.weight", r"backbone.stages.<\1>.\2.shortcut.conv.weight"),
+    (r"layer(\d)\.(\d+)\.downsample\.[01]\.1\.(\w+)", r"backbone.stages.<\1>.\2.shortcut.abn.\3"),
+)
+_TIMM: tuple[tuple[str, str], ...] = (
+    (r"conv1\.conv\.weight", r"backbone.stem.conv.weight"),
+    (r"conv1\.bn\.(\w+)", r"backbone.stem.abn.\1"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.conv\.weight", r"backbone.stages.<\1>.\2.conv\3.conv.weight"),
+    (r"layer(\d)\.(\d+)\.conv(\d)\.bn\.(\w+)", r"backbone.stages.<\1>.\2.conv\3.abn.\4"),
+    (r"layer(\d)\.(\d+)\.se\.fc1\.(\w+)", r"backbone.stages.<\1>.\2.se.reduce.\3"),
+    (r"layer(\d)\.(\d+)\.se\.fc2\.(\w+)", r"backbone.stages.<\1>.\2.se.expand.\3"),
+    (r"layer(\d)\.(\d+)\.downsample\.[01]\.conv\.weight", r"backbone.stages.<\1>.\2.shortcut.conv.weight"),
+    (r"layer(\d)\.(\d+)\.downsample\.[01]\.bn\.(\w+)", r"backbone.stages.<\1>.\2.shortcut.abn.\3"),
+)
+# ours -> official; <n> is the stage number plus one, and a strided convolution is nested once more
+_REVERSE: tuple[tuple[str, str], ...] = (
+    (r"head\.pos_embed", r"pos_embed"),
+    (r"head\.kt_token", r"cls_token"),
+    (r"head\.kr_tokens\.(\d+)", r"task_tokens.\1"),
+    (r"head\.project\.(\w+)", r"last_proj.\1"),
+    (r"head\.block\.(norm[12])\.(\w+)", r"tab.\1.\2"),
+    (r"head\.block\.attention\.(q|k|v|proj)\.(\w+)", r"tab.attn.\1.\2"),
+    (r"head\.block\.mlp\.0\.(\w+)", r"tab.mlp.fc1.\1"),
+    (r"head\.block\.mlp\.2\.(\w+)", r"tab.mlp.fc2.\1"),
+    (r"head\.classifiers\.(\d+)\.linear\.(\w+)", r"head.\1.head.\2"),
+    (r"head\.classifiers\.(\d+)\.norm\.(\w+)", r"head.\1.norm.\2"),
+    (r"head\.linear\.(\w+)", r"head.fc.\1"),
+    (r"backbone\.stem\.conv\.weight", r"conv1.0.weight"),
+    (r"backbone\.stem\.abn\.(\w+)", r"conv1.1.\1"),
+    (r"backbone\.stages\.1\.0\.conv1\.conv\.weight", r"layer2.0.conv1.0.0.weight"),
+    (r"backbone\.stages\.1\.0\.conv1\.abn\.(\w+)", r"layer2.0.conv1.0.1.\1"),
+    (r"backbone\.stages\.([23])\.0\.conv2\.conv\.weight", r"layer<\1>.0.conv2.0.0.weight"),
+    (r"backbone\.stages\.([23])\.0\.conv2\.abn\.(\w+)", r"layer<\1>.0.conv2.0.1.\2"),
+    (r"backbone\.stages\.(\d)\.(\d+)\.conv(\d)\.conv\.weight", r"layer<\1>.\2.conv\3.0.weight"),
+    (r"backbone\.stages\.(\d)\.(\d+)\.conv(\d)\.abn\.(\w+)", r"layer<\1>.\2.conv\3.1.\4"),
+    (r"backbone\.stages\.(\d)\.(\d+)\.se\.reduce\.(\w+)", r"layer<\1>.\2.se.fc1.\3"),
+    (r"backbone\.stages\.(\d)\.(\d+)\.se\.expand\.(\w+)", r"layer<\1>.\2.se.fc2.\3"),
+    (r"backbone\.stages\.0\.(\d+)\.shortcut\.conv\.weight", r"layer1.\1.downsample.0.0.weight"),
+    (r"backbone\.stages\.0\.(\d+)\.shortcut\.abn\.(\w+)", r"layer1.\1.downsample.0.1.\2"),
+    (r"backbone\.stages\.(\d)\.(\d+)\.shortcut\.conv\.weight", r"layer<\1>.\2.downsample.1.0.weight"),
+    (r"backbone\.stages\.(\d)\.(\d+)\.shortcut\.abn\.(\w+)", r"layer<\1>.\2.downsample.1.1.\3"),
+)
+
+
+def _translate(name: str, rules: tuple[tuple[str, str], ...], shift: int) -> str | None:
+    for pattern, template in rules:
+        match = re.fullmatch(pattern, name)
+        if match:
+            translated = match.expand(template)
+            return re.sub(r"<(\d)>", lambda m: str(int(m[1]) + shift), translated)
+    return None
+
+
+def strip_prefixes(name: str) -> str:
+    """Without ``module.`` (data parallel) and ``body.`` (TResNet's trunk)."""
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def from_official(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate an ``official`` or ``timm`` state dict.
+
+    Returns:
+        Our state dict, and the names that belong to neither layout.
+
+    Raises:
+        UserError: a timm batch norm has a negative weight, which InPlaceABN cannot represent.
+    """
+    names = {strip_prefixes(name): name for name in state}
+    is_timm = any(re.fullmatch(r"(layer\d\.\d+\.)?conv\d\.bn\.\w+", name) for name in names)
+    ours: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for name, original in names.items():
+        translated = _translate(name, _TIMM if is_timm else _OFFICIAL, shift=-1)
+        if translated is None:
+            unknown.append(original)
+            continue
+        value = state[original]
+        if is_timm and translated.endswith("abn.weight"):
+            if bool((value < 0).any()):
+                raise UserError(
+                    f"{original} has negative entries, but InPlaceABN's effective weight |w| + 1e-5 is positive; "
+                    "these are not TResNet weights of timm's converter"
+                )
+            value = (value - EPS).clamp_min(0)
+        ours[translated] = value
+    return ours, unknown
+
+
+def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict of a TResNet with an ICA or linear head, under the names of KRT's release.
+
+    Raises:
+        UserError: an entry has no official counterpart (a timm backbone, say).
+    """
+    official: dict[str, Tensor] = {}
+    for name, value in state.items():
+        translated = _translate(name, _REVERSE, shift=+1)
+        if translated is None:
+            raise UserError(f"{name} has no counterpart in the official KRT layout, which holds TResNet models only")
+        official[translated] = value
+    return official
+
+
+def sessions_in(official: Mapping[str, Tensor]) -> list[int]:
+    """Classes per session of an official KRT state dict, from the shapes of its heads."""
+    sizes: dict[int, int] = {}
+    for name, value in official.items():
+        match = re.fullmatch(r"head\.(\d+)\.head\.bias", strip_prefixes(name))
+        if match:
+            sizes[int(match[1])] = int(value.shape[0])
+    return [sizes[index] for index in sorted(sizes)]

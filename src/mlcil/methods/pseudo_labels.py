@@ -1,0 +1,110 @@
+"""KRT's dynamic pseudo-labels (DPL): a threshold so that old classes get about as many labels as expected.
+
+KRT section 3.3, and the search of the authors' release: start at the previous session's threshold, move it
+by ``step`` until the old-class labels per image come within ``band`` of the target. Where the official
+search raises after 100 evaluations, the visited threshold that came nearest is kept.
+
+Legend: N images, B images of a batch, O old classes, C seen classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HIGHEST, LOWEST = 0.999999, 0.0001
+
+
+@dataclass(frozen=True)
+class ThresholdSearch:
+    """Settings of the search; the defaults are the official constants."""
+
+    start: float = 0.8
+    step: float = 0.005
+    band: float = 0.1
+    max_evaluations: int = 100
+    strict: bool = False  # raise instead of keeping the nearest threshold
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What the search found."""
+
+    threshold: float
+    reached: float  # old-class labels per image at the threshold
+    target: float
+    evaluations: int
+    landed: bool  # within the band
+    last_threshold: float  # where the official loop stands at its end (equal to threshold when landed)
+
+
+def sorted_counter(logits_NO: Tensor) -> Callable[[float], int]:
+    """A function that counts scores strictly above a threshold, from one sort.
+
+    Scores are float32 sigmoids, and a threshold is compared the way PyTorch compares a float32 tensor with
+    a python number: after rounding it to float32.
+    """
+    scores = np.sort(torch.sigmoid(logits_NO.float()).flatten().numpy())
+    return lambda threshold: int(len(scores) - np.searchsorted(scores, np.float32(threshold), side="right"))
+
+
+def search_threshold_from_count(
+    count_above: Callable[[float], float],
+    num_images: int,
+    target: float,
+    search: ThresholdSearch,
+    start: float | None = None,
+) -> SearchResult:
+    """The official search over a function that counts scores above a threshold (over all processes).
+
+    Args:
+        count_above: number of scores strictly above a threshold.
+        num_images: N.
+        target: labels per image aimed at.
+        search: settings.
+        start: first threshold; default ``search.start``.
+
+    Raises:
+        RuntimeError: nothing landed and ``search.strict``.
+    """
+    theta = search.start if start is None else start
+    nearest, gap, reached_there = theta, float("inf"), float("nan")
+    for evaluation in range(1, search.max_evaluations + 1):
+        reached = float(np.float32(count_above(theta)) / np.float32(num_images))
+        if abs(reached - target) < gap:
+            nearest, gap, reached_there = theta, abs(reached - target), reached
+        if reached > target + search.band:
+            theta = min(HIGHEST, theta + search.step)
+        elif reached < target - search.band:
+            theta = max(LOWEST, theta - search.step)
+        else:
+            return SearchResult(theta, reached, target, evaluation, True, theta)
+    if search.strict:
+        raise RuntimeError(
+            f"no threshold gives {target:.3f} labels per image within {search.band} after "
+            f"{search.max_evaluations} evaluations; the nearest, {nearest:.4f}, gives {reached_there:.3f}"
+        )
+    return SearchResult(nearest, reached_there, target, search.max_evaluations, False, theta)
+
+
+def search_threshold(
+    logits_NO: Tensor, target: float, search: ThresholdSearch | None = None, start: float | None = None
+) -> SearchResult:
+    """The search on one process's old-class logits (N, O)."""
+    return search_threshold_from_count(
+        sorted_counter(logits_NO), len(logits_NO), target, search or ThresholdSearch(), start
+    )
+
+
+def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: float) -> Tensor:
+    """New targets (B, C): 1 where the teacher's score of an old class is above the threshold, else as given.
+
+    Pseudo-labels only ever set 1; they never remove a label.
+    """
+    old = old_logits_BO.shape[1]
+    fires = torch.sigmoid(old_logits_BO) > threshold
+    return torch.cat([targets_BC[:, :old].masked_fill(fires, 1.0), targets_BC[:, old:]], 1)

@@ -1,0 +1,109 @@
+"""Backbones by name: TResNet-M/L/XL of our own, every other name from timm.
+
+A backbone maps images (B, 3, H, W) in [0, 1] to a list of feature maps; the last one feeds the head. It has
+``out_channels`` and ``grid(image_size)``. Models that want normalised input get it inside their wrapper, so
+that all transforms deal in [0, 1].
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlcil.models.tresnet import VARIANTS, TResNet
+
+
+class TimmBackbone(nn.Module):
+    """Any timm model as a trunk: its last feature map (B, C, h, w).
+
+    Convolutional models give their map before pooling; vision transformers give their patch tokens (prefix
+    tokens left out) laid out as a map. Images in [0, 1] are normalised with the model's own mean and std.
+
+    Args:
+        name: a timm model name, such as ``resnet18`` or ``tf_efficientnet_lite0``.
+        image_size: side of the square images in pixels; transformers are built for it.
+        mean, std: normalisation per channel; ``None`` takes timm's for the model.
+
+    Raises:
+        ValueError: timm has no such model (the near names are suggested).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int = 224,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        import timm  # heavy: only when asked for
+
+        if not timm.is_model(name):
+            near = difflib.get_close_matches(name, [*VARIANTS, *timm.list_models()], 3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"backbone {name!r} is neither one of {', '.join(VARIANTS)} nor a timm model{hint}")
+        options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": ""}
+        try:
+            self.trunk = timm.create_model(name, img_size=image_size, **options)
+        except TypeError:  # convolutional models take any size and know no such option
+            self.trunk = timm.create_model(name, **options)
+        cfg = self.trunk.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(mean or cfg["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or cfg["std"]).view(1, 3, 1, 1), persistent=False)
+        self.image_size = image_size
+        with torch.no_grad():
+            training = self.trunk.training
+            last = self.eval()(torch.zeros(1, 3, image_size, image_size))[-1]
+            self.train(training)
+        self.out_channels = last.shape[1]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> [(B, C, h, w)]."""
+        x = self.trunk.forward_features((images - self.mean) / self.std)
+        if x.ndim == 3:  # (B, tokens, C) of a transformer
+            x = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
+            side = int(x.shape[1] ** 0.5)
+            if side * side != x.shape[1]:
+                raise ValueError(f"the {x.shape[1]} tokens of this timm model do not form a square map")
+            x = x.transpose(1, 2).reshape(len(x), -1, side, side)
+        elif getattr(self.trunk, "output_fmt", "NCHW") == "NHWC":
+            x = x.permute(0, 3, 1, 2)
+        return [x]
+
+
+def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Module:
+    """Make a backbone.
+
+    Args:
+        name: ``tresnet_m``, ``tresnet_l``, ``tresnet_xl``, ``tresnet`` (with ``layers=`` and ``width=``), or
+            any timm model name.
+        image_size: side of the square input images in pixels.
+        options: further arguments of :class:`~mlcil.models.tresnet.TResNet` or :class:`TimmBackbone`.
+
+    Raises:
+        ValueError: unknown name, or an image size that TResNet cannot take.
+    """
+    if name == "tresnet" or name in VARIANTS:
+        if image_size % 32:
+            raise ValueError(f"image_size {image_size} does not suit TResNet; use a multiple of 32")
+        if name in VARIANTS:
+            layers, width = VARIANTS[name]
+            return TResNet(layers, width, **options)
+        return TResNet(**options)
+    return TimmBackbone(name, image_size, **options)
+
+
+def grid_of(backbone: nn.Module, image_size: int) -> tuple[int, int]:
+    """Height and width of the last map for square images of that size."""
+    if isinstance(backbone, TResNet):
+        return image_size // backbone.stride, image_size // backbone.stride
+    was_training = backbone.training
+    parameter = next(backbone.parameters())
+    with torch.no_grad():
+        last = backbone.eval()(torch.zeros(1, 3, image_size, image_size).to(parameter))[-1]
+    backbone.train(was_training)
+    return last.shape[-2], last.shape[-1]

@@ -1,0 +1,76 @@
+"""A backbone and a growing head as one module, described by plain values so that a file can rebuild it.
+
+Legend: B images, C classes seen so far, S sessions, D token width, K pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mlcil.models.backbones import build_backbone, grid_of
+from mlcil.models.heads import ICAHead, LinearHead
+
+
+@dataclass
+class NetworkOutput:
+    """What one forward pass gives."""
+
+    logits_BC: Tensor
+    tokens_BSD: Tensor | None  # session embeddings of ICA, None for the linear head
+    maps: list[Tensor]  # feature maps of the backbone's stages, the last feeds the head
+
+    @property
+    def features_BK(self) -> Tensor:
+        """Pooled embedding: mean of the last map over its positions (herding, POD)."""
+        return self.maps[-1].mean((2, 3))
+
+
+class IncrementalNetwork(nn.Module):
+    """Backbone and head.
+
+    Args:
+        backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
+        head: ``type`` (``ica`` or ``linear``) and the options of the head.
+        image_size: side of the square input in pixels.
+    """
+
+    def __init__(self, backbone: Mapping[str, Any], head: Mapping[str, Any], image_size: int = 224) -> None:
+        super().__init__()
+        self.spec = {"backbone": dict(backbone), "head": dict(head), "image_size": int(image_size)}
+        self.classes_per_session: list[int] = []
+        self.backbone = build_backbone(image_size=image_size, **backbone)
+        options = dict(head)
+        kind = options.pop("type")
+        if kind == "ica":
+            self.head: nn.Module = ICAHead(
+                self.backbone.out_channels,  # type: ignore[arg-type]
+                grid_of(self.backbone, image_size),
+                **options,
+            )
+        elif kind == "linear":
+            self.head = LinearHead(self.backbone.out_channels, **options)  # type: ignore[arg-type]
+        else:
+            raise ValueError(f"head type {kind!r} is unknown; use 'ica' or 'linear'")
+
+    def grow(self, classes: int) -> None:
+        """Add the outputs of one more session."""
+        self.head.grow(classes)  # type: ignore[operator]
+        self.classes_per_session.append(int(classes))
+
+    def forward(self, images: Tensor) -> NetworkOutput:
+        """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`."""
+        maps = self.backbone(images)
+        logits_BC, tokens_BSD = self.head(maps[-1])
+        return NetworkOutput(logits_BC, tokens_BSD, maps)
+
+
+def build_network(spec: Mapping[str, Any], classes_per_session: list[int]) -> IncrementalNetwork:
+    """The network of a spec with a head grown once per entry of ``classes_per_session``."""
+    network = IncrementalNetwork(**spec)
+    for classes in classes_per_session:
+        network.grow(classes)
+    return network

@@ -1,0 +1,1 @@
+"""Text, CSV and pictures of finished runs."""
