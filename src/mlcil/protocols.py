@@ -13,6 +13,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from mlcil.errors import UserError
@@ -97,8 +98,7 @@ def split_sessions(classes: Sequence[str], base: int, increment: int) -> tuple[S
         raise UserError(_uneven(total, base, increment))
     edges = [0, *range(first, total + 1, increment)]
     return tuple(
-        Session(index, low, high, tuple(classes[low:high]))
-        for index, (low, high) in enumerate(zip(edges, edges[1:], strict=False))
+        Session(index, low, high, tuple(classes[low:high])) for index, (low, high) in enumerate(pairwise(edges))
     )
 
 

@@ -69,7 +69,8 @@ def load_coco_split(
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(
-            f"annotation file {path} does not exist; expected a COCO instances json there, so put it there or set its "
+            f"annotation file {path} does not exist; expected a COCO instances json there, so put it there "
+            "or set its "
             "name in scenario.dataset (docs/data.md says where to get it; `--demo` runs without it)"
         )
     try:
@@ -91,7 +92,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         at = f"line {error.lineno} column {error.colno}"
-        found = "ends too early" if error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg else "is not json"
+        found = (
+            "ends too early" if error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg else "is not json"
+        )
         raise UserError(
             f"annotation file {path} {found} ({error.msg} at {at}); expected a complete COCO instances json, so "
             "download or write it again"
@@ -109,7 +112,8 @@ def _read(path: Path) -> dict[str, Any]:
     if absent:
         hint = " (a caption or test-info file has other keys)" if "annotations" in absent or "info" in content else ""
         raise UserError(
-            f"annotation file {path} lacks {', '.join(map(repr, absent))}; expected the keys {', '.join(_KEYS)}, so use "
+            f"annotation file {path} lacks {', '.join(map(repr, absent))}; expected the keys "
+            f"{', '.join(_KEYS)}, so use "
             f"an instances file{hint}"
         )
     for key in _KEYS:
@@ -161,7 +165,8 @@ def _columns(path: Path, names: tuple[str, ...], classes: Sequence[str] | None) 
     for name in classes:
         if name not in names:
             raise UserError(
-                f"{path} lacks the category {name!r}{did_you_mean(name, names)}; expected the {len(classes)} classes of "
+                f"{path} lacks the category {name!r}{did_you_mean(name, names)}; expected the "
+                f"{len(classes)} classes of "
                 "the training file, so use files with the same categories"
             )
     if len(set(classes)) != len(classes):
@@ -186,7 +191,8 @@ def _images(path: Path, content: Mapping[str, Any], image_dir: Path) -> dict[int
             )
         if _leaves_folder(name):
             raise UserError(
-                f"{path}: image {image} has the file_name {_short(name)}, which leaves the folder {image_dir}; expected "
+                f"{path}: image {image} has the file_name {_short(name)}, which leaves the folder "
+                f"{image_dir}; expected "
                 "a name inside that folder, so correct it"
             )
         found[image] = image_dir / name
@@ -216,7 +222,8 @@ def _annotations(
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise UserError(
-                f"{path}: annotation {entry.get('id', place)} has iscrowd {_short(crowd)}; expected 0 or 1, so correct it"
+                f"{path}: annotation {entry.get('id', place)} has iscrowd {_short(crowd)}; expected 0 or 1, "
+                "so correct it"
             )
         if image not in row_of:
             unknown["image"].append((entry.get("id", place), image))
@@ -231,8 +238,10 @@ def _annotations(
             first, value = found[0]
             listed = {"image": "images", "category": "categories"}[kind]
             raise UserError(
-                f"{path}: {len(found)} of {len(annotations)} annotations name an unknown {kind}, the first is annotation "
-                f"{_short(first)} with {kind}_id {value}; expected ids that {listed!r} lists, so add the {kind} or remove "
+                f"{path}: {len(found)} of {len(annotations)} annotations name an unknown {kind}, the first "
+                "is annotation "
+                f"{_short(first)} with {kind}_id {value}; expected ids that {listed!r} lists, so add the "
+                f"{kind} or remove "
                 "those annotations"
             )
     return np.asarray(rows, np.int64), np.asarray(columns, np.int64), np.asarray(crowds, np.bool_)
@@ -243,7 +252,9 @@ def _integer(path: Path, key: str, place: int, entry: Mapping[str, Any], field: 
     if isinstance(value, bool) or not isinstance(value, int):
         which = f" (id {_short(entry['id'])})" if field != "id" and "id" in entry else ""
         found = f"has {field} {_short(value)}" if field in entry else f"has no {field}"
-        raise UserError(f"{path}: entry {place} of {key!r}{which} {found}; expected a whole number, so correct that entry")
+        raise UserError(
+            f"{path}: entry {place} of {key!r}{which} {found}; expected a whole number, so correct that entry"
+        )
     return value
 
 

@@ -1,7 +1,7 @@
 """Demo data without a download: scikit-learn's handwritten digits composed into scenes, in COCO format.
 
 The 1,797 real 8 x 8 digits are split by index into those for training and those for test scenes. A scene
-shows one to three digits of different classes at random places, sizes and contrasts over a shaded
+shows two to four digits of different classes at random places, sizes and contrasts over a shaded
 background with strokes and specks. Scenes are written as PNG files with an instances json, so that the demo
 takes the same path through the code as MS-COCO.
 """
@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw
 from mlcil.datasets.coco import CocoDataset
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-DIGITS_PER_SCENE = (0.3, 0.4, 0.3)  # probability of one, two, three digits
-LABEL_CARDINALITY = 2.0  # their mean
+DIGITS_PER_SCENE = (0.0, 0.3, 0.4, 0.3)  # probability of one, two, three, four digits
+LABEL_CARDINALITY = 3.0  # their mean
 VERSION = 1  # raise when scenes change, so that kept ones are made anew
 
 
@@ -168,7 +168,7 @@ def compose_scene(
     count = 1 + int(rng.choice(len(DIGITS_PER_SCENE), p=DIGITS_PER_SCENE))
     boxes: list[tuple[int, tuple[int, int, int, int]]] = []
     for label in rng.choice(len(NAMES), size=count, replace=False):
-        side = int(size * rng.uniform(0.34, 0.5))
+        side = int(size * rng.uniform(0.28, 0.42))
         x, y = _free_place(size, side, [box for _, box in boxes], rng)
         glyph = digits[int(rng.choice(np.flatnonzero(labels == label)))]
         mask = np.asarray(

@@ -82,7 +82,9 @@ class Scenario:
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):
             if not len(table):
-                raise UserError(f"{self.name}: the {split} split has no image; expected at least one, so choose another split")
+                raise UserError(
+                    f"{self.name}: the {split} split has no image; expected at least one, so choose another split"
+                )
         if set(train.classes) != set(test.classes):
             odd = sorted(set(train.classes) ^ set(test.classes))[0]
             raise UserError(
@@ -116,11 +118,13 @@ class Scenario:
         )
 
     def _refuse_empty_classes(self) -> None:
-        empty = [name for name, shown in zip(self.classes, self.train.selects_NC.any(axis=0), strict=True) if not shown]
+        shown_C = np.asarray(self.train.selects_NC.any(axis=0))
+        empty = [name for column, name in enumerate(self.classes) if not shown_C[column]]
         if empty:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
             raise UserError(
-                f"{self.name}: no image of the training split {self.train.name!r} shows {', '.join(map(repr, empty[:3]))}"
+                f"{self.name}: no image of the training split {self.train.name!r} shows "
+                f"{', '.join(map(repr, empty[:3]))}"
                 f"{more}; expected at least one image a class, so remove the class from the data set's classes, add "
                 "images, or set scenario.allow_empty_classes=True"
             )
@@ -166,8 +170,10 @@ class Scenario:
     # -- testing -------------------------------------------------------------------------------------------
 
     def test_rows(self, low: int, high: int) -> np.ndarray:
-        """Rows of ``test`` that a class of [low, high) selects: int64, table order (KRT official behaviour:
-        base is [0, base), seen [0, high), new [low, high) of the session)."""
+        """Rows of ``test`` that a class of [low, high) selects: int64, table order.
+
+        KRT official behaviour: base is [0, base), seen [0, high) and new [low, high) of the session.
+        """
         return self.test.rows_of(low, high)
 
     def fixed_test_rows(self) -> np.ndarray:

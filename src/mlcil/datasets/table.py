@@ -34,14 +34,16 @@ class ImageTable:
     classes: tuple[str, ...]
     ids: tuple[str | int, ...]
     files: tuple[Path, ...]
-    labels_NC: np.ndarray
-    selects_NC: np.ndarray
+    labels_NC: np.ndarray  # noqa: N815
+    selects_NC: np.ndarray  # noqa: N815
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
         assert len(self.files) == len(self.ids), "one file per image"
-        assert self.labels_NC.shape == shape and self.labels_NC.dtype == np.int8
-        assert self.selects_NC.shape == shape and self.selects_NC.dtype == np.bool_
+        assert self.labels_NC.shape == shape, "one label per image and class"
+        assert self.selects_NC.shape == shape, "one flag per image and class"
+        assert self.labels_NC.dtype == np.int8, "labels are int8"
+        assert self.selects_NC.dtype == np.bool_, "flags are bool"
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,7 +94,8 @@ class ImageTable:
         folder = missing[0].parent
         found = "does not exist" if not folder.is_dir() else f"lacks {missing[0].name}"
         raise UserError(
-            f"split {self.name!r}: {len(missing)} of {len(files)} image files are missing, the folder {folder} {found}; "
+            f"split {self.name!r}: {len(missing)} of {len(files)} image files are missing, the folder "
+            f"{folder} {found}; "
             f"expected every listed image there, so put or link the images into it (docs/data.md says where to "
             "get them; `--demo` runs without them)"
         )

@@ -68,7 +68,8 @@ def _find_root(root: Path) -> Path:
         if (root / layout / "ImageSets" / "Main").is_dir():
             return root / layout
     raise UserError(
-        f"data folder {root} has no ImageSets/Main; expected the folders ImageSets/Main, Annotations and JPEGImages in "
+        f"data folder {root} has no ImageSets/Main; expected the folders ImageSets/Main, Annotations and "
+        "JPEGImages in "
         "it, in its VOCdevkit/VOC2007 or in its VOC2007, so set scenario.dataset.root to the unpacked VOC folder"
     )
 
@@ -89,7 +90,8 @@ def _read_list(root: Path, split: str) -> tuple[str, ...]:
         plain = [name for name in lists if "_" not in name] or lists
         there = f"{', '.join(plain[:6])}" if lists else "no list"
         raise UserError(
-            f"list {path} does not exist{did_you_mean(split, lists)}; expected a text file with one image name a line, "
+            f"list {path} does not exist{did_you_mean(split, lists)}; expected a text file with one image "
+            "name a line, "
             f"but the folder has {there}, so add the list or choose another split"
         )
     try:
@@ -105,7 +107,8 @@ def _read_list(root: Path, split: str) -> tuple[str, ...]:
     for name in names:
         if name in seen:
             raise UserError(
-                f"list {path} names the image {name!r} {names.count(name)} times; expected every image once, so remove "
+                f"list {path} names the image {name!r} {names.count(name)} times; expected every image "
+                "once, so remove "
                 "the repeated lines"
             )
         if "/" in name or "\\" in name or "\0" in name:
@@ -122,7 +125,8 @@ def _image_files(folder: Path, list_path: Path, names: Sequence[str]) -> tuple[P
         listing = sorted(os.listdir(folder))
     except OSError as error:
         raise UserError(
-            f"image folder {folder} cannot be listed ({error.strerror}); expected the images that {list_path} names in "
+            f"image folder {folder} cannot be listed ({error.strerror}); expected the images that "
+            f"{list_path} names in "
             "it, so put or link them there"
         ) from error
     file_of: dict[str, str] = {}
@@ -138,7 +142,8 @@ def _image_files(folder: Path, list_path: Path, names: Sequence[str]) -> tuple[P
             hint = " (names stand without ending)"
         raise UserError(
             f"list {list_path} names {len(missing)} of {len(names)} images that are not in {folder}, the first is "
-            f"{first!r}{hint}; expected a file with that name and one of {', '.join(EXTENSIONS)}, so add the images or "
+            f"{first!r}{hint}; expected a file with that name and one of {', '.join(EXTENSIONS)}, so add "
+            "the images or "
             "correct the list"
         )
     return tuple(folder / file_of[name] for name in names)
@@ -150,7 +155,8 @@ def _read_objects(path: Path) -> dict[str, bool]:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError as error:
         raise UserError(
-            f"annotation {path} does not exist; expected a VOC xml for every listed image, so add it or remove the image "
+            f"annotation {path} does not exist; expected a VOC xml for every listed image, so add it or "
+            "remove the image "
             "from the list"
         ) from error
     except (ElementTree.ParseError, LookupError, ValueError) as error:
@@ -159,11 +165,13 @@ def _read_objects(path: Path) -> dict[str, bool]:
         ) from error
     except OSError as error:
         raise UserError(
-            f"annotation {path} cannot be read ({error.strerror}); expected a readable VOC xml, so check its permissions"
+            f"annotation {path} cannot be read ({error.strerror}); expected a readable VOC xml, so check "
+            "its permissions"
         ) from error
     if root.tag != "annotation":
         raise UserError(
-            f"annotation {path} has the root element <{root.tag}>; expected <annotation> as VOC writes it, so convert it"
+            f"annotation {path} has the root element <{root.tag}>; expected <annotation> as VOC writes it, "
+            "so convert it"
         )
     found: dict[str, bool] = {}
     for number, element in enumerate(root.findall("object"), 1):
@@ -198,7 +206,8 @@ def _table(split: _Split, classes: tuple[str, ...], difficult: str) -> ImageTabl
         name, path = unknown[0]
         raise UserError(
             f"annotation {path} has an object of class {name!r}, which is none of the {len(classes)} classes"
-            f"{did_you_mean(name, classes)} (split {split.name!r}, {len({p for _, p in unknown})} such images); expected "
+            f"{did_you_mean(name, classes)} (split {split.name!r}, {len({p for _, p in unknown})} such "
+            "images); expected "
             "known classes only, so correct the annotation or list the class in scenario.dataset.classes"
         )
     labels_NC = np.zeros((len(split.ids), len(classes)), np.int8)
@@ -259,7 +268,8 @@ class VocDataset:
                 found = split.object_names()
                 if not found:
                     raise UserError(
-                        f"{split.annotations[0].parent} has no object on any of the {len(split.ids)} images of the split "
+                        f"{split.annotations[0].parent} has no object on any of the {len(split.ids)} images "
+                        "of the split "
                         f"{split.name!r}; expected annotated objects, so annotate the images or choose another split"
                     )
                 classes = VOC_CLASSES if found <= set(VOC_CLASSES) else tuple(sorted(found))

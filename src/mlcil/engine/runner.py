@@ -24,9 +24,9 @@ from torch import nn
 
 import mlcil
 from mlcil.datasets.scenario import Scenario
-from mlcil.engine import checkpoint
+from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
 from mlcil.engine.loop import unwrapped
-from mlcil.engine.optim import resolve_precision
+from mlcil.engine.optim import OneCycle, resolve_precision
 from mlcil.errors import UserError
 from mlcil.evaluation.sessions import summarise
 from mlcil.files import write_text
@@ -64,6 +64,7 @@ class IncrementalRunner(Runner):
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
         self.weights: dict[str, Any] | None = None
+        self.resuming = resume
         self._resumed: dict[str, Any] | None = None
         self._optim_cfg, self._scheduler_cfg = dict(cfg.optim_wrapper), list(cfg.param_scheduler)
         self._optim_cfg.setdefault("constructor", "DecayGroupsConstructor")
@@ -73,8 +74,8 @@ class IncrementalRunner(Runner):
             train_dataloader=dict(cfg.train_dataloader),
             train_cfg={"type": "IncrementalTrainLoop", **cfg.train_cfg},
             optim_wrapper=self._optim_cfg,
-            default_hooks=cfg.get("default_hooks"),
-            custom_hooks=[*({"type": name} for name in ("SessionLogHook", "ProgressHook")), *cfg.get("custom_hooks", [])],
+            default_hooks={"logger": {"type": "LoggerHook", "interval": cfg.log_interval}, "checkpoint": None},
+            custom_hooks=[*({"type": name} for name in ("ProgressHook",)), *cfg.get("custom_hooks", [])],
             launcher=cfg.launcher,
             env_cfg=cfg.get("env_cfg", {"dist_cfg": {"backend": "nccl" if torch.cuda.is_available() else "gloo"}}),
             log_processor={"window_size": 20},
@@ -82,7 +83,6 @@ class IncrementalRunner(Runner):
             visualizer={"type": "Visualizer", "vis_backends": visual_backends()},
             randomness={"seed": cfg.seed, "deterministic": cfg.deterministic},
             experiment_name=cfg.name,
-            resume=resume,
             cfg=cfg,
         )
         self.test_dtype = resolve_precision(cfg.test_dataloader.get("precision", "fp32"), self.device)
@@ -112,15 +112,21 @@ class IncrementalRunner(Runner):
         self._log_dir = str(self.run_dir)
         file = self.run_dir / "log" / "log.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        mode = "a" if self._resume else "w"
-        return MMLogger.get_instance(
+        mode = "a" if self.resuming else "w"
+        logger = MMLogger.get_instance(
             name=self._experiment_name, log_file=str(file), log_level=log_level, file_mode=mode, logger_name="mlcil"
         )
+        logger.addFilter(lambda record: not str(record.msg).startswith("Exp name:"))
+        return logger
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         """Versions and settings in a few lines; the whole config is in ``config.py``."""
         del env_cfg
         self.logger.info(" ".join(f"{key} {value}" for key, value in versions().items()))
+
+    def get_hooks_info(self) -> str:
+        """The hooks by name, on one line."""
+        return ", ".join(type(hook).__name__ for hook in self.hooks)
 
     def dump_config(self) -> None:
         """``logs/<run>/config.py``: the resolved config, which can be trained from."""
@@ -161,7 +167,7 @@ class IncrementalRunner(Runner):
 
     def load_or_resume(self) -> None:
         """Pretrained weights for a fresh run, the rolling state for a resumed one."""
-        if self._resume:
+        if self.resuming:
             self.resume_run()
         elif self.cfg.pretrained is not None:
             self.weights = load_pretrained(
@@ -180,11 +186,14 @@ class IncrementalRunner(Runner):
             cfg["optimizer"]["lr"] = base_lr
         cfg.update(precision=self.precision, device=self.device.type)
         self.optim_wrapper = self.build_optim_wrapper(cfg)
-        schedulers = [
-            {**s, "epochs": epochs, "epoch_length": epoch_length} if s["type"] == "OneCycle" else dict(s)
-            for s in self._scheduler_cfg
-        ]
-        self.param_schedulers = self.build_param_scheduler(schedulers) if schedulers else None
+        self.param_schedulers = []
+        for scheduler in self._scheduler_cfg:
+            options = dict(scheduler)
+            if options["type"] == "OneCycle":  # knows its length from the session, not from the config
+                del options["type"]
+                self.param_schedulers.append(OneCycle(self.optim_wrapper, epochs, epoch_length, **options))
+            else:
+                self.param_schedulers += self.build_param_scheduler(options)
         self.optim_wrapper.initialize_count_status(self.model, 0, epochs * epoch_length)
 
     def check_finite(self, outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> None:

@@ -107,13 +107,12 @@ class KRT(Method):
             logits.append(self.teacher_output(data["inputs"]).logits_BC.float().cpu())
         logits_NO = torch.cat(logits)
         count_here = sorted_counter(logits_NO)
-        images = all_reduce(torch.tensor(float(len(logits_NO)), dtype=torch.float64)).item()
-
-        def count_above(threshold: float) -> float:
-            return all_reduce(torch.tensor(float(count_here(threshold)), dtype=torch.float64)).item()
-
         self.result = search_threshold_from_count(
-            count_above, int(images), self.target_count, self.search, start=self.threshold
+            lambda threshold: sum_over_processes(count_here(threshold)),
+            sum_over_processes(len(logits_NO)),
+            self.target_count,
+            self.search,
+            start=self.threshold,
         )
         self.threshold = self.result.threshold
         if not self.result.landed:
@@ -158,3 +157,10 @@ class KRT(Method):
                 "landed": self.result.landed,
             }
         }
+
+
+def sum_over_processes(count: int) -> int:
+    """The sum of a count over all processes."""
+    total = torch.tensor(count, dtype=torch.int64)
+    all_reduce(total)
+    return int(total)
