@@ -97,7 +97,7 @@ def train(options: argparse.Namespace) -> int:
         raise UserError("no config given; expected a python file such as configs/krt/coco_b0c10.py")
     if options.name:
         overrides.append(f"name={options.name!r}")
-    overrides.append(f"launcher={options.launcher}")
+    overrides.append(f"launcher={options.launcher!r}")
     from mlcil.engine.config import load_config
     from mlcil.engine.train import check_run
     from mlcil.engine.train import train as run

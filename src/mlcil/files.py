@@ -39,6 +39,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         ) from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Atomically write bytes."""
+    write_atomically(path, lambda file: file.write(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Atomically write UTF-8 text."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_bytes(path, text.encode())

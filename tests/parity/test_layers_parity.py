@@ -32,7 +32,7 @@ def load_block(block: nn.Module, key: str, official_prefix: str, our_prefix: str
 
 
 def test_space_to_depth():
-    block = round((Z["h/s2d_in"].shape[2] // Z["h/s2d_out"].shape[2]))
+    block = round(Z["h/s2d_in"].shape[2] // Z["h/s2d_out"].shape[2])
     np.testing.assert_array_equal(space_to_depth(tensor("h/s2d_in"), block), Z["h/s2d_out"])
 
 
@@ -71,7 +71,11 @@ def test_conv_abn_in_training_with_gradients_and_statistics():
     np.testing.assert_allclose(x.grad, Z["h/conv_abn_grad_in"], atol=ATOL)
     np.testing.assert_allclose(layer.abn.running_mean, Z["h/conv_abn_after_train/1.running_mean"], atol=ATOL)
     np.testing.assert_allclose(layer.abn.running_var, Z["h/conv_abn_after_train/1.running_var"], atol=ATOL)
-    for name, parameter in (("0.weight", layer.conv.weight), ("1.weight", layer.abn.weight), ("1.bias", layer.abn.bias)):
+    for name, parameter in (
+        ("0.weight", layer.conv.weight),
+        ("1.weight", layer.abn.weight),
+        ("1.bias", layer.abn.bias),
+    ):
         expected = Z[f"h/conv_abn_grad/{name}"]
         # fp32 gradients of the package carry the noise of its recomputation: relative to the largest entry
         np.testing.assert_allclose(parameter.grad, expected, rtol=5e-3, atol=ATOL * max(1.0, np.abs(expected).max()))

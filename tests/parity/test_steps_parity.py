@@ -34,7 +34,10 @@ def krt_case(case, dtype):
     method = KRT(student, token_weight=float(Z[f"{case}/lambda"]))
     method.begin_session(context(low, high, step, index))
     newest = from_official(
-        {k: torch.from_numpy(np.asarray(v)) for k, v in parity_fixtures.make_weights(SHAPES["thin_ica"], SEED_B).items()}
+        {
+            k: torch.from_numpy(np.asarray(v))
+            for k, v in parity_fixtures.make_weights(SHAPES["thin_ica"], SEED_B).items()
+        }
     )[0]
     student.load_state_dict({k: v for k, v in newest.items() if k in student.state_dict()}, strict=True)
     teacher = network_from_shapes(SHAPES["thin_ica"], SEED_A, index).to(dtype).eval().requires_grad_(False)
@@ -120,8 +123,12 @@ def test_batch_norm_buffers_after_one_forward(case, tag):
     with torch.no_grad():
         output = method.network(inputs)
     rtol = 1e-7 if tag == "f64" else 1e-5
-    np.testing.assert_allclose(output.logits_BC, Z[f"{case}/{tag}/logits_train"], rtol=rtol, atol=1e-9 if tag == "f64" else 2e-5)
-    np.testing.assert_allclose(output.tokens_BSD, Z[f"{case}/{tag}/tokens_train"], rtol=rtol, atol=1e-9 if tag == "f64" else 2e-5)
+    np.testing.assert_allclose(
+        output.logits_BC, Z[f"{case}/{tag}/logits_train"], rtol=rtol, atol=1e-9 if tag == "f64" else 2e-5
+    )
+    np.testing.assert_allclose(
+        output.tokens_BSD, Z[f"{case}/{tag}/tokens_train"], rtol=rtol, atol=1e-9 if tag == "f64" else 2e-5
+    )
     buffers = to_official(method.network.state_dict())
     norms = [buffers[str(name)].double().norm().item() for name in Z[f"{case}/bn_names"]]
     np.testing.assert_allclose(norms, Z[f"{case}/{tag}/bn_l2_after_1_forward"], rtol=rtol)
@@ -153,7 +160,9 @@ def test_four_optimiser_steps(case, tag):
     method.eval()
     with torch.no_grad():
         logits = method.network(inputs).logits_BC
-    np.testing.assert_allclose(logits, Z[f"{case}/{tag}/eval_logits_after_4_steps"], rtol=0, atol=1e-5 if tag == "f64" else 1e-2)
+    np.testing.assert_allclose(
+        logits, Z[f"{case}/{tag}/eval_logits_after_4_steps"], rtol=0, atol=1e-5 if tag == "f64" else 1e-2
+    )
 
 
 def test_pod_step():

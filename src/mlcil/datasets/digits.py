@@ -129,7 +129,8 @@ def _write_split(root: Path, split: str, count: int, part: int, size: int, seed:
     folder = f"{split}2014"
     (root / folder).mkdir()
     (root / "annotations").mkdir(exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id in range(1, count + 1):
         rng = np.random.default_rng((seed, part, image_id))
         scene, boxes = compose_scene(digits, labels, size, rng)
@@ -174,11 +175,11 @@ def compose_scene(
         mask = np.asarray(
             Image.fromarray((glyph * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC), np.float32
         )
-        mask = np.clip(mask / 255 * 1.15, 0, 1)[..., None] * rng.uniform(0.75, 1.0)
+        alpha = np.clip(mask / 255 * 1.15, 0, 1)[..., None] * rng.uniform(0.75, 1.0)
         patch = canvas[y : y + side, x : x + side]
         bright = patch.mean() < 127
         ink = rng.uniform(190, 255, 3) if bright else rng.uniform(0, 65, 3)
-        canvas[y : y + side, x : x + side] = patch * (1 - mask) + ink * mask
+        canvas[y : y + side, x : x + side] = patch * (1 - alpha) + ink * alpha
         boxes.append((int(label), (x, y, side, side)))
     noise = rng.normal(0, rng.uniform(1, 6), canvas.shape)
     return np.clip(canvas + noise, 0, 255).astype(np.uint8), boxes

@@ -76,9 +76,7 @@ class SessionSampler(Sampler[tuple[int, Key]]):
         rank, world_size: this process and how many there are.
     """
 
-    def __init__(
-        self, length: int, seed: int, session: int, shuffle: bool, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, length: int, seed: int, session: int, shuffle: bool, rank: int = 0, world_size: int = 1) -> None:
         self.length, self.seed, self.session, self.shuffle = length, seed, session, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0

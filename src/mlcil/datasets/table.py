@@ -34,8 +34,8 @@ class ImageTable:
     classes: tuple[str, ...]
     ids: tuple[str | int, ...]
     files: tuple[Path, ...]
-    labels_NC: np.ndarray  # noqa: N815
-    selects_NC: np.ndarray  # noqa: N815
+    labels_NC: np.ndarray
+    selects_NC: np.ndarray
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))

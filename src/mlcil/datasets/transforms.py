@@ -37,7 +37,9 @@ def load_rgb(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, but the annotations name it; put the image there") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"{path} is no image that can be read ({error}); replace it or remove it from the data") from error
+        raise UserError(
+            f"{path} is no image that can be read ({error}); replace it or remove it from the data"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(
             f"{path} is a damaged image ({error}; {path.stat().st_size if path.is_file() else 0} bytes); replace it or "
@@ -60,9 +62,7 @@ def to_tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float().div_(255)
 
 
-def draw_cutout(
-    image: Image.Image, row: int, column: int, side: int, colour: tuple[int, int, int]
-) -> Image.Image:
+def draw_cutout(image: Image.Image, row: int, column: int, side: int, colour: tuple[int, int, int]) -> Image.Image:
     """Fill the square around a centre; corners are centre -+ side // 2 clipped to the image, ends inclusive."""
     height, width = image.height, image.width
     top, bottom = np.clip([row - side // 2, row + side // 2], 0, height)
@@ -143,7 +143,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "Sharpness": lambda im, m, s: ImageEnhance.Sharpness(im).enhance(1 + m * s),
     "Brightness": lambda im, m, s: ImageEnhance.Brightness(im).enhance(1 + m * s),
     "Posterize": lambda im, m, s: ImageOps.posterize(im, int(m)),
-    "Solarize": lambda im, m, s: ImageOps.solarize(im, m),
+    "Solarize": lambda im, m, s: im.point([v if v < m else 255 - v for v in range(256)] * 3),
     "AutoContrast": lambda im, m, s: ImageOps.autocontrast(im),
     "Equalize": lambda im, m, s: ImageOps.equalize(im),
     "Invert": lambda im, m, s: ImageOps.invert(im),

@@ -116,7 +116,9 @@ def run_name(path: Path) -> str:
 def _apply(cfg: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise UserError(f"{override!r} is neither a config file nor an override; overrides look like train_cfg.max_epochs=2")
+        raise UserError(
+            f"{override!r} is neither a config file nor an override; overrides look like train_cfg.max_epochs=2"
+        )
     *parents, last = key.split(".")
     node = cfg
     for parent in parents:
@@ -163,7 +165,8 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
     head = network.get("head") or {}
-    head_class = {"ica": ICAHead, "linear": LinearHead}.get(head.get("type"))
+    head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
+    head_class = head_classes.get(head.get("type"))
     if head_class is None:
         raise UserError(f"network.head.type is {head.get('type')!r}; use 'ica' or 'linear'")
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
@@ -179,7 +182,9 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     optimizer = cfg["optim_wrapper"].get("optimizer") or {}
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
     if optimizer_class is None:
-        raise UserError(f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'")
+        raise UserError(
+            f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
+        )
     _check(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
     for scheduler in cfg["param_scheduler"]:
         if scheduler.get("type") == "OneCycle":

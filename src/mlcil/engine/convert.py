@@ -13,11 +13,11 @@ import mlcil
 from mlcil.engine import checkpoint
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
-from mlcil.interop.official import from_official, sessions_in, to_official
+from mlcil.interop.official import COCO_CLASSES, from_official, sessions_in, to_official
 from mlcil.interop.pretrained import load_tensors
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.tresnet import VARIANTS
-from mlcil.protocols import COCO_CLASSES, VOC_CLASSES
+from mlcil.protocols import VOC_CLASSES
 
 
 def convert_file(source: Path, target: Path, classes: str | None = None, num_heads: int = 8) -> str:
@@ -104,7 +104,7 @@ def class_names(classes: str | None, count: int) -> list[str]:
             raise UserError(f"the checkpoint has {count} classes; give their names with --classes FILE (one per line)")
         classes = known
     if classes == "coco":
-        names = sorted(COCO_CLASSES)
+        names = list(COCO_CLASSES)
     elif classes == "voc":
         names = list(VOC_CLASSES)
     else:

@@ -16,6 +16,7 @@ from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.methods.base import SessionContext
+from mlcil.reporting import log_lines
 
 if TYPE_CHECKING:
     from mlcil.engine.runner import IncrementalRunner
@@ -106,7 +107,8 @@ class IncrementalTrainLoop(BaseLoop):
         method.begin_session(context)
         runner.wrap()
         runner.build_session_optimizer(self.base_lr if t == 0 else None, self.max_epochs, len(self.dataloader))
-        runner.log_session_start(session, counts, len(self.dataloader), self.max_epochs)
+        trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
+        runner.log([log_lines.session_start(session, counts, self.max_epochs, len(self.dataloader), trainable)])
         self._epoch, self._iter = 0, 0
         if resumed:
             self._epoch, self._iter = resumed["epoch"], resumed["epoch"] * len(self.dataloader)
@@ -114,7 +116,7 @@ class IncrementalTrainLoop(BaseLoop):
         else:
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
-        runner.log_method_report(method.session_report())
+        runner.log(log_lines.report(method.session_report()))
 
         runner.call_hook("before_train")
         runner.model.train()
@@ -227,10 +229,7 @@ class IncrementalTrainLoop(BaseLoop):
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
         memory.load_state_dict(shared[0])
-        runner.logger.info(
-            f"memory: {counts['chosen']} chosen, {counts['stored']} stored after removing duplicates, "
-            f"{counts['total']} in total"
-        )
+        runner.log([log_lines.memory(counts)])
         return counts
 
     def evaluate(self) -> dict[str, Any]:
@@ -258,4 +257,4 @@ def no_labels(rows: np.ndarray) -> np.ndarray:
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
     """The method inside a data-parallel wrapper."""
-    return model.module if is_model_wrapper(model) else model  # type: ignore[no-any-return]
+    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]

@@ -21,7 +21,8 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     Tokens and the positional embedding decay, norm weights and biases do not; frozen parameters are in
     neither group (KRT official behaviour).
     """
-    plain, decayed = [], []
+    plain: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
@@ -87,7 +88,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
         """Backward of the (scaled) loss."""
-        self.scaler.scale(loss).backward(**kwargs)
+        self.scaler.scale(loss).backward(**kwargs)  # type: ignore[no-untyped-call]
         self._inner_count += 1
 
     def step(self, **kwargs: Any) -> None:

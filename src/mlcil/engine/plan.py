@@ -36,7 +36,17 @@ def make_plan(cfg: Config) -> dict[str, Any]:
 
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan as a table with its facts above and below."""
-    header = ["session", "classes", "images", "labels", "hidden old", "hidden future", "seen before", "steps", "parameters"]
+    header = [
+        "session",
+        "classes",
+        "images",
+        "labels",
+        "hidden old",
+        "hidden future",
+        "seen before",
+        "steps",
+        "parameters",
+    ]
     rows = [header]
     for row in plan["sessions"]:
         shown = row["classes"]
@@ -69,7 +79,8 @@ def plan_text(plan: dict[str, Any]) -> str:
             "",
             layout(rows),
             "",
-            f"exposures per training image: {plan['exposures_per_image']:.2f}; test images fixed: {plan['fixed_test_images']}",
+            f"exposures per training image: {plan['exposures_per_image']:.2f}; "
+            f"test images fixed: {plan['fixed_test_images']}",
             "labels hidden: positives of other sessions' classes on the session's images; seen before: images that an",
             "earlier session has trained on already. steps: one process, without exemplars.",
         ]

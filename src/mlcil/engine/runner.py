@@ -6,13 +6,11 @@ import contextlib
 import datetime
 import json
 import os
-import platform
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -27,14 +25,14 @@ from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
 from mlcil.engine.loop import unwrapped
 from mlcil.engine.optim import OneCycle, resolve_precision
+from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
 from mlcil.evaluation.sessions import summarise
 from mlcil.files import write_text
 from mlcil.interop.pretrained import load_pretrained
 from mlcil.memory.exemplars import ExemplarMemory
 from mlcil.methods.base import Method
-from mlcil.models.inplace_abn import ABN
-from mlcil.reporting import tables
+from mlcil.reporting import log_lines, tables
 
 
 class IncrementalRunner(Runner):
@@ -47,6 +45,10 @@ class IncrementalRunner(Runner):
         memory: kept images, or ``None``.
         resume: go on from ``resume.pth`` of the same run.
     """
+
+    model: nn.Module
+    _log_dir: str
+    _train_loop: Any
 
     def __init__(
         self, cfg: Config, scenario: Scenario, method: Method, memory: ExemplarMemory | None, resume: bool = False
@@ -158,7 +160,7 @@ class IncrementalRunner(Runner):
         self._train_loop = self.build_train_loop(self._train_loop)
         self.call_hook("before_run")
         self.load_or_resume()
-        self.log_start()
+        self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
         try:
             model = self.train_loop.run()
         finally:
@@ -323,7 +325,7 @@ class IncrementalRunner(Runner):
             "provenance": self.provenance(),
             "config": self.cfg.pretty_text,
         }
-        write_text(self.run_dir / "results.json", json.dumps(checkpoint_free(content), indent=1) + "\n")
+        write_text(self.run_dir / "results.json", json.dumps(content, indent=1) + "\n")
         write_text(self.run_dir / "results.csv", tables.results_csv(self.results))
 
     def provenance(self) -> dict[str, Any]:
@@ -353,105 +355,20 @@ class IncrementalRunner(Runner):
         self.logger.info("\n" + tables.session_table({self.name: self.results}))
         self.logger.info(f"results: {self.run_dir / 'results.json'}; checkpoints: {self.checkpoint_dir}")
 
-    # -- log lines ------------------------------------------------------------------------------------------
+    # -- log ------------------------------------------------------------------------------------------------
 
-    def log_start(self) -> None:
-        """One line each on the scenario, the weights and the batch norm in use."""
-        facts = self.provenance()
-        self.logger.info(
-            f"run {self.name}: {facts['versions']['mlcil']} {type(self.method).__name__}, {self.scenario.name} "
-            f"{self.scenario.protocol} ({len(self.scenario.sessions)} sessions, protocol {self.scenario.hash}), "
-            f"{facts['device']}, {facts['processes']} process(es), {facts['precision']}, seed {self.seed}"
-        )
-        if self.weights is None:
-            self.logger.info("weights: none, the backbone starts from random values")
-        else:
-            self.logger.info(
-                f"weights: {self.weights['source']} sha256 {self.weights['sha256']}, {self.weights['entries']} entries, "
-                f"trained on: {self.weights['trained_on']}" + (f"; LEAKY: {self.weights['leak']}" if self.weights["leak"] else "")
-            )
-        self.logger.info(f"activated batch norm: {facts['abn']}")
-
-    def log_session_start(self, session: Any, counts: dict[str, Any], steps: int, epochs: int) -> None:
-        """Range, images and steps of the session."""
-        trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
-        self.logger.info(
-            f"session {session.index}: classes [{session.low}, {session.high}) {', '.join(session.classes)}; "
-            f"{counts['images']} new images, {counts['images'] + counts['exemplars']} with exemplars; "
-            f"{epochs} epochs of {steps} steps; {trainable:,} trainable parameters"
-        )
-
-    def log_method_report(self, report: dict[str, Any]) -> None:
-        """What the method found out before the first step (DPL: target, reached, threshold)."""
-        for name, values in report.items():
-            shown = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
-            self.logger.info(f"{name}: {shown}")
+    def log(self, lines: list[str]) -> None:
+        """Each line as a log record."""
+        for line in lines:
+            self.logger.info(line)
 
     def log_metrics(self, result: dict[str, Any], final: bool) -> None:
-        """The lines that a KRT user greps for."""
-        label = "session" if final else f"epoch {self.epoch}"
-        for split in ("base", "seen", "new"):
-            self.logger.info(f"{label} current_mAP_{split} = {result['mAP'][split]:.2f}")
-        self.logger.info(
-            f"{label} fixed_mAP_base = {result['fixed_mAP']['base']:.2f}, fixed_mAP_seen = "
-            f"{result['fixed_mAP']['seen']:.2f}, fixed_mAP_new = {result['fixed_mAP']['new']:.2f}"
-        )
-        for threshold, values in result["f1"].items():
-            shown = ", ".join(f"{k} {format_value(v)}" for k, v in values.items())
-            self.logger.info(f"{label} at {threshold}: {shown}")
-        if final:
-            average = summarise(self.results)["average_mAP"]
-            self.logger.info(f"{label} average_mAP = {average:.2f} over {len(self.results)} session(s)")
-            self.visualizer.add_scalars(
-                {f"mAP/{split}": result["mAP"][split] for split in ("base", "seen", "new")} | {"mAP/average": average},
-                step=len(result["AP"]),
-            )
-
-
-def format_value(value: float | None) -> str:
-    """Two decimals; a number that does not exist is ``nan``."""
-    return "nan" if value is None else f"{value:.2f}"
-
-
-def checkpoint_free(value: Any) -> Any:
-    """Structure of builtins for json."""
-    if isinstance(value, dict):
-        return {str(k): checkpoint_free(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [checkpoint_free(v) for v in value]
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    return value
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    import timm
-    import torchvision
-
-    return {
-        "mlcil": mlcil.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "mmengine": mmengine.__version__,
-    }
-
-
-def abn_in_use(model: nn.Module) -> str:
-    """Which activated batch norm a model runs, in one phrase."""
-    layers = [m for m in model.modules() if isinstance(m, ABN)]
-    if not layers:
-        return "none in this backbone"
-    return "the package inplace-abn" if layers[0]._package is not None else "mlcil's own layer (same numbers)"
-
-
-def visual_backends() -> list[dict[str, str]]:
-    """Scalars as json lines, and TensorBoard when it is installed."""
-    backends = [{"type": "LocalVisBackend"}]
-    with contextlib.suppress(ImportError):
-        import torch.utils.tensorboard  # noqa: F401
-
-        backends.append({"type": "TensorboardVisBackend"})
-    return backends
+        """The lines that a KRT user greps for, and the scalars for TensorBoard."""
+        if not final:
+            self.log(log_lines.metrics(result, f"epoch {self.epoch}"))
+            return
+        self.log(log_lines.metrics(result, "session"))
+        average = summarise(self.results)["average_mAP"]
+        self.log([f"session average_mAP = {average:.2f} over {len(self.results)} session(s)"])
+        scalars = {f"mAP/{split}": value for split, value in result["mAP"].items() if value is not None}
+        self.visualizer.add_scalars({**scalars, "mAP/average": average}, step=len(result["AP"]))

@@ -28,7 +28,9 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     scenario = build_scenario(cfg)
     classes = list(scenario.classes[: len(stage["classes"])])
     if classes != stage["classes"]:
-        different = next((i for i, (a, b) in enumerate(zip(stage["classes"], classes, strict=False)) if a != b), len(classes))
+        different = next(
+            (i for i, (a, b) in enumerate(zip(stage["classes"], classes, strict=False)) if a != b), len(classes)
+        )
         found = stage["classes"][different : different + 1] or ["nothing"]
         expected = classes[different : different + 1] or ["nothing"]
         raise UserError(

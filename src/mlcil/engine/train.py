@@ -52,7 +52,8 @@ def check_weights(cfg: Config) -> None:
         path, _ = resolve_source(cfg.pretrained)
         if not path.exists():
             raise UserError(
-                f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it); {DEMO_HINT}"
+                f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it); "
+                f"{DEMO_HINT}"
             )
 
 

@@ -1,0 +1,1 @@
+"""Metrics of score matrices; nothing here knows of runners."""

@@ -95,14 +95,15 @@ def find_leak(path: Path, content: Any, state: Mapping[str, Tensor], classes: Se
         known = {str(name).lower() for name in named.values()}
         shared = sorted(name for name in classes if name.lower() in known)
         if shared:
-            return f"it lists {len(shared)} of the {len(classes)} evaluated classes as its own ({', '.join(shared[:3])}, ...)"
+            return f"it lists {len(shared)} of the {len(classes)} evaluated classes as its own, such as {shared[0]}"
     if {"model", "num_classes", "idx_to_class"} <= set(top):
         return "its top-level entries (model, num_classes, idx_to_class) are those of the COCO-trained ASL release"
     if re.search(r"ms[-_]?coco|coco.*81\.8", path.name, re.IGNORECASE):
         return "its name says that it was trained on MS-COCO"
     outputs = [v.shape[0] for k, v in state.items() if k.endswith("head.fc.weight") and v.ndim == 2]
     if outputs and outputs[0] in (80, 20):
-        return f"its classifier has {outputs[0]} outputs, the number of classes of {'MS-COCO' if outputs[0] == 80 else 'VOC'}"
+        name = "MS-COCO" if outputs[0] == 80 else "PASCAL VOC"
+        return f"its classifier has {outputs[0]} outputs, the number of classes of {name}"
     return None
 
 

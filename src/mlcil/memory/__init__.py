@@ -1,0 +1,1 @@
+"""Images kept from earlier sessions, and how they are chosen."""

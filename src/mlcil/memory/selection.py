@@ -32,7 +32,8 @@ def herding(features_ND: np.ndarray, count: int) -> list[int]:
         return []
     features = features_ND / (np.linalg.norm(features_ND, axis=1, keepdims=True) + _EPS)
     mean = features.mean(0)
-    w, chosen = mean.copy(), []
+    w = mean.copy()
+    chosen: list[int] = []
     seen: set[int] = set()
     for _ in range(MAX_ITERATIONS):
         if len(chosen) == min(count, len(features)):
@@ -83,7 +84,8 @@ def truncate_to_budget(per_class: Sequence[Sequence[int]], budget: int, hard_cap
     share = math.ceil(budget / len(per_class))
     cut = [list(chosen[:share]) for chosen in per_class]
     if hard_cap:
-        for chosen in sorted(cut[::-1], key=len, reverse=True):  # the longest lists give first, later classes before earlier
+        # the longest lists give first, later classes before earlier ones
+        for chosen in sorted(cut[::-1], key=len, reverse=True):
             excess = sum(map(len, cut)) - budget
             if excess <= 0:
                 break

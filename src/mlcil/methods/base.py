@@ -55,9 +55,7 @@ class Method(BaseModel):
 
     uses_teacher = False
 
-    def __init__(
-        self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False
-    ) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False) -> None:
         super().__init__()
         self.network = network
         self.reference_batch = reference_batch

@@ -133,6 +133,8 @@ class KRT(Method):
         new = self.network(inputs)
         losses = {"loss_cls": self.sum_scale * asymmetric_loss(at_least_float32(new.logits_BC), targets)}
         if old is not None and self.token_weight > 0:
+            assert old.tokens_BSD is not None, "KRT needs an ICA head"
+            assert new.tokens_BSD is not None
             # sqrt(high / step) * lambda * (1 - cos) over the old sessions' tokens (section 3.4)
             similarity = token_loss(old.tokens_BSD, at_least_float32(new.tokens_BSD[:, :-1]))
             losses["loss_token"] = self.token_weight * self.context.growth * similarity

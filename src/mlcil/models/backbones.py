@@ -32,6 +32,9 @@ class TimmBackbone(nn.Module):
         ValueError: timm has no such model (the near names are suggested).
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         name: str,

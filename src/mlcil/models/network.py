@@ -40,7 +40,7 @@ class IncrementalNetwork(nn.Module):
 
     def __init__(self, backbone: Mapping[str, Any], head: Mapping[str, Any], image_size: int = 224) -> None:
         super().__init__()
-        self.spec = {"backbone": dict(backbone), "head": dict(head), "image_size": int(image_size)}
+        self.spec: dict[str, Any] = {"backbone": dict(backbone), "head": dict(head), "image_size": int(image_size)}
         self.classes_per_session: list[int] = []
         self.backbone = build_backbone(image_size=image_size, **backbone)
         options = dict(head)

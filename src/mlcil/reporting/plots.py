@@ -11,10 +11,10 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from mlcil.files import write_atomically  # noqa: E402
+from mlcil.files import write_bytes
 
 
 def draw_run(folder: Path, results: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[Path]:
@@ -27,14 +27,13 @@ def draw_run(folder: Path, results: Sequence[Mapping[str, Any]], classes: Sequen
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
         plt.close(figure)
-        path = folder / name
-        write_atomically(path, lambda file, data=buffer.getvalue(): file.write(data))  # type: ignore[misc]
-        files.append(path)
+        write_bytes(folder / name, buffer.getvalue())
+        files.append(folder / name)
     return files
 
 
 def map_per_session(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """mAP on base, seen and new classes, growing test set solid and fixed test set dashed."""
+    """MAP on base, seen and new classes, growing test set solid and fixed test set dashed."""
     figure, axes = plt.subplots(figsize=(6.5, 4))
     sessions = [result["index"] for result in results]
     for split, colour in (("seen", "tab:blue"), ("base", "tab:green"), ("new", "tab:orange")):

@@ -1,0 +1,75 @@
+"""The lines of ``logs/<run>/log/log.txt`` that people and scripts look for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def start(name: str, scenario: Any, facts: Mapping[str, Any], method: str) -> list[str]:
+    """Run, scenario, device; weights with their sha256; the activated batch norm in use.
+
+    Args:
+        name: the run's.
+        scenario: :class:`mlcil.datasets.scenario.Scenario`.
+        facts: provenance as in results.json.
+        method: class name.
+    """
+    weights = facts["weights"]
+    if weights is None:
+        origin = "none, the backbone starts from random values"
+    else:
+        leak = f"; LEAKY: {weights['leak']}" if weights["leak"] else ""
+        origin = (
+            f"{weights['source']} sha256 {weights['sha256']}, {weights['entries']} entries, trained on: "
+            f"{weights['trained_on']}{leak}"
+        )
+    return [
+        f"run {name}: {method}, {scenario.name} {scenario.protocol} ({len(scenario.sessions)} sessions, protocol "
+        f"{scenario.hash}), {facts['device']}, {facts['processes']} process(es), {facts['precision']}, "
+        f"seed {facts['seed']}, {facts['parameters']:,} parameters before session 0",
+        f"weights: {origin}",
+        f"activated batch norm: {facts['abn']}",
+    ]
+
+
+def session_start(session: Any, counts: Mapping[str, Any], epochs: int, steps: int, trainable: int) -> str:
+    """Range, images and steps of a session."""
+    images = counts["images"]
+    return (
+        f"session {session.index}: classes [{session.low}, {session.high}) {', '.join(session.classes)}; {images} new "
+        f"images, {images + counts['exemplars']} with exemplars; {epochs} epochs of {steps} steps; "
+        f"{trainable:,} trainable parameters"
+    )
+
+
+def report(values_by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a method found out before the first step (``dpl: target, reached, threshold, ...``)."""
+    return [
+        f"{name}: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+        for name, values in values_by_name.items()
+    ]
+
+
+def memory(counts: Mapping[str, int]) -> str:
+    """Exemplars before and after removing duplicates."""
+    return (
+        f"memory: {counts['chosen']} chosen, {counts['stored']} stored after removing duplicates, "
+        f"{counts['total']} in total"
+    )
+
+
+def metrics(result: Mapping[str, Any], label: str) -> list[str]:
+    """``current_mAP_base = ...`` and its companions."""
+    splits = ("base", "seen", "new")
+    lines = [f"{label} current_mAP_{split} = {number(result['mAP'][split])}" for split in splits]
+    fixed = ", ".join(f"fixed_mAP_{split} = {number(result['fixed_mAP'][split])}" for split in splits)
+    lines.append(f"{label} {fixed}")
+    for threshold, values in result["f1"].items():
+        lines.append(f"{label} at {threshold}: " + ", ".join(f"{k} {number(v)}" for k, v in values.items()))
+    return lines
+
+
+def number(value: float | None) -> str:
+    """Two decimals; a number that does not exist is ``nan``."""
+    return "nan" if value is None else f"{value:.2f}"

@@ -1,0 +1,205 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.table import ImageTable
+from mlcil.datasets.voc import VocDataset
+from mlcil.errors import UserError
+
+CLASSES = ("a", "b", "c", "d")
+#: train: rows 0..5; -1 is not judged and does not select
+TRAIN = [[1, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, -1], [0, 0, 0, 0], [0, 1, 1, 1]]
+TEST = [[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 1]]
+
+
+def table(labels: Any, name: str, classes: tuple[str, ...] = CLASSES) -> ImageTable:
+    labels_NC = np.array(labels, np.int8).reshape(-1, len(classes))
+    ids = tuple(range(len(labels_NC)))
+    return ImageTable(name, classes, ids, tuple(Path(f"{i}.jpg") for i in ids), labels_NC, labels_NC == 1)
+
+
+class Made:
+    """A data set in memory."""
+
+    label_cardinality = 1.5
+
+    def __init__(self, train: Any = TRAIN, test: Any = TEST, name: str = "made", **options: str) -> None:
+        self.name, self._train, self._test = name, table(train, "train"), table(test, "test")
+        self.__dict__.update(options)
+
+    def train(self) -> ImageTable:
+        return self._train
+
+    def test(self) -> ImageTable:
+        return self._test
+
+
+def made(**options: Any) -> Scenario:
+    return Scenario(Made(), **{"base": 0, "increment": 2, **options})
+
+
+def test_attributes() -> None:
+    scenario = made(class_order=["d", "a", "c", "b"])
+    assert scenario.classes == scenario.train.classes == scenario.test.classes == ("d", "a", "c", "b")
+    assert [(s.low, s.high, s.classes) for s in scenario.sessions] == [(0, 2, ("d", "a")), (2, 4, ("c", "b"))]
+    np.testing.assert_array_equal(scenario.train.labels_NC, np.array(TRAIN)[:, [3, 0, 2, 1]])
+    np.testing.assert_array_equal(scenario.test.selects_NC, np.array(TEST)[:, [3, 0, 2, 1]] == 1)
+    assert (scenario.base_high, scenario.increment, scenario.label_cardinality) == (2, 2, 1.5)
+    assert (scenario.protocol, scenario.name, made(name="mine").name) == ("B0-C2", "made", "mine")
+
+
+def test_rows_of_sessions() -> None:
+    scenario = made()
+    assert scenario.train_rows(0).tolist() == [0, 1, 2, 5]
+    assert scenario.train_rows(1).tolist() == [1, 2, 3, 5]
+    assert scenario.train_rows(1).dtype == np.int64
+    assert scenario.test_rows(0, 2).tolist() == [1, 3]
+    assert scenario.test_rows(2, 4).tolist() == [2, 4]
+    assert scenario.fixed_test_rows().tolist() == [0, 1, 2, 3, 4]
+    shown = made(fixed_test_images="shown").fixed_test_rows()
+    assert shown.tolist() == [1, 2, 3, 4]
+    assert shown.dtype == scenario.fixed_test_rows().dtype == np.int64
+
+
+def test_targets_show_the_range_only() -> None:
+    scenario = made()
+    targets = scenario.train_targets(scenario.train_rows(1), 2, 4)
+    assert targets.dtype == np.int8
+    assert targets.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, -1], [0, 0, 1, 1]]
+    assert scenario.train_targets(np.array([1, 5]), 0, 3).tolist() == [[1, 0, 1], [0, 1, 1]]
+    per_row = scenario.train_targets(np.array([2, 5, 5]), np.array([0, 2, 4]), 4)
+    assert per_row.tolist() == [[0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
+    assert scenario.train_targets(np.zeros(0, np.int64), 0, 2).shape == (0, 2)
+    np.testing.assert_array_equal(scenario.train.labels_NC, TRAIN)  # the table is untouched
+
+
+def test_labels_of_exemplars() -> None:
+    assert made().exemplar_range(0, 1) == (0, 4)
+    assert made(increment=1).exemplar_range(1, 3) == (1, 4)
+    assert made(increment=1, replay_labels="frozen").exemplar_range(1, 3) == (1, 2)
+
+
+def test_joint() -> None:
+    scenario = made(joint=True)
+    assert [(s.low, s.high) for s in scenario.sessions] == [(0, 4)]
+    assert scenario.sessions[0].classes == CLASSES
+    assert (scenario.base_high, scenario.protocol) == (2, "joint-B0-C2")
+    assert scenario.train_rows(0).tolist() == [0, 1, 2, 3, 5]
+
+
+def test_the_hash_tells_scenarios_apart() -> None:
+    one = made().hash
+    assert one == made().hash == made(base=2).hash == made(name="other").hash
+    other_train, other_test = [*TRAIN[:-1], [0, 1, 1, 0]], [*TEST, [0, 0, 0, 0]]
+    others = [
+        made(increment=1),
+        made(joint=True),
+        made(class_order="random:3"),
+        made(fixed_test_images="shown"),
+        made(replay_labels="frozen"),
+        *(
+            Scenario(dataset, 0, 2)
+            for dataset in (
+                Made(name="x"),
+                Made(train=other_train),
+                Made(test=other_test),
+                Made(crowd="label"),
+                Made(difficult="label"),
+            )
+        ),
+    ]
+    hashes = {one, *(scenario.hash for scenario in others)}
+    assert len(hashes) == 1 + len(others)
+    assert all(len(value) == 12 for value in hashes)
+
+
+def test_plan() -> None:
+    plan = made().plan(batch_size=3, epochs=10)
+    assert json.loads(json.dumps(plan)) == plan
+    first, second = plan["sessions"]
+    assert first == {
+        "index": 0,
+        "low": 0,
+        "high": 2,
+        "classes": ["a", "b"],
+        "images": 4,
+        "labels_given": 4,
+        "labels_hidden": 4,
+        "hidden_old": 0,
+        "hidden_future": 4,
+        "images_seen_before": 0,
+        "share_seen_before": 0.0,
+        "test_images": {"base": 2, "seen": 2, "new": 2, "fixed": 5},
+        "steps": 20,
+    }
+    assert (second["labels_given"], second["hidden_old"], second["hidden_future"]) == (5, 3, 0)
+    assert (second["images_seen_before"], second["share_seen_before"]) == (3, 0.75)
+    assert second["test_images"] == {"base": 2, "seen": 4, "new": 2, "fixed": 5}
+    assert (plan["training_images"], plan["unused_training_images"]) == (5, 1)
+    assert plan["exposures_per_image"] == pytest.approx(8 / 5)
+    assert plan["test_positives_minimum"] == {"class": "b", "positives": 1}
+    assert plan["classes_without_train_positives"] == plan["classes_without_test_positives"] == []
+    assert (plan["protocol"], plan["hash"], plan["fixed_test_images"]) == ("B0-C2", made().hash, 5)
+    assert made().plan()["sessions"][0]["steps"] is None
+
+
+def test_a_class_without_images() -> None:
+    lonely = [[*row[:3], 0] for row in TRAIN]
+    with pytest.raises(UserError, match=r"no image of the training split 'train' shows 'd'.*allow_empty_classes"):
+        Scenario(Made(train=lonely), 0, 1)
+    scenario = Scenario(Made(train=lonely, test=lonely), 0, 1, allow_empty_classes=True)
+    assert scenario.train_rows(3).tolist() == []
+    plan = scenario.plan(2, 3)
+    assert plan["classes_without_train_positives"] == plan["classes_without_test_positives"] == ["d"]
+    assert plan["sessions"][3]["steps"] == plan["sessions"][3]["share_seen_before"] == 0
+    assert plan["test_positives_minimum"] == {"class": "d", "positives": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"replay_labels": "propagate"}, "'propagate'.*'oracle', 'frozen'"),
+        ({"fixed_test_images": "show"}, "did you mean 'shown'.*'all', 'shown'"),
+        ({"increment": 3}, "increment=2 or 4"),
+        ({"class_order": ["a", "b", "c"]}, "misses 'd'"),
+        ({"class_order": "sorted"}, "unknown"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        made(**options)
+
+
+def test_splits_must_fit() -> None:
+    with pytest.raises(UserError, match="the test split has no image"):
+        Scenario(Made(test=[]), 0, 2)
+    dataset = Made()
+    dataset._test = table(TEST, "test", ("a", "b", "c", "e"))
+    with pytest.raises(UserError, match=r"the class 'd' is in only one"):
+        Scenario(dataset, 0, 2)
+
+
+def test_columns_of_the_splits_may_differ_in_order() -> None:
+    dataset = Made()
+    dataset._test = table(TEST, "test").reorder(("d", "c", "b", "a"))
+    np.testing.assert_array_equal(Scenario(dataset, 0, 2).test.labels_NC, TEST)
+
+
+def test_files_of_own_data(tmp_path: Path) -> None:
+    """From a folder on disk to targets."""
+    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split, objects in (("trainval", {"n1": "robot", "n2": "drone"}), ("test", {"n3": "robot"})):
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(objects))
+        for image, name in objects.items():
+            text = f"<annotation><object><name>{name}</name></object></annotation>"
+            (tmp_path / "Annotations" / f"{image}.xml").write_text(text)
+            (tmp_path / "JPEGImages" / f"{image}.png").touch()
+    scenario = Scenario(VocDataset(tmp_path), 0, 1, class_order="lexicographic")
+    assert scenario.classes == ("drone", "robot")
+    assert [scenario.train.ids[row] for t in (0, 1) for row in scenario.train_rows(t)] == ["n2", "n1"]
+    assert scenario.train_targets(scenario.train_rows(1), 1, 2).tolist() == [[0, 1]]
