@@ -84,11 +84,11 @@ def truncate_to_budget(per_class: Sequence[Sequence[int]], budget: int, hard_cap
     share = math.ceil(budget / len(per_class))
     cut = [list(chosen[:share]) for chosen in per_class]
     if hard_cap:
-        # the longest lists give first, later classes before earlier ones
-        for chosen in sorted(cut[::-1], key=len, reverse=True):
+        # the longest lists give first, and among equals the later classes
+        for i in sorted(range(len(cut)), key=lambda i: (len(cut[i]), i), reverse=True):
             excess = sum(map(len, cut)) - budget
             if excess <= 0:
                 break
-            if chosen:
-                chosen.pop()
+            if cut[i]:
+                cut[i].pop()
     return cut
