@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = top.parse_known_args(arguments)
     if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
+    logging.raiseExceptions = False  # a log line that a full disk does not take is no traceback on the terminal
     try:
         if rest:
             options.overrides = [*options.overrides, *rest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,20 +24,44 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # it may never have been made
+                temporary.unlink()
+            raise
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError of its zip writer
         cause = error if isinstance(error, OSError) else error.__context__
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).splitlines()[0]
-        temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
         raise UserError(
-            f"{path} could not be written ({reason}); make room or give the folder write permission, then go on "
-            "with --resume. Files written before are intact"
+            f"{path} could not be written ({reason}); make room or give the folder write permission, then repeat the "
+            "command (a run goes on with --resume). Files written before are intact"
         ) from error
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Refuse a folder that can neither be written nor made; nothing is written here.
+
+    Args:
+        folder: it need not exist.
+        setting: the config's key that names its root, for the message.
+
+    Raises:
+        UserError: its nearest existing parent is no folder or does not allow writing.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"folder {folder} cannot be made: {there} is a file; set {setting} to a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"folder {folder} cannot be written: {there} is read-only; give it write permission or set {setting} to "
+            "a folder that can be written"
+        )
 
 
 def write_bytes(path: Path, content: bytes) -> None:

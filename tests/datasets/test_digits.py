@@ -18,6 +18,7 @@ from mlcil.datasets.digits import (
     digit_pool,
     digits_dataset,
 )
+from mlcil.errors import UserError
 
 SMALL = {"train_images": 24, "test_images": 12, "size": 48, "seed": 3}
 SPLITS = {"train2014": "train_images", "val2014": "test_images"}
@@ -190,7 +191,7 @@ def test_a_damaged_folder_is_made_anew(scenes, copy, damage):
     assert digest(copy) != digest(scenes)
     assert build_digit_scenes(copy.parent, **SMALL) == copy
     assert digest(copy) == digest(scenes)
-    assert [path.name for path in copy.parent.iterdir()] == [copy.name], "temporary folders stayed behind"
+    assert beside_lock(copy.parent) == [copy.name], "temporary folders stayed behind"
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
@@ -200,7 +201,12 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("mlcil.datasets.digits.json.dumps", fail)
     with pytest.raises((OSError, ValueError)):
         build_digit_scenes(tmp_path, **SMALL)
-    assert list(tmp_path.iterdir()) == []
+    assert beside_lock(tmp_path) == []
+
+
+def beside_lock(folder):
+    """Names in a folder without the lock files that builders wait on."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
 
 
 def build_into(cache):
@@ -211,7 +217,21 @@ def test_two_processes_at_once(scenes, tmp_path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         results = [pool.apply_async(build_into, (tmp_path,)) for _ in range(2)]
         assert [result.get(timeout=120) for result in results] == [digest(scenes)] * 2
-    assert [path.name for path in tmp_path.iterdir()] == [scenes.name]
+    assert beside_lock(tmp_path) == [scenes.name]
+
+
+def test_several_processes_on_a_damaged_folder(scenes, tmp_path):
+    shutil.copytree(scenes, tmp_path / scenes.name)
+    (tmp_path / scenes.name / "manifest.json").write_text("[]")
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        results = [pool.apply_async(build_into, (tmp_path,)) for _ in range(3)]
+        assert [result.get(timeout=120) for result in results] == [digest(scenes)] * 3
+
+
+def test_a_cache_that_cannot_be_a_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="MLCIL_CACHE"):
+        build_digit_scenes(tmp_path / "file", **SMALL)
 
 
 def test_default_cache(tmp_path, monkeypatch):

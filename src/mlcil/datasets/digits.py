@@ -8,11 +8,11 @@ takes the same path through the code as MS-COCO.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mlcil.datasets.coco import CocoDataset
+from mlcil.errors import UserError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-DIGITS_PER_SCENE = (0.0, 0.3, 0.4, 0.3)  # probability of one, two, three, four digits
-LABEL_CARDINALITY = 3.0  # their mean
-VERSION = 1  # raise when scenes change, so that kept ones are made anew
+DIGITS_PER_SCENE = (0.0, 0.4, 0.4, 0.2)  # probability of one, two, three, four digits
+LABEL_CARDINALITY = 2.8  # their mean
+VERSION = 2  # raise when scenes change, so that kept ones are made anew
 
 
 def digits_dataset(
@@ -65,46 +66,69 @@ def build_digit_scenes(
 ) -> Path:
     """Write the scenes unless a complete folder of them is there; returns the folder.
 
-    The folder is made under a temporary name and renamed when complete, so an interrupted or parallel build
-    leaves no half of one; a folder whose annotations do not agree with its manifest is made anew.
+    The folder is made under a temporary name and renamed when complete, one process at a time; a folder whose
+    files do not agree with its manifest is made anew.
+
+    Raises:
+        UserError: the cache folder cannot be written.
     """
     parameters = {"version": VERSION, "train": train_images, "test": test_images, "size": size, "seed": seed}
     cache = Path(cache_dir) if cache_dir is not None else default_cache()
-    target = cache / "digits_{version}_{train}_{test}_{size}px_seed{seed}".format(**parameters)
-    if _is_complete(target, parameters):
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".digits_", dir=cache))
+    name = "digits_{version}_{train}_{test}_{size}px_seed{seed}".format(**parameters)
+    target = cache / name
     try:
-        for split, count, part in (("train", train_images, 0), ("val", test_images, 1)):
-            _write_split(building, split, count, part, size, seed)
-        manifest = {**parameters, "sha256": _annotation_digests(building), "images": train_images + test_images}
-        (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        if target.exists() and not _is_complete(target, parameters):
-            shutil.rmtree(target)
-        try:
-            building.rename(target)
-        except OSError:  # another process finished first
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(cache / f".{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process builds, the others wait and find it done
             if not _is_complete(target, parameters):
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+                _build(target, parameters)
+    except OSError as error:
+        raise UserError(
+            f"{target} could not be written ({error.strerror or error}); give the folder write permission or set "
+            "MLCIL_CACHE to another one"
+        ) from error
     return target
 
 
-def _annotation_digests(root: Path) -> dict[str, str]:
-    files = sorted((root / "annotations").glob("*.json"))
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
+def _build(target: Path, parameters: dict[str, int]) -> None:
+    """Make the folder under a temporary name and put it in place of whatever is there."""
+    building = target.with_name(f".{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
     try:
-        manifest = json.loads((root / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError):
+        building.mkdir()
+        for split, part in (("train", 0), ("val", 1)):
+            count = parameters["train" if part == 0 else "test"]
+            _write_split(building, split, count, part, parameters["size"], parameters["seed"])
+        manifest = {**parameters, "sha256": _digests(building)}
+        (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        if target.is_dir():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _digests(root: Path) -> dict[str, str]:
+    """SHA-256 of the annotations, and of all images together, a split."""
+    found = {}
+    for file in sorted((root / "annotations").glob("*.json")):
+        found[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    for folder in ("train2014", "val2014"):
+        digest = hashlib.sha256()
+        for file in sorted((root / folder).glob("*.png")):
+            digest.update(file.name.encode() + file.read_bytes())
+        found[folder] = digest.hexdigest()
+    return found
+
+
+def _is_complete(root: Path, parameters: dict[str, int]) -> bool:
+    try:
+        manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+        return bool(manifest == {**parameters, "sha256": _digests(root)})
+    except (OSError, ValueError):
         return False
-    images = sum(1 for folder in ("train2014", "val2014") for _ in (root / folder).glob("*.png"))
-    same = all(manifest.get(key) == value for key, value in parameters.items())
-    return same and manifest.get("sha256") == _annotation_digests(root) and images == manifest.get("images")
 
 
 def digit_pool(part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +193,7 @@ def compose_scene(
     count = 1 + int(rng.choice(len(DIGITS_PER_SCENE), p=DIGITS_PER_SCENE))
     boxes: list[tuple[int, tuple[int, int, int, int]]] = []
     for label in rng.choice(len(NAMES), size=count, replace=False):
-        side = int(size * rng.uniform(0.28, 0.42))
+        side = int(size * rng.uniform(0.32, 0.45))
         x, y = _free_place(size, side, [box for _, box in boxes], rng)
         glyph = digits[int(rng.choice(np.flatnonzero(labels == label)))]
         mask = np.asarray(
@@ -181,7 +205,7 @@ def compose_scene(
         ink = rng.uniform(190, 255, 3) if bright else rng.uniform(0, 65, 3)
         canvas[y : y + side, x : x + side] = patch * (1 - alpha) + ink * alpha
         boxes.append((int(label), (x, y, side, side)))
-    noise = rng.normal(0, rng.uniform(1, 6), canvas.shape)
+    noise = rng.normal(0, rng.uniform(1, 4), canvas.shape)
     return np.clip(canvas + noise, 0, 255).astype(np.uint8), boxes
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlcil.datasets.table import ImageTable
 from mlcil.datasets.transforms import decode, to_tensor
+from mlcil.errors import UserError
 
 Key = tuple[int, ...]
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -100,11 +101,24 @@ class SessionSampler(Sampler[tuple[int, Key]]):
             yield int(order[place]), (*key, place)
 
 
-def build_loader(
-    view: SessionView, sampler: SessionSampler, batch_size: int, num_workers: int = 0
-) -> DataLoader[dict[str, Any]]:
-    """A loader over the view; the last, smaller batch is kept."""
-    return DataLoader(
+class Loader(DataLoader[dict[str, Any]]):
+    """A ``DataLoader`` that raises the :class:`UserError` of a worker process as it was raised there."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # torch raises it again with the worker's printed traceback as its text, which ends in the sentence
+            sentence = str(error).rstrip().splitlines()[-1]
+            raise UserError(sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from None
+
+
+def build_loader(view: SessionView, sampler: SessionSampler, batch_size: int, num_workers: int = 0) -> Loader:
+    """A loader over the view; the last, smaller batch is kept.
+
+    Iterating raises :class:`UserError` when an image cannot be read.
+    """
+    return Loader(
         view,
         batch_size=batch_size,
         sampler=sampler,

@@ -107,9 +107,14 @@ def network_of(stage: Mapping[str, Any], path: Path | str = "checkpoint") -> Inc
     """Rebuild the network of a stage checkpoint, in evaluation mode.
 
     Raises:
-        UserError: the weights do not fit the description beside them.
+        UserError: the description gives no network, or the weights do not fit it.
     """
-    network = build_network(stage["network"], list(stage["classes_per_session"]))
+    try:
+        network = build_network(stage["network"], list(stage["classes_per_session"]))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} describes a network that cannot be built ({error}); write the checkpoint again with this version"
+        ) from error
     try:
         network.load_state_dict(stage["state_dict"], strict=True)
     except RuntimeError as error:

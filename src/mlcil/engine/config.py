@@ -35,7 +35,7 @@ from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.optim import PRECISIONS, OneCycle
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
-from mlcil.models.backbones import TimmBackbone
+from mlcil.models.backbones import TimmBackbone, check_name
 from mlcil.models.heads import ICAHead, LinearHead
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.registry import DATASETS, METHODS
@@ -68,6 +68,7 @@ DEFAULTS: dict[str, Any] = {
     "custom_hooks": [],
     "compile": False,
 }
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
 
 
@@ -84,7 +85,10 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raw = Config.fromfile(str(path), import_custom_modules=False)
     except Exception as error:  # anything can go wrong in somebody's python file
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} cannot be read as a config ({type(error).__name__}: {reason})") from error
+        raise UserError(
+            f"{path} cannot be read as a config ({type(error).__name__}: {reason}); expected python that runs, so "
+            "correct it"
+        ) from error
     cfg = raw.to_dict()
     for override in overrides:
         _apply(cfg, override)
@@ -93,17 +97,18 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
     """Defaults and checks for a dictionary; see :func:`load_config`."""
-    _check(cfg, DEFAULTS, "the config")
+    where = str(filename) if filename else "the config"
+    _check(cfg, DEFAULTS, where)
     for key, default in DEFAULTS.items():
         if default is ... and key not in cfg:
-            raise UserError(f"the config has no {key!r}; every config gives scenario, network and method")
+            raise UserError(f"{where} has no {key!r}; every config gives scenario, network and method, so add it")
         if isinstance(default, dict):
-            cfg[key] = {**default, **(cfg.get(key) or {})}
+            cfg[key] = {**default, **_mapping(cfg.get(key) or {}, key)}
         else:
             cfg.setdefault(key, default)
-    cfg["name"] = cfg["name"] or default_name
+    cfg["name"] = str(cfg["name"] or default_name)
     if Path(cfg["name"]).name != cfg["name"] or cfg["name"] in (".", ".."):
-        raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes")
+        raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes; change --name")
     _check_sections(cfg)
     return Config(cfg, filename=str(filename) if filename else None)
 
@@ -142,9 +147,20 @@ def _check(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None
     allowed = list(allowed)
     for key in given:
         if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(allowed))}"
-            raise UserError(f"unknown key {key!r} in {where}{hint}")
+            raise UserError(f"unknown key {key!r} in {where}; {_near(key, allowed)}")
+
+
+def _near(found: object, known: Iterable[str]) -> str:
+    """The known word that was probably meant, else all of them."""
+    lower = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(str(found).lower(), lower, 1)
+    return f"did you mean {lower[near[0]]!r}?" if near else f"known: {', '.join(sorted(lower.values()))}"
+
+
+def _mapping(value: Any, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key} in the config is {value!r}; expected a dictionary of options")
+    return value
 
 
 def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
@@ -152,19 +168,25 @@ def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
 
 
 def _check_sections(cfg: dict[str, Any]) -> None:
-    for key in ("scenario", "network", "method", "train_cfg", "optim_wrapper"):
-        if not isinstance(cfg[key], Mapping):
-            raise UserError(f"{key} in the config is {cfg[key]!r}; expected a dictionary of options")
-    scenario = dict(cfg["scenario"])
+    scenario = dict(_mapping(cfg["scenario"], "scenario"))
     _check(scenario, _arguments(Scenario.__init__), "scenario")
     _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
-    network = cfg["network"]
+    for key in ("base", "increment"):
+        if key not in scenario:
+            raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
+    network = _mapping(cfg["network"], "network")
     _check(network, ("backbone", "head", "image_size"), "network")
-    backbone = network.get("backbone") or {}
-    own = backbone.get("name") == "tresnet" or backbone.get("name") in VARIANTS
+    backbone = _mapping(network.get("backbone") or {}, "network.backbone")
+    if "name" not in backbone:
+        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(VARIANTS) + " or a timm model")
+    try:
+        check_name(backbone["name"])
+    except ValueError as error:
+        raise UserError(f"network.backbone.name: {error}") from error
+    own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
     keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
-    head = network.get("head") or {}
+    head = _mapping(network.get("head") or {}, "network.head")
     head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
     head_class = head_classes.get(head.get("type"))
     if head_class is None:
@@ -172,25 +194,34 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
     if cfg["memory"] is not None:
-        _check(cfg["memory"], _arguments(ExemplarMemory.__init__), "memory")
+        _check(_mapping(cfg["memory"], "memory"), _arguments(ExemplarMemory.__init__), "memory")
     _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
     _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
     _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
     wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor")
     _check(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
-    optimizer = cfg["optim_wrapper"].get("optimizer") or {}
+    optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
     if optimizer_class is None:
         raise UserError(
             f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
         )
     _check(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
+    try:
+        optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optim_wrapper.optimizer: {error}; correct its value") from error
     for scheduler in cfg["param_scheduler"]:
         if scheduler.get("type") == "OneCycle":
             _check(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
-    if cfg["precision"] not in PRECISIONS:
-        raise UserError(f"precision is {cfg['precision']!r}; use one of {', '.join(PRECISIONS)}")
+    for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
+        if value not in PRECISIONS:
+            raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
+    if cfg["log_level"] not in LOG_LEVELS:
+        raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
+    if type(cfg["seed"]) is not int or cfg["seed"] < 0:
+        raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
     for key in ("batch_size", "num_workers"):
         for section in ("train_dataloader", "test_dataloader"):
             value = cfg[section][key]
@@ -206,10 +237,7 @@ def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
     cls = registry.get(section["type"])
     if cls is None:
-        known = sorted(registry.module_dict)
-        near = difflib.get_close_matches(str(section["type"]), known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise UserError(f"{where}.type {section['type']!r} is unknown; {hint}")
+        raise UserError(f"{where}.type {section['type']!r} is unknown; {_near(section['type'], registry.module_dict)}")
     function = cls.__init__ if inspect.isclass(cls) else cls
     _check(section, {"type", *_arguments(function, *without)}, where)
 

@@ -60,6 +60,9 @@ def stage_from_official(content: Any, source: Path, classes: str | None, num_hea
     ours, unknown = from_official(state)
     if unknown:
         raise UserError(f"{source} has {len(unknown)} unknown entries such as {unknown[0]}; expected a KRT checkpoint")
+    absent = {"head.kt_token", "backbone.stem.conv.weight"} - set(ours)
+    if absent:
+        raise UserError(f"{source} is incomplete: nothing in it becomes {min(absent)}; expected a KRT checkpoint")
     names = class_names(classes, sum(sizes))
     width = ours["head.kt_token"].shape[-1]
     position = ours.get("head.pos_embed")
@@ -73,7 +76,10 @@ def stage_from_official(content: Any, source: Path, classes: str | None, num_hea
     variant = next((v for v, (n, w) in VARIANTS.items() if n == tuple(counts) and int(64 * w) == planes), None)
     backbone = {"name": variant} if variant else {"name": "tresnet", "layers": counts, "width": planes / 64}
     head = {"type": "ica", "embed_dim": width, "num_heads": num_heads, "pos_embed": position is not None}
-    network = IncrementalNetwork(backbone, head, grid * 32)
+    try:
+        network = IncrementalNetwork(backbone, head, grid * 32)
+    except ValueError as error:
+        raise UserError(f"{source} with --heads {num_heads}: {error}") from error
     for size in sizes:
         network.grow(size)
     stage = {

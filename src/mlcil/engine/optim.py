@@ -12,6 +12,8 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMI
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from mlcil.errors import UserError
+
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -50,13 +52,13 @@ def resolve_precision(precision: str, device: torch.device | str) -> torch.dtype
     ``auto`` is bf16 where the hardware multiplies it natively, fp16 on older GPUs, and fp32 elsewhere.
 
     Raises:
-        ValueError: an unknown name, or fp16 on the CPU.
+        UserError: an unknown name, or fp16 on the CPU.
     """
     kind = torch.device(device).type
     if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
+        raise UserError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
     if precision == "fp16" and kind == "cpu":
-        raise ValueError("precision 'fp16' does not train on the CPU; use 'bf16', 'fp32' or 'auto'")
+        raise UserError("precision 'fp16' does not train on the CPU; use 'bf16', 'fp32' or 'auto'")
     if precision == "auto":
         if kind == "cuda":
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
 from mlcil.evaluation.sessions import summarise
 from mlcil.files import write_text
-from mlcil.interop.pretrained import load_pretrained
 from mlcil.memory.exemplars import ExemplarMemory
 from mlcil.methods.base import Method
 from mlcil.reporting import log_lines, tables
@@ -43,7 +43,8 @@ class IncrementalRunner(Runner):
         scenario: what the sessions hold.
         method: what learns; on the CPU, without outputs.
         memory: kept images, or ``None``.
-        resume: go on from ``resume.pth`` of the same run.
+        weights: provenance of the pretrained weights that the method holds, or ``None``.
+        resume: content of the run's ``resume.pth`` to go on from, or ``None`` for a fresh run.
     """
 
     model: nn.Module
@@ -51,7 +52,13 @@ class IncrementalRunner(Runner):
     _train_loop: Any
 
     def __init__(
-        self, cfg: Config, scenario: Scenario, method: Method, memory: ExemplarMemory | None, resume: bool = False
+        self,
+        cfg: Config,
+        scenario: Scenario,
+        method: Method,
+        memory: ExemplarMemory | None = None,
+        weights: dict[str, Any] | None = None,
+        resume: dict[str, Any] | None = None,
     ) -> None:
         self.scenario, self.memory = scenario, memory
         self.name: str = cfg.name
@@ -65,9 +72,9 @@ class IncrementalRunner(Runner):
         self.label_cardinality = scenario.label_cardinality
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
-        self.weights: dict[str, Any] | None = None
-        self.resuming = resume
-        self._resumed: dict[str, Any] | None = None
+        self.weights = weights
+        self.resuming = resume is not None
+        self._resumed = resume
         self._optim_cfg, self._scheduler_cfg = dict(cfg.optim_wrapper), list(cfg.param_scheduler)
         self._optim_cfg.setdefault("constructor", "DecayGroupsConstructor")
         super().__init__(
@@ -84,7 +91,7 @@ class IncrementalRunner(Runner):
             log_level=cfg.log_level,
             visualizer={"type": "Visualizer", "vis_backends": visual_backends()},
             randomness={"seed": cfg.seed, "deterministic": cfg.deterministic},
-            experiment_name=cfg.name,
+            experiment_name=f"{cfg.name}_{time.time_ns()}",  # mmengine keeps loggers by name: one a run
             cfg=cfg,
         )
         self.test_dtype = resolve_precision(cfg.test_dataloader.get("precision", "fp32"), self.device)
@@ -156,30 +163,19 @@ class IncrementalRunner(Runner):
     # -- a run --------------------------------------------------------------------------------------------
 
     def train(self) -> nn.Module:
-        """Load or resume, then all sessions."""
+        """Resume when asked for, then all sessions."""
         self._train_loop = self.build_train_loop(self._train_loop)
         self.call_hook("before_run")
-        self.load_or_resume()
+        if self._resumed is not None:
+            self.resume_run(self._resumed)
+        if self.cfg.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
         try:
             model = self.train_loop.run()
         finally:
             self.call_hook("after_run")
         return model
-
-    def load_or_resume(self) -> None:
-        """Pretrained weights for a fresh run, the rolling state for a resumed one."""
-        if self.resuming:
-            self.resume_run()
-        elif self.cfg.pretrained is not None:
-            self.weights = load_pretrained(
-                self.method.network.backbone,  # type: ignore[arg-type]
-                self.cfg.pretrained,
-                self.scenario.classes,
-                allow_leaky_weights=self.cfg.allow_leaky_weights,
-            )
-        if self.cfg.channels_last:
-            self.model.to(memory_format=torch.channels_last)
 
     def build_session_optimizer(self, base_lr: float | None, epochs: int, epoch_length: int) -> None:
         """Fresh optimiser, schedule and scaler for the parameters that the session trains."""
@@ -227,7 +223,6 @@ class IncrementalRunner(Runner):
             "optimizer": self.optim_wrapper.state_dict() if inside else None,
             "schedulers": [s.state_dict() for s in self.param_schedulers or []] if inside else None,
             "method": self.method.method_state(),
-            "report": self.method.session_report(),
             "memory": self.memory.state_dict() if self.memory is not None else None,
             "random": checkpoint.random_state(),
             "results": self.results,
@@ -235,15 +230,8 @@ class IncrementalRunner(Runner):
         }
         checkpoint.save(self.checkpoint_dir / "resume.pth", state)
 
-    def resume_run(self) -> None:
+    def resume_run(self, state: dict[str, Any]) -> None:
         """Bring method, memory, results and generators back to the last finished epoch."""
-        state = checkpoint.load_resume_state(self.checkpoint_dir / "resume.pth")
-        if state["protocol_hash"] != self.scenario.hash:
-            raise UserError(
-                f"{self.checkpoint_dir / 'resume.pth'} belongs to protocol {state['protocol_hash']}, but this config "
-                f"and data give {self.scenario.hash}; resume with the config in {self.run_dir / 'config.py'} and the "
-                "same data, or start another --name"
-            )
         session = state["session"]
         network = self.method.network
         if session > 0:
@@ -253,12 +241,10 @@ class IncrementalRunner(Runner):
                 network.grow(classes)
             network.load_state_dict(stage["state_dict"])
         self.results = state["results"]
-        self.weights = state["weights"]
         self.method.load_method_state(state["method"])
         if self.memory is not None and state["memory"] is not None:
             self.memory.load_state_dict(state["memory"])
         self.train_loop.session = session  # type: ignore[union-attr]
-        self._resumed = state
         if state["epoch"] == 0:
             checkpoint.restore_random_state(state["random"])
         self.logger.info(f"resumed: session {session}, after epoch {state['epoch']}")

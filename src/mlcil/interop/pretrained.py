@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,15 @@ def load_tensors(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path} is a folder; expected a PyTorch weight file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds; the user needs one sentence
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on how a file that is refused was pickled
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds with many lines; the user needs one sentence
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds the python object {named[1]}, which was not run" if named else "cut off or another format"
         raise UserError(
-            f"{path} cannot be read as tensors ({reason}); expected an intact file of tensors and plain values, "
-            "so download it again or re-save it with torch.save"
+            f"{path} cannot be read as tensors ({getattr(error, 'strerror', None) or reason}); expected an intact "
+            "PyTorch file of tensors and plain values, so download it again or re-save its state dict with torch.save"
         ) from error
 
 

@@ -14,6 +14,7 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D token widt
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -141,11 +142,16 @@ class KRT(Method):
         return losses
 
     def method_state(self) -> dict[str, Any]:
-        return {"threshold": self.threshold, "labels_per_image": list(self.labels_per_image)}
+        return {
+            "threshold": self.threshold,
+            "labels_per_image": list(self.labels_per_image),
+            "result": dataclasses.asdict(self.result) if self.result is not None else None,
+        }
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         self.threshold = float(state["threshold"])
         self.labels_per_image = [float(value) for value in state["labels_per_image"]]
+        self.result = SearchResult(**state["result"]) if state["result"] is not None else None
 
     def session_report(self) -> dict[str, Any]:
         if self.result is None:

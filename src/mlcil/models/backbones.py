@@ -17,6 +17,22 @@ from torch import Tensor, nn
 from mlcil.models.tresnet import VARIANTS, TResNet
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no backbone has.
+
+    Raises:
+        ValueError: neither TResNet nor a timm model (the near names are suggested).
+    """
+    if name == "tresnet" or name in VARIANTS:
+        return
+    import timm  # heavy: only when asked for
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, ["tresnet", *VARIANTS, *timm.list_models()], 3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"backbone {name!r} is neither one of {', '.join(VARIANTS)} nor a timm model{hint}")
+
+
 class TimmBackbone(nn.Module):
     """Any timm model as a trunk: its last feature map (B, C, h, w).
 
@@ -43,12 +59,9 @@ class TimmBackbone(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_name(name)
         import timm  # heavy: only when asked for
 
-        if not timm.is_model(name):
-            near = difflib.get_close_matches(name, [*VARIANTS, *timm.list_models()], 3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"backbone {name!r} is neither one of {', '.join(VARIANTS)} nor a timm model{hint}")
         options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": ""}
         try:
             self.trunk = timm.create_model(name, img_size=image_size, **options)

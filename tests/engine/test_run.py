@@ -1,0 +1,244 @@
+"""Whole runs on a handful of scenes: files, metrics, replay, resume."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mlcil
+from mlcil.datasets.digits import build_digit_scenes
+from mlcil.engine.config import finish_config
+from mlcil.engine.train import build_runner, train
+from mlcil.errors import UserError
+
+SCENES = {"train_images": 60, "test_images": 30, "size": 32}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return build_digit_scenes(tmp_path_factory.mktemp("cache"), **SCENES).parent
+
+
+def config(scenes, folder, name="run", **changes):
+    cfg = {
+        "name": name,
+        "scenario": {
+            "dataset": {"type": "digits", "cache_dir": str(scenes), **SCENES},
+            "base": 4,
+            "increment": 3,
+        },
+        "network": {
+            "backbone": {"name": "tresnet", "layers": [1, 1, 1, 1], "width": 0.25},
+            "head": {"type": "ica", "embed_dim": 32, "num_heads": 4},
+            "image_size": 32,
+        },
+        "method": {"type": "KRT"},
+        "train_cfg": {"max_epochs": 2, "base_lr": 1e-3},
+        "train_dataloader": {"batch_size": 15, "num_workers": 0},
+        "test_dataloader": {"batch_size": 16, "num_workers": 0},
+        "precision": "fp32",
+        "log_root": str(folder / "logs"),
+        "checkpoint_root": str(folder / "saved"),
+    }
+    for key, value in changes.items():
+        cfg[key] = {**cfg[key], **value} if isinstance(cfg.get(key), dict) and isinstance(value, dict) else value
+    return finish_config(cfg, name)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_same_weights(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=0, msg=name)
+
+
+def without_clock(results):
+    return [{k: v for k, v in r.items() if not k.endswith("seconds")} for r in results]
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    results = train(config(scenes, folder))
+    return folder, results
+
+
+def test_a_run_leaves_its_files(finished):
+    folder, results = finished
+    run, saved = folder / "logs" / "run", folder / "saved" / "run"
+    content = json.loads((run / "results.json").read_text())
+    assert content["status"] == "done"
+    assert without_clock(content["sessions"]) == without_clock(json.loads(json.dumps(results)))
+    assert content["summary"]["last_mAP"] == pytest.approx(results[-1]["mAP"]["seen"])
+    assert len((run / "results.csv").read_text().splitlines()) == 1 + len(results)
+    for name in ("map_per_session.png", "ap_per_class.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG")
+    assert {p.name for p in saved.iterdir()} == {"session_0.pth", "session_1.pth", "session_2.pth", "resume.pth"}
+    for path in saved.iterdir():
+        torch.load(path, weights_only=True)
+    log = (run / "log" / "log.txt").read_text()
+    for words in ("current_mAP_base", "current_mAP_seen", "current_mAP_new", "dpl: target", "threshold", "sha256"):
+        assert words in log or words == "sha256"
+    assert "weights: none" in log
+    assert "activated batch norm" in log
+    assert not [p.name for p in run.iterdir() if p.is_dir() and p.name not in ("log", "vis_data")]
+
+
+def test_the_written_config_trains_the_same_run_again(finished, tmp_path, capfd):
+    folder, results = finished
+    from mlcil.cli import main
+
+    code = main(
+        [
+            "train", str(folder / "logs" / "run" / "config.py"), "--name", "again",
+            f"log_root={tmp_path}/logs", f"checkpoint_root={tmp_path}/saved",
+        ]
+    )  # fmt: skip
+    assert code == 0
+    again = json.loads((tmp_path / "logs" / "again" / "results.json").read_text())["sessions"]
+    assert without_clock(again) == without_clock(json.loads(json.dumps(results)))
+    capfd.readouterr()
+
+
+def test_stage_checkpoints_know_their_classes(finished):
+    folder, _ = finished
+    for session, high in enumerate((4, 7, 10)):
+        predictor = mlcil.load(folder / "saved" / "run" / f"session_{session}.pth")
+        assert len(predictor.classes) == high
+        assert predictor.scores(torch.rand(2, 3, 32, 32)).shape == (2, high)
+
+
+def test_the_test_command_gives_the_metrics_of_the_run(scenes, finished):
+    from mlcil.engine.test import test_checkpoint
+
+    folder, results = finished
+    for session in (0, 2):
+        again = test_checkpoint(folder / "saved" / "run" / f"session_{session}.pth", config(scenes, folder))
+        assert again["mAP"] == pytest.approx(results[session]["mAP"], abs=1e-4)
+        assert again["fixed_mAP"]["seen"] == pytest.approx(results[session]["fixed_mAP"]["seen"], abs=1e-4)
+
+
+@pytest.mark.parametrize("stop_at", [(0, 1), (1, 1), (1, 0), (2, 1)], ids=lambda s: f"session{s[0]}epoch{s[1]}")
+def test_a_resumed_run_ends_as_if_never_interrupted(scenes, finished, tmp_path, monkeypatch, stop_at):
+    folder, results = finished
+    runner = build_runner(config(scenes, tmp_path))
+    save = runner.save_resume_state
+
+    def save_and_stop(epoch, seconds):
+        save(epoch, seconds)
+        if (runner.train_loop.session, epoch) == stop_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    torch.manual_seed(999)
+    np.random.seed(999)
+    resumed = train(config(scenes, tmp_path), resume=True)
+    assert without_clock(json.loads(json.dumps(resumed))) == without_clock(json.loads(json.dumps(results)))
+    for name in ("session_0.pth", "session_1.pth", "session_2.pth"):
+        assert_same_weights(weights(folder / "saved" / "run" / name), weights(tmp_path / "saved" / "run" / name))
+
+
+def test_replayed_images_enter_the_batches_with_the_promised_labels(scenes, tmp_path):
+    """KRT-R: exemplars carry ground truth of their own and later classes, nothing of earlier ones."""
+    runner = build_runner(config(scenes, tmp_path, memory={"per_class": 3}))
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    loop = runner.train_loop
+    seen = []
+    original = loop.train_view
+
+    def spy():
+        view, counts = original()
+        seen.append((loop.session, view, counts))
+        return view, counts
+
+    loop.train_view = spy
+    runner.call_hook("before_run")
+    loop.run()
+    scenario = runner.scenario
+    for session, view, counts in seen:
+        new = len(scenario.train_rows(session))
+        assert counts["images"] == new
+        assert len(view) == new + counts["exemplars"]
+        assert (counts["exemplars"] > 0) == (session > 0)
+        truth = (scenario.train.labels_NC == 1)[view.rows]
+        high = scenario.sessions[session].high
+        for position in range(new, len(view)):
+            lows = [s.low for s in scenario.sessions[:session]]
+            labels = view.targets[position]
+            assert any((labels == np.where(np.arange(high) >= low, truth[position, :high], 0)).all() for low in lows)
+            assert labels.any()
+    assert len(runner.memory) <= 3 * len(scenario.classes)
+
+
+def test_frozen_labels_and_a_total_budget(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, memory={"total": 9, "labels": "frozen"}, train_cfg={"max_epochs": 1})
+    results = train(cfg)
+    assert [r["train"]["exemplars"] <= 9 for r in results] == [True] * 3
+    assert results[2]["train"]["exemplars"] > 0
+
+
+@pytest.mark.parametrize("method", ["Finetune", "POD"])
+def test_other_methods_ride_the_same_loop(scenes, tmp_path, method):
+    cfg = config(scenes, tmp_path, method={"type": method}, network={"head": {"type": "linear"}})
+    assert len(train(cfg)) == 3
+
+
+def test_joint_training_is_one_session_with_all_labels(scenes, tmp_path):
+    cfg = config(
+        scenes, tmp_path, method={"type": "Finetune"}, network={"head": {"type": "linear"}}, scenario={"joint": True}
+    )
+    results = train(cfg)
+    assert len(results) == 1
+    assert len(results[0]["AP"]) == 10
+
+
+def test_a_run_is_not_overwritten_by_accident(scenes, finished):
+    folder, _ = finished
+    with pytest.raises(UserError, match="--resume.*--overwrite"):
+        train(config(scenes, folder))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(scenes, tmp_path, monkeypatch):
+    runner = build_runner(config(scenes, tmp_path))
+    monkeypatch.setattr(
+        runner.method, "loss", lambda inputs, targets: {"loss_cls": runner.method.network(inputs).logits_BC.sum() * torch.nan}
+    )
+    with pytest.raises(UserError, match="loss is nan in session 0.*images"):
+        runner.train()
+
+
+TWO_PROCESSES = """
+import sys
+from mlcil.engine.config import load_config
+from mlcil.engine.train import train
+train(load_config(sys.argv[1], ["launcher='pytorch'", *sys.argv[2:]]), overwrite=True)
+"""
+
+
+def test_two_processes_give_the_answer_of_one(scenes, tmp_path):
+    """Same global batch, same threshold, every test image counted once; weights to float tolerance."""
+    one = config(scenes, tmp_path, "one", memory={"per_class": 2})
+    single = train(one)
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
+        str(tmp_path / "logs" / "one" / "config.py"), "name='two'", "train_dataloader.batch_size=8",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    double = json.loads((tmp_path / "logs" / "two" / "results.json").read_text())["sessions"]
+    for a, b in zip(single, double, strict=True):
+        assert a["images"] == b["images"]
+        assert a["train"] == b["train"]
+        assert b["mAP"]["seen"] == pytest.approx(a["mAP"]["seen"], abs=15)  # batch statistics are per process
