@@ -6,7 +6,7 @@ network = dict(
     image_size=224,
 )
 pretrained = "package:efficientnet-lite0"
-train_dataloader = dict(batch_size=32, num_workers=1)
+train_dataloader = dict(batch_size=16, num_workers=1)
 test_dataloader = dict(batch_size=64, num_workers=1)
-train_cfg = dict(max_epochs=6, base_lr=5e-4)
+train_cfg = dict(max_epochs=4, base_epochs=8, base_lr=5e-4)
 optim_wrapper = dict(optimizer=dict(type="Adam", lr=5e-4, weight_decay=1e-4))

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = top.parse_known_args(arguments)
     if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
-    logging.raiseExceptions = False  # a log line that a full disk does not take is no traceback on the terminal
+    logging.raiseExceptions = False  # a full disk is reported once, by the run, and not by every log line that it
+    threading.excepthook = _thread_failed  # does not take, or by TensorBoard's thread
     try:
         if rest:
             options.overrides = [*options.overrides, *rest]
@@ -88,6 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mlcil: interrupted; go on with the same command and --resume", file=sys.stderr)
         return 130
+
+
+def _thread_failed(arguments: Any) -> None:
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ Configs are programs: run only those you would run as python.
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
 import mlcil.methods  # noqa: F401  (registers the methods)
@@ -103,9 +105,9 @@ def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None 
         if default is ... and key not in cfg:
             raise UserError(f"{where} has no {key!r}; every config gives scenario, network and method, so add it")
         if isinstance(default, dict):
-            cfg[key] = {**default, **_mapping(cfg.get(key) or {}, key)}
+            cfg[key] = {**copy.deepcopy(default), **_mapping(cfg.get(key) or {}, key)}
         else:
-            cfg.setdefault(key, default)
+            cfg.setdefault(key, copy.deepcopy(default))
     cfg["name"] = str(cfg["name"] or default_name)
     if Path(cfg["name"]).name != cfg["name"] or cfg["name"] in (".", ".."):
         raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes; change --name")
@@ -128,7 +130,8 @@ def _apply(cfg: dict[str, Any], override: str) -> None:
     node = cfg
     for parent in parents:
         if not isinstance(node.get(parent), dict):
-            node[parent] = dict(DEFAULTS.get(parent) or {}) if node is cfg and DEFAULTS.get(parent) is not ... else {}
+            default = DEFAULTS.get(parent) if node is cfg else None
+            node[parent] = copy.deepcopy(default) if isinstance(default, dict) else {}
         node = node[parent]
     node[last] = _value(text)
 
@@ -180,7 +183,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     if "name" not in backbone:
         raise UserError("network.backbone has no 'name'; use one of " + ", ".join(VARIANTS) + " or a timm model")
     try:
-        check_name(backbone["name"])
+        check_name(str(backbone["name"]))
     except ValueError as error:
         raise UserError(f"network.backbone.name: {error}") from error
     own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
@@ -212,8 +215,14 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
     except (TypeError, ValueError) as error:
         raise UserError(f"optim_wrapper.optimizer: {error}; correct its value") from error
+    for key, registry in (("param_scheduler", PARAM_SCHEDULERS), ("custom_hooks", HOOKS)):
+        if not isinstance(cfg[key], list) or not all(isinstance(section, Mapping) for section in cfg[key]):
+            raise UserError(f"{key} in the config is {cfg[key]!r}; expected a list of dictionaries with a 'type'")
+        for section in cfg[key]:
+            if registry.get(str(section.get("type"))) is None:
+                raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
-        if scheduler.get("type") == "OneCycle":
+        if scheduler["type"] == "OneCycle":
             _check(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
@@ -235,7 +244,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
     if not isinstance(section, Mapping) or "type" not in section:
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
-    cls = registry.get(section["type"])
+    cls = registry.get(str(section["type"]))
     if cls is None:
         raise UserError(f"{where}.type {section['type']!r} is unknown; {_near(section['type'], registry.module_dict)}")
     function = cls.__init__ if inspect.isclass(cls) else cls

@@ -90,7 +90,7 @@ def stage_from_official(content: Any, source: Path, classes: str | None, num_hea
         "network": network.spec,
         "classes_per_session": sizes,
         "classes": names,
-        "state_dict": {**network.state_dict(), **ours},
+        "state_dict": ours,
         "method": "KRT",
         "method_state": {},
         "protocol": None,

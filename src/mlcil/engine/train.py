@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import set_random_seed
 
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint
+from mlcil.engine.allocator import keep_freed_memory
 from mlcil.engine.config import as_dict
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.runner import IncrementalRunner
@@ -45,8 +47,9 @@ class Start:
 def build_scenario(cfg: Config) -> Scenario:
     """The scenario of a config; data are read here."""
     options = as_dict(cfg.scenario)
+    arguments = options.pop("dataset")
     try:
-        dataset = DATASETS.build(options.pop("dataset"))
+        dataset = DATASETS.get(arguments.pop("type"))(**arguments)
     except TypeError as error:
         raise UserError(f"scenario.dataset: {error}") from error
     if cfg.memory is not None:
@@ -58,7 +61,8 @@ def build_method(cfg: Config) -> Method:
     """The method of a config around a fresh network."""
     try:
         network = IncrementalNetwork(**as_dict(cfg.network))
-        return METHODS.build({**as_dict(cfg.method), "network": network})  # type: ignore[no-any-return]
+        arguments = as_dict(cfg.method)
+        return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise UserError(f"network or method of the config: {error}") from error
 
@@ -108,6 +112,8 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
     scenario = build_scenario(cfg)
     scenario.train.check_files()
     scenario.test.check_files()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     memory = ExemplarMemory(**as_dict(cfg.memory)) if cfg.memory is not None else None
     set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
     method = build_method(cfg)
