@@ -148,9 +148,7 @@ VOC = [
 
 
 @pytest.mark.parametrize(("change", "expected"), VOC)
-def test_voc_data(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, change: Case, expected: tuple[str, ...]
-) -> None:
+def test_voc_data(capsys: pytest.CaptureFixture[str], tmp_path: Path, change: Case, expected: tuple[str, ...]) -> None:
     world = World(tmp_path, "voc")
     change(world)
     check_refused(capsys, world, ["train", world.config], expected)
@@ -172,24 +170,29 @@ def test_an_image_without_labels_is_in_no_session(capsys: pytest.CaptureFixture[
     assert (plan["training_images"], plan["unused_training_images"]) == (7, 1)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("split", ["train2014", "val2014"])
-def test_damaged_image_during_a_run(
-    capsys: pytest.CaptureFixture[str], world: World, split: str, workers: int
-) -> None:
+def test_damaged_image_during_a_run(capsys: pytest.CaptureFixture[str], world: World, split: str) -> None:
     image = tiny.truncate(world.data / split / "0.jpg")
-    loaders = [f"{loader}_dataloader.num_workers={workers}" for loader in ("train", "test")]
-    code, _, err = tiny.call(capsys, "train", world.config, *loaders)
+    code, _, err = tiny.call(capsys, "train", world.config)
     check_sentence(code, err, (str(image), "is a damaged image", "bytes", "replace it or remove it from the data"))
-    if split == "val2014":
-        stage = tiny.write_stage(world.root / "session_0.pth")
-        check_refused(capsys, world, ["test", stage, world.config, *loaders], (str(image), "damaged", "replace"))
 
 
-def test_an_image_that_is_none_in_a_process_of_its_own(world: World) -> None:
-    (world.data / "train2014" / "0.jpg").write_text("not an image")
-    done = tiny.run_cli("train", world.config, "train_dataloader.num_workers=1", cwd=world.root)
-    check_sentence(done.returncode, done.stderr, ("0.jpg", "is no image that can be read", "replace it"))
+def test_damaged_image_during_a_test(capsys: pytest.CaptureFixture[str], world: World) -> None:
+    stage = tiny.write_stage(world.root / "session_0.pth")
+    image = tiny.truncate(world.data / "val2014" / "0.jpg")
+    check_refused(capsys, world, ["test", stage, world.config], (str(image), "is a damaged image", "replace it"))
+
+
+@pytest.mark.parametrize(("split", "found"), [("train2014", "is no image"), ("val2014", "is a damaged image")])
+def test_a_worker_process_meets_a_damaged_image(world: World, split: str, found: str) -> None:
+    image = world.data / split / "0.jpg"
+    if found == "is no image":
+        image.write_text("not an image")
+    else:
+        tiny.truncate(image)
+    loaders = [f"{loader}_dataloader.num_workers=1" for loader in ("train", "test")]
+    done = tiny.run_cli("train", world.config, *loaders, cwd=world.root)
+    check_sentence(done.returncode, done.stderr, (str(image), found, "replace it or remove it from the data"))
 
 
 # -- protocol ---------------------------------------------------------------------------------------------
@@ -264,7 +267,13 @@ WEIGHTS = [
     case("a list", lambda w: w.weights([torch.ones(1)]), "weights.pth", "no state dict"),
     case("a pickle with code", write_pickle, "weights.pth", "posix.mkdir", "not run", "expected"),
     case("zipped code", lambda w: w.weights({"a": Harm(w.root / "harm")}), "weights.pth", "posix.mkdir", "not run"),
-    case("leaking", lambda w: w.weights(leaky()), "4 of the 4 evaluated classes", "'ant'", "allow_leaky_weights=True"),
+    case(
+        "leaking",
+        lambda w: w.weights(leaky()),
+        "4 of the 4 evaluated classes",
+        "such as ant",
+        "allow_leaky_weights=True",
+    ),
 ]
 
 
@@ -329,7 +338,7 @@ OVERRIDES = [
     (["method.weight=1"], ("unknown key 'weight' in method",)),
     (["scenario.dataset.type=cocoo"], ("'cocoo'", "did you mean 'coco'?")),
     (["network.backbone.name=tresnett"], ("'tresnett'", "did you mean tresnet")),
-    (["network.backbone.name=5"], ("backbone 5", "nor a timm model")),
+    (["network.backbone.name=5"], ("backbone '5'", "nor a timm model")),
     (["network.backbone.layers=[1]"], ("network or method of the config",)),
     (["network.head.type=mlp"], ("'mlp'", "'ica' or 'linear'")),
     (["network.head={'type':'ica','embed_dim':30,'num_heads':4}"], ("embed_dim 30", "multiple of 4")),
@@ -623,7 +632,7 @@ def fill(folder: Path, leave: int) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a tmpfs")
-@pytest.mark.parametrize("leave", [0, 4096, 8192, 16384])
+@pytest.mark.parametrize("leave", [0, 8192])
 def test_full_disk_below_the_logs(
     capsys: pytest.CaptureFixture[str], world: World, small_disk: Path, leave: int
 ) -> None:

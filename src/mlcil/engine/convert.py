@@ -82,6 +82,7 @@ def stage_from_official(content: Any, source: Path, classes: str | None, num_hea
         raise UserError(f"{source} with --heads {num_heads}: {error}") from error
     for size in sizes:
         network.grow(size)
+    counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}  # not in all files
     stage = {
         "format": checkpoint.STAGE_FORMAT,
         "mlcil": mlcil.__version__,
@@ -90,7 +91,7 @@ def stage_from_official(content: Any, source: Path, classes: str | None, num_hea
         "network": network.spec,
         "classes_per_session": sizes,
         "classes": names,
-        "state_dict": ours,
+        "state_dict": {**counters, **ours},
         "method": "KRT",
         "method_state": {},
         "protocol": None,

@@ -66,27 +66,39 @@ def precision_recall_f1(scores_NC: np.ndarray, targets_NC: np.ndarray, threshold
 
     ``CP``, ``CR``: means over classes. ``CF1_mean``: mean of the classes' F1 (KRT, MULTI-LANE).
     ``CF1_harmonic``: 2 CP CR / (CP + CR) (ASL, ML-GCN). ``OP``, ``OR``, ``OF1``: from pooled counts; OP and
-    OF1 are NaN when nothing is predicted. A class without true positives has P = R = F1 = 0.
+    OF1 are NaN when nothing is predicted, OR and OF1 when nothing is present. A class without true positives
+    has P = R = F1 = 0.
+
+    Quotients of counts are float32, class means and the classes' F1 are double, OF1 is float32 (KRT official
+    behaviour: without this the numbers differ from it in the eighth digit).
+
+    Args:
+        scores_NC: (N, C) scores.
+        targets_NC: (N, C), 1 positive, 0 negative, negative numbers: not judged, not counted.
+        threshold: a score must be greater, not equal.
     """
     judged = targets_NC >= 0
     predicted, present = (scores_NC > threshold) & judged, targets_NC > 0
-    hit = (predicted & present).sum(0).astype(np.float64)
-    guessed, positives = predicted.sum(0).astype(np.float64), present.sum(0).astype(np.float64)
-    precision = np.divide(hit, guessed, out=np.zeros_like(hit), where=hit > 0)
-    recall = np.divide(hit, positives, out=np.zeros_like(hit), where=hit > 0)
-    both = precision + recall
-    f1 = np.divide(2 * precision * recall, both, out=np.zeros_like(hit), where=hit > 0)
-    cp, cr = precision.mean(), recall.mean()
-    op = hit.sum() / guessed.sum() if guessed.sum() else np.nan
-    orr = hit.sum() / positives.sum() if positives.sum() else np.nan
-    overall = 2 * op * orr / (op + orr) if op + orr > 0 else (np.nan if np.isnan(op + orr) else 0.0)
-    values = {
-        "CP": cp,
-        "CR": cr,
-        "CF1_mean": f1.mean(),
-        "CF1_harmonic": 2 * cp * cr / (cp + cr) if cp + cr > 0 else 0.0,
-        "OP": op,
-        "OR": orr,
-        "OF1": overall,
+    hit, guessed, positives = (predicted & present).sum(0), predicted.sum(0), present.sum(0)
+    precision, recall = (_quotient(hit, out_of).astype(np.float64) for out_of in (guessed, positives))
+    f1 = np.divide(2 * precision * recall, precision + recall, out=np.zeros(len(hit)), where=hit > 0)
+    cp, cr = 100 * precision.mean(), 100 * recall.mean()
+    overall = {}
+    for name, out_of in (("OP", guessed.sum()), ("OR", positives.sum())):
+        overall[name] = np.float32(100) * _quotient(hit.sum(), out_of) if out_of else np.float32(np.nan)
+    op, orr = overall["OP"], overall["OR"]
+    return {
+        "CP": float(cp),
+        "CR": float(cr),
+        "CF1_mean": float(100 * f1.mean()),
+        "CF1_harmonic": float(2 * cp * cr / (cp + cr)) if cp + cr > 0 else 0.0,
+        "OP": float(op),
+        "OR": float(orr),
+        "OF1": float(np.float32(2) * op * orr / (op + orr)) if op + orr != 0 else 0.0,
     }
-    return {name: float(100 * value) for name, value in values.items()}
+
+
+def _quotient(hit: np.ndarray, out_of: np.ndarray) -> np.ndarray:
+    """Counts divided in float32; 0 where nothing was hit."""
+    hit, out_of = np.asarray(hit, np.float32), np.asarray(out_of, np.float32)
+    return np.divide(hit, out_of, out=np.zeros_like(hit), where=hit > 0)

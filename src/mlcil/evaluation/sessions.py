@@ -24,12 +24,16 @@ GLOSSARY: dict[str, str] = {
     "average_mAP": "mean over sessions, session 0 included, of mAP on seen classes",
     "average_mAP_without_base": "the same without session 0",
     "last_mAP": "mAP on seen classes after the last session",
+    "average_fixed_mAP": "mean over sessions, session 0 included, of fixed_mAP on seen classes",
+    "last_fixed_mAP": "fixed_mAP on seen classes after the last session",
     "forgetting": "mean over old classes of the best earlier fixed AP minus the last fixed AP (points)",
     "forgetting_learned": "the same with the fixed AP right after the class was learned instead of the best",
     "backward_transfer": "minus forgetting_learned",
     "plasticity": "mean over classes of the fixed AP in the session that brought the class (percent)",
     "CF1_mean": "mean of the classes' F1 (KRT)",
     "CF1_harmonic": "2 CP CR / (CP + CR) (ASL, ML-GCN)",
+    "CP / CR": "mean over classes of precision / recall in percent, score above the threshold",
+    "OP / OR / OF1": "precision / recall / F1 in percent from the counts of all classes together",
 }
 
 
@@ -63,6 +67,12 @@ def evaluate_session(
         thresholds: score thresholds of precision, recall and F1.
         empty_as: policy for classes without positives, see
             :func:`~mlcil.evaluation.multilabel.mean_average_precision`.
+
+    Returns:
+        ``mAP`` (growing set) and ``fixed_mAP`` {base, seen, new; fixed also old}, ``f1`` and ``fixed_f1``
+        {threshold: measures} on seen classes, ``AP`` and ``fixed_AP`` per seen class, all in percent;
+        ``images`` per test set; ``classes_without_positives``: seen classes that no image of the growing
+        seen set shows.
     """
     splits = {"base": (0, min(base_high, high)), "seen": (0, high), "new": (low, high)}
     growing = {name: np.flatnonzero(selects_NC[:, a:b].any(1)) for name, (a, b) in splits.items()}

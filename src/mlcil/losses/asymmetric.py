@@ -33,10 +33,15 @@ def asymmetric_loss(
         eps: floor inside the logarithms.
 
     Returns:
-        Scalar: the SUM over all elements.
+        Scalar, float32 or the wider dtype of the logits: the SUM over all elements.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    if logits_BC.shape != targets_BC.shape:
+        raise ValueError(f"logits {tuple(logits_BC.shape)} and targets {tuple(targets_BC.shape)} differ in shape")
     logits_BC = at_least_float32(logits_BC)
-    y = targets_BC.to(logits_BC.dtype)
+    y = targets_BC.to(logits_BC.dtype).clamp(min=0)  # not judged: any finite weight, masked at the end
     p = torch.sigmoid(logits_BC)
     q = (1 - p + clip).clamp(max=1) if clip > 0 else 1 - p
     cost = y * p.clamp(min=eps).log() + (1 - y) * q.clamp(min=eps).log()

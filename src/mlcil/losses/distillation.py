@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mlcil.models.numerics import at_least_float32
+
 _EPS = 1e-12
 
 
@@ -23,16 +25,23 @@ def token_loss(old_tokens_BOD: Tensor, new_tokens_BOD: Tensor) -> Tensor:
     Args:
         old_tokens_BOD: the teacher's session embeddings (B, O, D).
         new_tokens_BOD: the same sessions' embeddings of the new network (B, O, D).
+
+    Returns:
+        Scalar in [0, 2]; half precision is promoted to float32.
     """
     return _one_minus_cosine(old_tokens_BOD.flatten(1).detach(), new_tokens_BOD.flatten(1))
 
 
 def pod_flat(old_BK: Tensor, new_BK: Tensor) -> Tensor:
-    """Mean over the batch of 1 - cos of the pooled embeddings (B, K)."""
+    """Mean over the batch of 1 - cos of the pooled embeddings (B, K), as in :func:`token_loss`.
+
+    A row of zeros has cosine 0 and costs 1 (KRT official behaviour). No gradient flows to the old ones.
+    """
     return _one_minus_cosine(old_BK.detach(), new_BK)
 
 
 def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
+    a, b = at_least_float32(a), at_least_float32(b)
     dot = (a * b).sum(1)
     norms = ((a.square().sum(1) + _EPS) * (b.square().sum(1) + _EPS)).sqrt()
     return (1 - dot / norms).mean()
@@ -50,11 +59,13 @@ def pod_spatial(old_maps: Sequence[Tensor], new_maps: Sequence[Tensor], collapse
             ``width``, ``height`` or ``gap`` (mean over positions).
 
     Raises:
-        ValueError: unknown ``collapse``.
+        ValueError: unknown ``collapse``, or not the same number of maps.
     """
     terms = []
     for old, new in zip(old_maps, new_maps, strict=True):
-        a, b = (F.normalize(_collapsed(m.square(), collapse), dim=1) for m in (old.detach(), new))
+        a, b = (
+            F.normalize(_collapsed(at_least_float32(m).square(), collapse), dim=1) for m in (old.detach(), new)
+        )
         terms.append((a - b).norm(dim=1).mean())
     return torch.stack(terms).mean()
 

@@ -46,9 +46,13 @@ def sorted_counter(logits_NO: Tensor) -> Callable[[float], int]:
     """A function that counts scores strictly above a threshold, from one sort.
 
     Scores are float32 sigmoids, and a threshold is compared the way PyTorch compares a float32 tensor with
-    a python number: after rounding it to float32.
+    a python number: after rounding it to float32. As there, a score that is not a number is never above.
+
+    Args:
+        logits_NO: (N, O), any floating dtype and device.
     """
-    scores = np.sort(torch.sigmoid(logits_NO.float()).flatten().numpy())
+    scores = torch.sigmoid(logits_NO.detach().float()).flatten().cpu().numpy()
+    scores = np.sort(scores[~np.isnan(scores)])
     return lambda threshold: int(len(scores) - np.searchsorted(scores, np.float32(threshold), side="right"))
 
 
@@ -69,8 +73,11 @@ def search_threshold_from_count(
         start: first threshold; default ``search.start``.
 
     Raises:
+        ValueError: there is no image to count on.
         RuntimeError: nothing landed and ``search.strict``.
     """
+    if num_images < 1:
+        raise ValueError("the pseudo-label threshold cannot be searched without images")
     theta = search.start if start is None else start
     nearest, gap, reached_there = theta, float("inf"), float("nan")
     for evaluation in range(1, search.max_evaluations + 1):

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+import mlcil
+from mlcil.datasets.transforms import decode, to_tensor
+from mlcil.engine.checkpoint import network_of
+
+
+@pytest.fixture(params=["linear", "ica"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    head = tiny.ICA if request.param == "ica" else {"type": "linear"}
+    return tiny.write_stage(tmp_path / "session_0.pth", head=head)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, name in enumerate(("b.jpg", "a.png", "deep/c.JPEG", "d.webp")):
+        tiny.write_image(tmp_path / "photos" / name, seed=number)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    return tmp_path / "photos"
+
+
+def test_a_stage_holds_tensors_and_builtins_only(stage: Path) -> None:
+    content = torch.load(stage, weights_only=True)
+    assert content["format"] == "mlcil-stage-1"
+    assert content["classes"] == ["ant", "bee"]
+
+
+def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -> None:
+    predictor = mlcil.load(str(stage))
+    assert predictor.classes == ["ant", "bee"]
+    assert predictor.image_size == tiny.SIZE
+    assert predictor.info["run"] == "tiny"
+    assert "state_dict" not in predictor.info
+    image = to_tensor(decode(photos / "b.jpg", tiny.SIZE))[None]
+    expected = torch.sigmoid(network_of(torch.load(stage, weights_only=True))(image).logits_BC)
+    torch.testing.assert_close(predictor.scores(image), expected.detach())
+
+
+def test_batches_do_not_matter(stage: Path, photos: Path) -> None:
+    predictor = mlcil.load(stage)
+    paths = sorted(photos.glob("*.*g"))
+    one, many = list(predictor.predict(paths, batch_size=1)), list(predictor.predict(map(str, paths), batch_size=16))
+    assert [path for path, _ in one] == [path for path, _ in many] == paths
+    for (_, left), (_, right) in zip(one, many, strict=True):
+        assert left == pytest.approx(right, abs=1e-5)
+
+
+def test_predict_is_lazy(stage: Path, photos: Path) -> None:
+    endless = iter(lambda: photos / "b.jpg", None)
+    found = mlcil.load(stage).predict(endless, batch_size=2)
+    assert [next(found)[0].name for _ in range(5)] == ["b.jpg"] * 5
+
+
+def test_command_line(stage: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = tiny.call(capsys, "predict", stage, photos, "--threshold", "0")
+    assert (code, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["a.png", "b.jpg", "d.webp", "c.JPEG"]
+    for line in lines:
+        scores = [label["score"] for label in line["labels"]]
+        assert {label["label"] for label in line["labels"]} == {"ant", "bee"}
+        assert scores == sorted(scores, reverse=True)
+        assert all(0 <= score <= 1 for score in scores)
+
+
+def test_command_line_top_and_threshold(stage: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = tiny.call(capsys, "predict", stage, photos / "b.jpg", "--top", "1")
+    assert len(json.loads(out)["labels"]) == 1
+    _, out, _ = tiny.call(capsys, "predict", stage, photos / "b.jpg", "--threshold", "1.1")
+    assert json.loads(out)["labels"] == []
+
+
+def test_a_converted_checkpoint_predicts_the_same(tmp_path: Path, photos: Path) -> None:
+    stage = tiny.write_stage(tmp_path / "s.pth", head=tiny.ICA)
+    from mlcil.engine.convert import convert_file
+
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    assert "official KRT layout" in convert_file(stage, tmp_path / "official.pth")
+    assert "2 classes" in convert_file(tmp_path / "official.pth", tmp_path / "t.pth", str(tmp_path / "names.txt"), 4)
+    left, right = (next(mlcil.load(path).predict([photos / "b.jpg"]))[1] for path in (stage, tmp_path / "t.pth"))
+    assert left == right
+
+
+def test_an_interrupted_reader_of_the_output(stage: Path, photos: Path) -> None:
+    done = tiny.run_cli("predict", stage, photos, cwd=photos)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 4

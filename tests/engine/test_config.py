@@ -1,0 +1,102 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from mlcil.engine import config
+from mlcil.engine.config import DEFAULTS, finish_config, load_config, run_name
+from mlcil.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+FILES = sorted(p for p in CONFIGS.glob("*/*.py") if not any(x.startswith("_") for x in (p.name, p.parent.name)))
+
+
+def tiny_config(**more: Any) -> dict[str, Any]:
+    return {
+        "scenario": {"dataset": {"type": "digits"}, "base": 0, "increment": 2},
+        "network": {"backbone": dict(tiny.BACKBONE), "head": {"type": "linear"}, "image_size": tiny.SIZE},
+        "method": {"type": "Finetune"},
+        **more,
+    }
+
+
+def test_configs_are_found() -> None:
+    assert {path.parent.name for path in FILES} >= {"krt", "finetune", "joint", "pod", "demo"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_config_passes_the_key_check(path: Path) -> None:
+    cfg = load_config(path)
+    assert cfg.name == f"{path.parent.name}_{path.stem}"
+    assert set(cfg.to_dict()) == set(DEFAULTS)
+    assert all(cfg[key] is not ... for key in DEFAULTS)
+
+
+def test_the_configs_as_written_are_loadable_again(tmp_path: Path) -> None:
+    cfg = load_config(CONFIGS / "krt" / "coco_b40c10_replay20.py", ["seed=5"])
+    (tmp_path / "config.py").write_text(cfg.pretty_text)
+    assert load_config(tmp_path / "config.py").to_dict() == cfg.to_dict()
+
+
+def test_defaults_are_filled_in() -> None:
+    cfg = finish_config(tiny_config(train_dataloader={"batch_size": 3}), "run")
+    assert cfg.name == "run"
+    assert cfg.train_dataloader.to_dict() == {"batch_size": 3, "num_workers": 8}
+    assert cfg.optim_wrapper.optimizer.type == "Adam"
+    assert cfg.memory is None
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = tiny.write_config(tmp_path, tmp_path)
+    words = ["seed=7", "pretrained=none", "deterministic=TRUE", "optim_wrapper.optimizer.lr=2e-3", "log_interval=1"]
+    words += ["memory.per_class=2", "scenario.class_order=['a','b']", "log_interval=2", "log_root=some/where=1"]
+    cfg = load_config(path, words)
+    assert (cfg.seed, cfg.pretrained, cfg.deterministic, cfg.log_interval) == (7, None, True, 2)
+    assert cfg.optim_wrapper.optimizer.to_dict() == {**DEFAULTS["optim_wrapper"]["optimizer"], "lr": 2e-3}
+    assert cfg.memory.to_dict() == {"per_class": 2}
+    assert cfg.scenario.class_order == ["a", "b"]
+    assert cfg.log_root == "some/where=1"
+
+
+def test_overrides_do_not_reach_the_next_config(tmp_path: Path) -> None:
+    path = tiny.write_config(tmp_path, tmp_path)
+    load_config(path, ["optim_wrapper.optimizer.lr=5", "test_dataloader.precision=bf16"])
+    cfg = load_config(path)
+    assert cfg.optim_wrapper.optimizer.lr == 1e-4
+    assert cfg.test_dataloader.precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"sceanrio": {}}, "unknown key 'sceanrio' in the config; did you mean 'scenario'"),
+        ({"zzz": {}}, "unknown key 'zzz' in the config; known: allow_leaky_weights, "),
+        ({"train_cfg": {"max_epoch": 1}}, "unknown key 'max_epoch' in train_cfg; did you mean 'max_epochs'"),
+        ({"train_cfg": {"runner": 1}}, "unknown key 'runner' in train_cfg"),
+        ({"train_transform": {"cutuot": 1}}, "did you mean 'cutout'"),
+        ({"memory": {"perclass": 1}}, "did you mean 'per_class'"),
+        ({"optim_wrapper": {"optimizer": {"type": "Adam", "Lr": 1}}}, "did you mean 'lr'"),
+        ({"param_scheduler": [{"type": "OneCycle", "pct": 1}]}, "unknown key 'pct' in param_scheduler"),
+        ({"method": {"type": "KRT", "token_wieght": 1}}, "did you mean 'token_weight'"),
+        ({"method": {"type": "KRT", "network": 1}}, "unknown key 'network' in method"),
+        ({"method": {}}, "method needs a 'type'; known: Finetune, KRT"),
+    ],
+)
+def test_unknown_keys_name_the_near_one(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        finish_config(tiny_config(**more), "run")
+    assert message in str(caught.value)
+
+
+def test_arguments_of_every_registered_class_are_named() -> None:
+    for registry in (config.DATASETS, config.METHODS):
+        for cls in registry.module_dict.values():
+            assert "kwargs" not in config._arguments(cls.__init__)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("configs/krt/a.py", "krt_a"), ("configs/a.py", "a"), ("a.py", "a"), ("/x/y/z.py", "y_z")]
+)
+def test_run_name(path: str, name: str) -> None:
+    assert run_name(Path(path)) == name

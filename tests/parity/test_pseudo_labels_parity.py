@@ -1,0 +1,63 @@
+"""Case e: the search of the pseudo-label threshold."""
+
+import numpy as np
+import parity_fixtures
+import pytest
+import torch
+
+from mlcil.methods.pseudo_labels import (
+    ThresholdSearch,
+    apply_pseudo_labels,
+    search_threshold,
+    search_threshold_from_count,
+)
+
+Z = parity_fixtures.load()
+CASES = sorted({key.split("/")[1] for key in Z.files if key.startswith("e/")})
+
+
+def problem(case):
+    """Logits, the target count per image and the first threshold."""
+    high, step = map(int, Z[f"e/{case}/numclasses_tasksize"])
+    per_image, classes = (1.4, 20) if str(Z[f"e/{case}/dataset"]) == "voc" else (2.9, 80)
+    logits = torch.tensor(Z[f"e/{case}/old_logits"])
+    assert logits.shape[1] == high - step
+    return logits, per_image * (high - step) / classes, float(Z[f"e/{case}/thr_init"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_search(case):
+    logits, target, start = problem(case)
+    result = search_threshold(logits, target, start=start)
+    assert result.landed != bool(Z[f"e/{case}/raised"])
+    assert result.evaluations == int(Z[f"e/{case}/n_evaluations"])
+    assert result.last_threshold == pytest.approx(float(Z[f"e/{case}/thr"]), abs=1e-9)
+    if result.landed:
+        assert result.threshold == result.last_threshold
+        assert np.float32(result.reached) == Z[f"e/{case}/avg_pseudo"]
+        given = apply_pseudo_labels(torch.zeros_like(logits), logits, result.threshold)
+        assert given.sum(1).mean().item() == pytest.approx(result.reached, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sorting_once_equals_counting_every_time(case):
+    logits, target, start = problem(case)
+    scores = torch.sigmoid(logits)
+    visited = []
+
+    def count(threshold):
+        visited.append(threshold)
+        return int((scores > threshold).sum())
+
+    direct = search_threshold_from_count(count, len(logits), target, ThresholdSearch(), start)
+    assert direct == search_threshold(logits, target, start=start)
+    gaps = {t: abs(int((scores > t).sum()) / len(logits) - target) for t in visited}
+    if not direct.landed:
+        assert gaps[direct.threshold] == pytest.approx(min(gaps.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if Z[f"e/{c}/raised"]])
+def test_strict_search_raises(case):
+    logits, target, start = problem(case)
+    with pytest.raises(RuntimeError, match="no threshold gives"):
+        search_threshold(logits, target, ThresholdSearch(strict=True), start)
