@@ -410,6 +410,8 @@ def test_resume_of_another_protocol_changes_nothing(capsys: pytest.CaptureFixtur
     assert tiny.call(capsys, "train", world.config, stop)[0] == 0
     words = ["train", world.config, "--resume", "scenario.class_order=['dog','cat','bee','ant']"]
     check_refused(capsys, world, words, ("resume.pth", "belongs to protocol", "config.py", "--name"))
+    words = ["train", world.config, "--resume", "network.backbone.width=0.5"]
+    check_refused(capsys, world, words, ("resume.pth", "another network", "'width': 0.25", "config.py", "--name"))
     (world.root / "saved" / world.run / "resume.pth").write_text("nothing")
     check_refused(capsys, world, ["train", world.config, "--resume"], ("resume.pth", "cannot be read as tensors"))
     tiny.write_stage(world.root / "saved" / world.run / "resume.pth")

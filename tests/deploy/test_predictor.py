@@ -8,6 +8,8 @@ import torch
 import mlcil
 from mlcil.datasets.transforms import decode, to_tensor
 from mlcil.engine.checkpoint import network_of
+from mlcil.engine.convert import convert_file
+from mlcil.interop.official import to_official
 
 
 @pytest.fixture(params=["linear", "ica"])
@@ -77,8 +79,6 @@ def test_command_line_top_and_threshold(stage: Path, photos: Path, capsys: pytes
 
 def test_a_converted_checkpoint_predicts_the_same(tmp_path: Path, photos: Path) -> None:
     stage = tiny.write_stage(tmp_path / "s.pth", head=tiny.ICA)
-    from mlcil.engine.convert import convert_file
-
     (tmp_path / "names.txt").write_text("ant\nbee\n")
     assert "official KRT layout" in convert_file(stage, tmp_path / "official.pth")
     assert "2 classes" in convert_file(tmp_path / "official.pth", tmp_path / "t.pth", str(tmp_path / "names.txt"), 4)
@@ -86,7 +86,18 @@ def test_a_converted_checkpoint_predicts_the_same(tmp_path: Path, photos: Path) 
     assert left == right
 
 
-def test_an_interrupted_reader_of_the_output(stage: Path, photos: Path) -> None:
+def test_a_release_without_counters_converts(tmp_path: Path, photos: Path) -> None:
+    stage = tiny.write_stage(tmp_path / "s.pth", ("ant", "bee"), tiny.ICA)
+    content = to_official(torch.load(stage, weights_only=True)["state_dict"])
+    torch.save({k: v for k, v in content.items() if "num_batches" not in k}, tmp_path / "official.pth")
+    (tmp_path / "names.txt").write_text("ant\nbee\n")
+    convert_file(tmp_path / "official.pth", tmp_path / "t.pth", str(tmp_path / "names.txt"), 4)
+    left, right = (next(mlcil.load(path).predict([photos / "b.jpg"]))[1] for path in (stage, tmp_path / "t.pth"))
+    assert left == right
+
+
+def test_command_line_in_a_process_of_its_own(tmp_path: Path, photos: Path) -> None:
+    stage = tiny.write_stage(tmp_path / "session_0.pth")
     done = tiny.run_cli("predict", stage, photos, cwd=photos)
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 4
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4

@@ -45,9 +45,7 @@ def test_fixed_budget():
     assert flat(lists) == list(Z["f/budget/subset_indices_before"])
 
 
-@pytest.mark.parametrize(
-    "key", sorted(k for k in Z.files if k.startswith("f/budget/size") and k.endswith("_indices"))
-)
+@pytest.mark.parametrize("key", sorted(k for k in Z.files if k.startswith("f/budget/size") and k.endswith("_indices")))
 def test_cut_to_a_budget(key):
     budget = int(key.split("/")[-1].removeprefix("size").removesuffix("_indices"))
     lists = Z["f/budget/per_class_indices"].tolist()

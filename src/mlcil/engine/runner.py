@@ -218,6 +218,7 @@ class IncrementalRunner(Runner):
             "epoch": epoch,
             "seconds": seconds,
             "protocol_hash": self.scenario.hash,
+            "network": self.method.network.spec,
             "classes_per_session": list(self.method.network.classes_per_session),
             "state_dict": self.method.network.state_dict() if inside else None,
             "optimizer": self.optim_wrapper.state_dict() if inside else None,

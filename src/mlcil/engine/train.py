@@ -125,6 +125,11 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
             f"give {scenario.hash}; resume with the config in {run_dir / 'config.py'} and the same data, or start "
             "another --name"
         )
+    if state["network"] != checkpoint.plain(method.network.spec):
+        raise UserError(
+            f"{checkpoint_dir / 'resume.pth'} holds another network ({state['network']}) than the config; resume with "
+            f"the config in {run_dir / 'config.py'}, or start another --name"
+        )
     return Start(scenario, method, memory, state["weights"], state)
 
 

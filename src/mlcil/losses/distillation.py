@@ -63,9 +63,7 @@ def pod_spatial(old_maps: Sequence[Tensor], new_maps: Sequence[Tensor], collapse
     """
     terms = []
     for old, new in zip(old_maps, new_maps, strict=True):
-        a, b = (
-            F.normalize(_collapsed(at_least_float32(m).square(), collapse), dim=1) for m in (old.detach(), new)
-        )
+        a, b = (F.normalize(_collapsed(at_least_float32(m).square(), collapse), dim=1) for m in (old.detach(), new))
         terms.append((a - b).norm(dim=1).mean())
     return torch.stack(terms).mean()
 

@@ -26,7 +26,8 @@ class POD(Method):
     """Pooled-outputs distillation.
 
     Args:
-        network: backbone (its stages' maps are distilled) with a linear head.
+        network: backbone (the maps of its stages are distilled; timm models give their last map only) with a
+            linear head.
         spatial: lambda_c of the spatial term over the stages' maps.
         flat: lambda_f of the cosine term on the pooled embedding.
         collapse: what the maps are summed over: ``spatial`` (official), ``channels``, ``width``, ``height``
