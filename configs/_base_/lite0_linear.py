@@ -9,4 +9,4 @@ pretrained = "package:efficientnet-lite0"
 train_dataloader = dict(batch_size=16, num_workers=1)
 test_dataloader = dict(batch_size=64, num_workers=1)
 train_cfg = dict(max_epochs=4, base_epochs=6, base_lr=5e-4)
-optim_wrapper = dict(optimizer=dict(type="Adam", lr=3e-4, weight_decay=1e-4))
+optim_wrapper = dict(optimizer=dict(type="Adam", lr=5e-4, weight_decay=1e-4))

@@ -1,7 +1,7 @@
 _base_ = ["_digits.py"]
 
 network = dict(
-    backbone=dict(name="tresnet", layers=[1, 1, 1, 1], width=0.5),
+    backbone=dict(name="tresnet", layers=[1, 1, 1, 1], width=0.25),
     head=dict(type="linear"),
     image_size=64,
 )

@@ -126,9 +126,11 @@ def demo(options: argparse.Namespace) -> int:
     from mlcil.reporting.tables import session_table
 
     results = {}
-    for label, name in (("KRT", "krt"), ("fine-tuning", "finetune")):
+    for label, name in (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")):
+        print(f"\n== {label}: configs/demo/{name}.py ==", flush=True)
         cfg = load_config(CONFIGS / "demo" / f"{name}.py", options.overrides)
         results[label] = run(cfg, overwrite=True)
+    del results["pretraining"]
     print("\n" + session_table(results))
     return 0
 

@@ -211,7 +211,7 @@ def test_joint_training_is_one_session_with_all_labels(scenes, tmp_path):
 
 def test_a_run_is_not_overwritten_by_accident(scenes, finished):
     folder, _ = finished
-    with pytest.raises(UserError, match="--resume.*--overwrite"):
+    with pytest.raises(UserError, match=r"--resume.*--overwrite"):
         train(config(scenes, folder))
 
 
@@ -222,7 +222,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(scenes, tmp
         "loss",
         lambda inputs, targets: {"loss_cls": runner.method.network(inputs).logits_BC.sum() * torch.nan},
     )
-    with pytest.raises(UserError, match="loss is nan in session 0.*images"):
+    with pytest.raises(UserError, match=r"loss is nan in session 0.*images"):
         runner.train()
 
 

@@ -1,5 +1,8 @@
 """Demo data without a download: scikit-learn's handwritten digits composed into scenes, in COCO format.
 
+Scenes of rendered letters, made the same way, give a small backbone something to be pretrained on that is not
+the data of the demo, as ImageNet is for photos.
+
 The 1,797 real 8 x 8 digits are split by index into those for training and those for test scenes. A scene
 shows two to four digits of different classes at random places, sizes and contrasts over a shaded
 background with strokes and specks. Scenes are written as PNG files with an instances json, so that the demo
@@ -17,20 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from mlcil.datasets.coco import CocoDataset
 from mlcil.errors import UserError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # without I and O, which look like digits
 DIGITS_PER_SCENE = (0.0, 0.4, 0.4, 0.2)  # probability of one, two, three, four digits
 LABEL_CARDINALITY = 2.8  # their mean
-VERSION = 2  # raise when scenes change, so that kept ones are made anew
+VERSION = 3  # raise when scenes change, so that kept ones are made anew
 
 
 def digits_dataset(
     cache_dir: str | Path | None = None,
-    train_images: int = 1200,
+    train_images: int = 1500,
     test_images: int = 500,
     size: int = 64,
     seed: int = 0,
@@ -51,6 +55,22 @@ def digits_dataset(
     return CocoDataset(root, label_cardinality=label_cardinality, name=name)
 
 
+def letters_dataset(
+    cache_dir: str | Path | None = None,
+    train_images: int = 2400,
+    test_images: int = 200,
+    size: int = 64,
+    seed: int = 0,
+    label_cardinality: float | None = LABEL_CARDINALITY,
+    name: str = "letters",
+) -> CocoDataset:
+    """Scenes of capital letters, for pretraining; arguments as :func:`digits_dataset`."""
+    root = build_digit_scenes(
+        cache_dir, train_images=train_images, test_images=test_images, size=size, seed=seed, glyphs="letters"
+    )
+    return CocoDataset(root, label_cardinality=label_cardinality, name=name)
+
+
 def default_cache() -> Path:
     """``$MLCIL_CACHE`` or ``~/.cache/mlcil``."""
     return Path(os.environ.get("MLCIL_CACHE") or Path.home() / ".cache" / "mlcil")
@@ -59,10 +79,11 @@ def default_cache() -> Path:
 def build_digit_scenes(
     cache_dir: str | Path | None = None,
     *,
-    train_images: int = 1200,
+    train_images: int = 1500,
     test_images: int = 500,
     size: int = 64,
     seed: int = 0,
+    glyphs: str = "digits",
 ) -> Path:
     """Write the scenes unless a complete folder of them is there; returns the folder.
 
@@ -74,14 +95,14 @@ def build_digit_scenes(
     """
     parameters = {"version": VERSION, "train": train_images, "test": test_images, "size": size, "seed": seed}
     cache = Path(cache_dir) if cache_dir is not None else default_cache()
-    name = "digits_{version}_{train}_{test}_{size}px_seed{seed}".format(**parameters)
+    name = glyphs + "_{version}_{train}_{test}_{size}px_seed{seed}".format(**parameters)
     target = cache / name
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with open(cache / f".{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one process builds, the others wait and find it done
             if not _is_complete(target, parameters):
-                _build(target, parameters)
+                _build(target, parameters, glyphs)
     except OSError as error:
         raise UserError(
             f"{target} could not be written ({error.strerror or error}); give the folder write permission or set "
@@ -90,7 +111,7 @@ def build_digit_scenes(
     return target
 
 
-def _build(target: Path, parameters: dict[str, int]) -> None:
+def _build(target: Path, parameters: dict[str, int], glyphs: str) -> None:
     """Make the folder under a temporary name and put it in place of whatever is there."""
     building = target.with_name(f".{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)
@@ -98,7 +119,8 @@ def _build(target: Path, parameters: dict[str, int]) -> None:
         building.mkdir()
         for split, part in (("train", 0), ("val", 1)):
             count = parameters["train" if part == 0 else "test"]
-            _write_split(building, split, count, part, parameters["size"], parameters["seed"])
+            pool = digit_pool(part) if glyphs == "digits" else letter_pool(part)
+            _write_split(building, split, count, part, parameters["size"], parameters["seed"], pool)
         manifest = {**parameters, "sha256": _digests(building)}
         (building / "manifest.json").write_text(json.dumps(manifest, indent=1))
         if target.is_dir():
@@ -148,8 +170,39 @@ def digit_pool(part: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(data.images)[chosen] / 16.0, labels[chosen]
 
 
-def _write_split(root: Path, split: str, count: int, part: int, size: int, seed: int) -> None:
-    digits, labels = digit_pool(part)
+def letter_pool(part: int, variants: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """Letters for train (part 0) or test (part 1) scenes, as :func:`digit_pool`.
+
+    Pillow's own font, slanted, turned and stretched at random, brought to the digits' 8 x 8 resolution.
+    """
+    font = ImageFont.load_default(size=40)
+    images, labels = [], []
+    for label, letter in enumerate(LETTERS):
+        plain = Image.new("L", (64, 64))
+        ImageDraw.Draw(plain).text((32, 32), letter, fill=255, font=font, anchor="mm", stroke_width=1)
+        for variant in range(variants):
+            rng = np.random.default_rng((part, label, variant))
+            turn, slant, wide, high = rng.uniform((-0.2, -0.3, 0.75, 0.75), (0.2, 0.3, 1.15, 1.0))
+            matrix = np.array([[wide, slant], [turn, high]])
+            shift = 32 - matrix @ (32, 32)
+            moved = plain.transform(
+                plain.size,
+                Image.Transform.AFFINE,
+                (*matrix[0], shift[0], *matrix[1], shift[1]),
+                Image.Resampling.BILINEAR,
+            )
+            small = moved.crop((12, 12, 52, 52)).resize((8, 8), Image.Resampling.BOX)
+            array = np.asarray(small, np.float64)
+            images.append(array / max(float(array.max()), 1.0))
+            labels.append(label)
+    return np.stack(images), np.asarray(labels)
+
+
+def _write_split(
+    root: Path, split: str, count: int, part: int, size: int, seed: int, pool: tuple[np.ndarray, np.ndarray]
+) -> None:
+    digits, labels = pool
+    names = NAMES if labels.max() < len(NAMES) else tuple(f"letter {letter}" for letter in LETTERS)
     folder = f"{split}2014"
     (root / folder).mkdir()
     (root / "annotations").mkdir(exist_ok=True)
@@ -176,7 +229,7 @@ def _write_split(root: Path, split: str, count: int, part: int, size: int, seed:
         "info": {"description": "scenes of scikit-learn's handwritten digits"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(NAMES)],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
     }
     (root / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))
 
@@ -192,7 +245,7 @@ def compose_scene(
     canvas = _background(size, rng)
     count = 1 + int(rng.choice(len(DIGITS_PER_SCENE), p=DIGITS_PER_SCENE))
     boxes: list[tuple[int, tuple[int, int, int, int]]] = []
-    for label in rng.choice(len(NAMES), size=count, replace=False):
+    for label in rng.choice(int(labels.max()) + 1, size=count, replace=False):
         side = int(size * rng.uniform(0.32, 0.45))
         x, y = _free_place(size, side, [box for _, box in boxes], rng)
         glyph = digits[int(rng.choice(np.flatnonzero(labels == label)))]
@@ -201,8 +254,7 @@ def compose_scene(
         )
         alpha = np.clip(mask / 255 * 1.15, 0, 1)[..., None] * rng.uniform(0.75, 1.0)
         patch = canvas[y : y + side, x : x + side]
-        bright = patch.mean() < 127
-        ink = rng.uniform(190, 255, 3) if bright else rng.uniform(0, 65, 3)
+        ink = rng.uniform(175, 255) + rng.uniform(-20, 0, 3)
         canvas[y : y + side, x : x + side] = patch * (1 - alpha) + ink * alpha
         boxes.append((int(label), (x, y, side, side)))
     noise = rng.normal(0, rng.uniform(1, 4), canvas.shape)
@@ -210,15 +262,13 @@ def compose_scene(
 
 
 def _background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A shaded plane, dark or light, with a few thin strokes and specks of a similar tone."""
-    dark = rng.random() < 0.5
-    low, high = (5, 85) if dark else (170, 250)
-    corner = rng.uniform(low, high, (2, 3))
+    """A dark shaded plane with a few thin strokes and specks of a middle tone."""
+    corner = rng.uniform(5, 70, (2, 3))
     slope = np.linspace(0, 1, size)[:, None] if rng.random() < 0.5 else np.linspace(0, 1, size)[None, :]
     weight = np.broadcast_to(slope, (size, size))[..., None]
     image = Image.fromarray((corner[0] * (1 - weight) + corner[1] * weight).astype(np.uint8))
     draw = ImageDraw.Draw(image)
-    middle = (90, 130) if dark else (125, 165)
+    middle = (70, 120)
     for _ in range(int(rng.integers(0, 4))):
         ends = tuple(float(v) for v in rng.uniform(0, size, 4))
         draw.line(ends, fill=tuple(int(v) for v in rng.uniform(*middle, 3)), width=1)

@@ -60,6 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "precision": "auto",  # auto, fp32, bf16, fp16
     "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
     "deterministic": False,
+    "threads": None,  # CPU threads of the arithmetic; None leaves PyTorch's choice
     "seed": 3407,
     "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
     "log_root": "logs",

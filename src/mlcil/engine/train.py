@@ -114,6 +114,8 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
     scenario.test.check_files()
     if not torch.cuda.is_available():
         keep_freed_memory()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     memory = ExemplarMemory(**as_dict(cfg.memory)) if cfg.memory is not None else None
     set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
     method = build_method(cfg)

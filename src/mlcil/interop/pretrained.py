@@ -95,8 +95,9 @@ def find_leak(path: Path, content: Any, state: Mapping[str, Tensor], classes: Se
     """Why these weights have seen the labels of ``classes``, or ``None`` when nothing says so."""
     top = content if isinstance(content, Mapping) else {}
     named = top.get("idx_to_class")
-    if isinstance(named, Mapping) and named:
-        known = {str(name).lower() for name in named.values()}
+    known_names = list(named.values()) if isinstance(named, Mapping) else top.get("classes")
+    if isinstance(known_names, list) and known_names:
+        known = {str(name).lower() for name in known_names}
         shared = sorted(name for name in classes if name.lower() in known)
         if shared:
             return f"it lists {len(shared)} of the {len(classes)} evaluated classes as its own, such as {shared[0]}"
@@ -118,7 +119,7 @@ def load_pretrained(
 
     Args:
         backbone: :class:`~mlcil.models.tresnet.TResNet` or a timm backbone.
-        source: a file, or ``package:efficientnet-lite0``.
+        source: a file (released weights or a stage checkpoint), or ``package:efficientnet-lite0``.
         classes: names of all classes that will be evaluated, for the leak check.
         allow_leaky_weights: load weights that have seen these classes all the same.
 
@@ -145,10 +146,12 @@ def load_pretrained(
             "(tresnet_m_miil_21k.pth saved as pretrained_models/tresnet_m_224_21k.pth, or timm's "
             "tresnet_m.miil_in21k), or pass allow_leaky_weights=True to load it all the same"
         )
-    if isinstance(backbone, TResNet):
+    target: nn.Module = backbone
+    if any(k.startswith("backbone.") for k in state):  # a stage checkpoint of our own
+        ours = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    elif isinstance(backbone, TResNet):
         ours, _ = from_official(state)
         ours = {k.removeprefix("backbone."): v for k, v in ours.items() if k.startswith("backbone.")}
-        target: nn.Module = backbone
     else:
         target = backbone.trunk  # type: ignore[assignment]
         ours = _timm_entries(target, state)
