@@ -110,8 +110,6 @@ class ICAHead(nn.Module):
         embed_dim: D, 384 on COCO and 768 on VOC in the official settings.
         num_heads: attention heads H.
         pos_embed: whether a positional embedding is added to the patch tokens.
-        init_std: standard deviation of the token block's linear weights. The official 0.01 suits a pretrained
-            backbone; a small one from random weights learns new sessions faster with about 1 / sqrt(embed_dim).
     """
 
     def __init__(
@@ -121,7 +119,6 @@ class ICAHead(nn.Module):
         embed_dim: int = 384,
         num_heads: int = 8,
         pos_embed: bool = True,
-        init_std: float = 0.01,
     ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
@@ -135,7 +132,7 @@ class ICAHead(nn.Module):
         self.classifiers = nn.ModuleList()
         for module in self.block.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=init_std)
+                nn.init.normal_(module.weight, std=0.01)
 
     def grow(self, classes: int) -> None:
         """Append a session: a KR token (normal, std 0.02) and a classifier.
