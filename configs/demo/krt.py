@@ -5,4 +5,4 @@ network = dict(
     head=dict(type="ica", embed_dim=128, num_heads=8),
     image_size=64,
 )
-method = dict(type="KRT", token_weight=20.0)
+method = dict(type="KRT", token_weight=50.0)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from mmengine.dist import barrier, broadcast_object_list, get_dist_info
-from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
@@ -253,8 +252,3 @@ class IncrementalTrainLoop(BaseLoop):
 def no_labels(rows: np.ndarray) -> np.ndarray:
     """Targets of a view that is only predicted."""
     return np.zeros((len(rows), 0), np.int8)
-
-
-def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """The method inside a data-parallel wrapper."""
-    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]

@@ -17,14 +17,13 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 import mlcil
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
-from mlcil.engine.loop import unwrapped
 from mlcil.engine.optim import OneCycle, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
@@ -359,3 +358,8 @@ class IncrementalRunner(Runner):
         self.log([f"session average_mAP = {average:.2f} over {len(self.results)} session(s)"])
         scalars = {f"mAP/{split}": value for split, value in result["mAP"].items() if value is not None}
         self.visualizer.add_scalars({**scalars, "mAP/average": average}, step=len(result["AP"]))
+
+
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The method inside a data-parallel wrapper."""
+    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
