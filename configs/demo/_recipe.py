@@ -2,7 +2,7 @@
 train_transform = dict(cutout=0.0, randaugment=False)
 train_dataloader = dict(batch_size=16, num_workers=0)
 test_dataloader = dict(batch_size=100, num_workers=0)
-train_cfg = dict(max_epochs=12, base_epochs=8, base_lr=2e-3)
+train_cfg = dict(max_epochs=12, base_lr=2e-3)
 optim_wrapper = dict(optimizer=dict(type="Adam", lr=2e-3, weight_decay=1e-4, fused=True))
 precision = "fp32"
 deterministic = True

@@ -8,3 +8,4 @@ network = dict(
     image_size=64,
 )
 method = dict(type="Finetune")
+train_cfg = dict(max_epochs=8)
