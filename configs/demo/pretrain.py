@@ -8,4 +8,4 @@ network = dict(
     image_size=64,
 )
 method = dict(type="Finetune")
-train_cfg = dict(max_epochs=8)
+train_cfg = dict(max_epochs=8, base_lr=2e-3)
