@@ -57,8 +57,9 @@ class IncrementalNetwork(nn.Module):
             raise ValueError(f"head type {kind!r} is unknown; use 'ica' or 'linear'")
 
     def grow(self, classes: int) -> None:
-        """Add the outputs of one more session."""
+        """Add the outputs of one more session, where and as the backbone is."""
         self.head.grow(classes)  # type: ignore[operator]
+        self.head.to(next(self.backbone.parameters()))  # a first linear layer has nothing to copy that from
         self.classes_per_session.append(int(classes))
 
     def forward(self, images: Tensor) -> NetworkOutput:
