@@ -37,8 +37,8 @@ from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.optim import PRECISIONS, OneCycle
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
-from mlcil.models.backbones import TimmBackbone, check_name
-from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.backbones import ENCODERS, TimmBackbone, check_name
+from mlcil.models.heads import HEADS
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.registry import DATASETS, METHODS
 
@@ -188,13 +188,13 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     except ValueError as error:
         raise UserError(f"network.backbone.name: {error}") from error
     own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
-    keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
+    backbone_class = TResNet if own else ENCODERS.get(str(backbone["name"]), TimmBackbone)
+    keys = _arguments(backbone_class.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
     head = _mapping(network.get("head") or {}, "network.head")
-    head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
-    head_class = head_classes.get(head.get("type"))
+    head_class = HEADS.get(str(head.get("type")))
     if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use 'ica' or 'linear'")
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
     if cfg["memory"] is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.heads import HEADS
 
 
 @dataclass
@@ -20,13 +20,14 @@ class NetworkOutput:
     """What one forward pass gives."""
 
     logits_BC: Tensor
-    tokens_BSD: Tensor | None  # session embeddings of ICA, None for the linear head
+    tokens_BSD: Tensor | None  # session embeddings of an attention head, None for the linear head
     maps: list[Tensor]  # feature maps of the backbone's stages, the last feeds the head
+    embedding_BK: Tensor | None = None  # what the head itself calls its embedding
 
     @property
     def features_BK(self) -> Tensor:
-        """Pooled embedding: mean of the last map over its positions (herding, POD)."""
-        return self.maps[-1].mean((2, 3))
+        """Pooled embedding (herding, POD): the head's own, else the mean of the last map over its positions."""
+        return self.maps[-1].mean((2, 3)) if self.embedding_BK is None else self.embedding_BK
 
 
 class IncrementalNetwork(nn.Module):
@@ -34,7 +35,7 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (``ica`` or ``linear``) and the options of the head.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head.
         image_size: side of the square input in pixels.
     """
 
@@ -45,16 +46,11 @@ class IncrementalNetwork(nn.Module):
         self.backbone = build_backbone(image_size=image_size, **backbone)
         options = dict(head)
         kind = options.pop("type")
-        if kind == "ica":
-            self.head: nn.Module = ICAHead(
-                self.backbone.out_channels,  # type: ignore[arg-type]
-                grid_of(self.backbone, image_size),
-                **options,
-            )
-        elif kind == "linear":
-            self.head = LinearHead(self.backbone.out_channels, **options)  # type: ignore[arg-type]
-        else:
-            raise ValueError(f"head type {kind!r} is unknown; use 'ica' or 'linear'")
+        if kind not in HEADS:
+            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
+        if kind != "linear":  # attention heads know the positions they look at
+            options["grid"] = grid_of(self.backbone, image_size)
+        self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""
@@ -65,8 +61,8 @@ class IncrementalNetwork(nn.Module):
     def forward(self, images: Tensor) -> NetworkOutput:
         """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`."""
         maps = self.backbone(images)
-        logits_BC, tokens_BSD = self.head(maps[-1])
-        return NetworkOutput(logits_BC, tokens_BSD, maps)
+        logits_BC, tokens_BSD, *embedding = self.head(maps[-1])  # the embedding is optional
+        return NetworkOutput(logits_BC, tokens_BSD, maps, *embedding)
 
 
 def build_network(spec: Mapping[str, Any], classes_per_session: list[int]) -> IncrementalNetwork:
