@@ -140,23 +140,8 @@ def test_training_step(sessions):
 
 
 def test_full_width_training_step():
-    method = F.method_with(DKT(F.network("full_t2", F.seed + 61)), first_session_of("full_t2", F.seed + 60))
+    method = F.method_with(DKT(F.network("full_t2", F.seed + 61)), F.first_session("full_t2", F.seed + 60))
     check_step(method, "train_full", F.tensor("train_full/x"), F.tensor("train_full/y"))
-
-
-def first_session_of(stage, seed):
-    """The network of a stage's first session alone, with the generated weights of the names it has."""
-    from mlcil.interop.official import from_transformer, transformer_sessions
-    from mlcil.models.network import IncrementalNetwork
-
-    later = F.weights(stage, seed)
-    backbone, head, image = F.describe(stage, later)
-    network = IncrementalNetwork(backbone, head, image)
-    network.grow(transformer_sessions(later, "dkt")[0])
-    ours, _ = from_transformer(later, "dkt")
-    wanted = network.state_dict()
-    network.load_state_dict({k: ours.get(k, wanted[k]) for k in wanted}, strict=True)
-    return network
 
 
 def test_finetuning_step():

@@ -77,6 +77,17 @@ class Fixture:
         network.load_state_dict({**counters, **ours}, strict=True)
         return network.to(dtype)
 
+    def first_session(self, stage: str, seed: int) -> IncrementalNetwork:
+        """A stage's network with its first session alone, with the generated weights of the names it has."""
+        official = self.weights(stage, seed)
+        backbone, head, image = self.describe(stage, official)
+        network = IncrementalNetwork(backbone, head, image)
+        network.grow(transformer_sessions(official, self.method)[0])
+        ours, _ = from_transformer(official, self.method)
+        wanted = network.state_dict()
+        network.load_state_dict({k: ours[k] if not k.endswith("num_batches_tracked") else v for k, v in wanted.items()})
+        return network
+
     def describe(self, stage: str, official: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any], int]:
         """Backbone and head options and the image size."""
         full = stage.removeprefix("M/").removeprefix("S/").startswith("full")

@@ -30,15 +30,16 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
-import mlcil.methods  # noqa: F401  (registers the methods)
+import mlcil.engine.mixing
+import mlcil.methods  # noqa: F401  (registers hooks and methods)
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, OneCycle
+from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
 from mlcil.models.backbones import ENCODERS, TimmBackbone, check_name
-from mlcil.models.heads import HEADS
+from mlcil.models.heads import POOLED_HEADS, TOKEN_HEADS
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.registry import DATASETS, METHODS
 
@@ -57,6 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
+    "auto_scale_lr": None,  # {"base_batch_size": 256}: the learning rates are meant for so many images a step
     "precision": "auto",  # auto, fp32, bf16, fp16
     "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
     "deterministic": False,
@@ -192,9 +194,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     keys = _arguments(backbone_class.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
     head = _mapping(network.get("head") or {}, "network.head")
-    head_class = HEADS.get(str(head.get("type")))
+    heads = {**TOKEN_HEADS, **POOLED_HEADS}
+    head_class = heads.get(str(head.get("type")))
     if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, heads))}")
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
     if cfg["memory"] is not None:
@@ -203,7 +206,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
     _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "rho")
     _check(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
@@ -223,11 +226,17 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
-        if scheduler["type"] == "OneCycle":
-            _check(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
+        if scheduler["type"] in SESSION_SCHEDULERS:
+            arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
+            _check(scheduler, {"type", *arguments}, "param_scheduler")
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
+    if cfg["auto_scale_lr"] is not None:
+        _check(_mapping(cfg["auto_scale_lr"], "auto_scale_lr"), ("base_batch_size",), "auto_scale_lr")
+        base = cfg["auto_scale_lr"].get("base_batch_size")
+        if not isinstance(base, int) or base < 1:
+            raise UserError(f"auto_scale_lr.base_batch_size is {base!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:

@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
+from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
@@ -33,6 +34,8 @@ class IncrementalTrainLoop(BaseLoop):
         base_epochs: epochs of session 0 when they differ from ``max_epochs``.
         val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
         stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
+        repeated_augmentation: views of an image in a batch, see
+            :class:`~mlcil.engine.sampling.RepeatedAugmentationSampler`; 1 is ordinary shuffling.
     """
 
     def __init__(
@@ -44,13 +47,16 @@ class IncrementalTrainLoop(BaseLoop):
         base_epochs: int | None = None,
         val_interval: int = 0,
         stop_after_session: int | None = None,
+        repeated_augmentation: int = 1,
     ) -> None:
         self._runner: Any = runner
         self.loader_options = dict(dataloader)
         self.dataloader: Any = None
         self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
         self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
+        self.repeated_augmentation = repeated_augmentation
         self.session = 0
+        self._phase_epochs: int | None = None  # epochs of balanced fine-tuning, while it runs
         self._epoch = 0
         self._iter = 0
         self.stop_training = False
@@ -60,8 +66,15 @@ class IncrementalTrainLoop(BaseLoop):
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of the running session."""
+        """Epochs of the running session or of its fine-tuning."""
+        if self._phase_epochs is not None:
+            return self._phase_epochs
         return int(self.base_epochs) if self.session == 0 and self.base_epochs else self.session_epochs
+
+    @property
+    def phase(self) -> int:
+        """0 in a session's main training, 1 in its balanced fine-tuning."""
+        return int(self._phase_epochs is not None)
 
     @property
     def max_iters(self) -> int:
@@ -105,7 +118,8 @@ class IncrementalTrainLoop(BaseLoop):
         runner.unwrap()
         method.begin_session(context)
         runner.wrap()
-        runner.build_session_optimizer(self.base_lr if t == 0 else None, self.max_epochs, len(self.dataloader))
+        base_lr = self.base_lr if t == 0 else None
+        runner.build_session_optimizer(base_lr, self.max_epochs, len(self.dataloader), sharp=t > 0)
         trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
         runner.log([log_lines.session_start(session, counts, self.max_epochs, len(self.dataloader), trainable)])
         self._epoch, self._iter = 0, 0
@@ -128,6 +142,7 @@ class IncrementalTrainLoop(BaseLoop):
 
         method.finish_session(self.dataloader)
         memory = self.update_memory()
+        self.fine_tune()
         result = self.evaluate()
         result.update(
             index=t,
@@ -151,7 +166,8 @@ class IncrementalTrainLoop(BaseLoop):
         runner.model.train()
         for index, batch in enumerate(self.dataloader):
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
-            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+            for _ in range(runner.optim_wrapper.passes):
+                outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
             runner.check_finite(outputs, batch)
             runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
             self._iter += 1
@@ -174,21 +190,37 @@ class IncrementalTrainLoop(BaseLoop):
         }
         if memory is not None and len(memory):
             memory.begin_session()
-            old_rows, origins = memory.contents()
-            old_targets = np.zeros((len(old_rows), session.high), np.int8)
-            for origin in np.unique(origins):
-                low, high = scenario.exemplar_range(int(origin), t)
-                picked = origins == origin
-                old_targets[picked, :high] = scenario.train_targets(old_rows[picked], low, high)
+            old_rows, old_targets = self.exemplars()
             rows, targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
             counts["exemplars"] = len(old_rows)
-        transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(scenario.train, rows, targets, runner.image_size, transform), counts
+        return SessionView(scenario.train, rows, targets, runner.image_size, self.train_transform()), counts
+
+    def exemplars(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (M,) of the memory in class order and the labels (M, C_seen) they show in this session."""
+        scenario, t = self._runner.scenario, self.session
+        rows, origins = self._runner.memory.contents()
+        targets = np.zeros((len(rows), scenario.sessions[t].high), np.int8)
+        for origin in np.unique(origins):
+            low, high = scenario.exemplar_range(int(origin), t)
+            picked = origins == origin
+            targets[picked, :high] = scenario.train_targets(rows[picked], low, high)
+        return rows, targets
+
+    def train_transform(self) -> TrainTransform:
+        """The training augmentation of the config."""
+        return TrainTransform(self._runner.image_size, **self._runner.train_transform)
 
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""
         rank, world_size = get_dist_info()
-        sampler = SessionSampler(len(view), self._runner.seed, self.session, True, rank, world_size)
+        seed, batch_size = self._runner.seed, self.loader_options["batch_size"]
+        sampler: SessionSampler
+        if self.repeated_augmentation > 1:
+            sampler = RepeatedAugmentationSampler(
+                len(view), seed, self.session, batch_size, self.repeated_augmentation, rank, world_size
+            )
+        else:
+            sampler = SessionSampler(len(view), seed, self.session, True, rank, world_size)
         return build_loader(view, sampler, **self.loader_options)
 
     def plain_loader(self, view: SessionView) -> Any:
@@ -222,7 +254,8 @@ class IncrementalTrainLoop(BaseLoop):
         session = scenario.sessions[self.session]
         rows = scenario.train_rows(self.session)
         targets = scenario.train_targets(rows, session.low, session.high)
-        view = SessionView(scenario.train, rows, targets, runner.image_size)
+        augment = self.train_transform() if memory.views == "train" else None
+        view = SessionView(scenario.train, rows, targets, runner.image_size, augment)
         _, features = predict_view(runner.method, self.plain_loader(view), torch.float32)
         counts = memory.update(self.session, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
@@ -230,6 +263,37 @@ class IncrementalTrainLoop(BaseLoop):
         memory.load_state_dict(shared[0])
         runner.log([log_lines.memory(counts)])
         return counts
+
+    def fine_tune(self) -> None:
+        """Balanced fine-tuning on the memory, where the method has such a phase.
+
+        Without ``shuffle`` the images come in the memory's order, sorted by class, and what is left behind the
+        last whole batch is not used (DKT and DAFormer official behaviour; the newest classes stand last).
+        """
+        runner, method, memory = self._runner, self._runner.method, self._runner.memory
+        phase, scenario = method.finetuning, self._runner.scenario
+        if phase is None or memory is None or not len(memory) or (self.session == 0 and not scenario.joint):
+            return
+        rows, targets = self.exemplars()
+        images = runner.images_per_step
+        if not phase.shuffle and len(rows) > images:
+            whole = len(rows) // images * images
+            rows, targets = rows[:whole], targets[:whole]
+        view = SessionView(scenario.train, rows, targets, runner.image_size, self.train_transform())
+        rank, world_size = get_dist_info()
+        draws = len(scenario.sessions) + self.session  # other augmentations than those of the session
+        sampler = SessionSampler(len(view), runner.seed, draws, phase.shuffle, rank, world_size)
+        self.dataloader = build_loader(view, sampler, **self.loader_options)
+        self._phase_epochs, self._epoch, self._iter = phase.epochs_of(self.session), 0, 0
+        runner.unwrap()
+        method.begin_finetuning()
+        runner.wrap()
+        lr = phase.lr * images / phase.base_batch_size
+        runner.build_session_optimizer(lr, self._phase_epochs, len(self.dataloader), sharp=False, constant=True)
+        runner.log([f"fine-tuning: {len(view)} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
+        while self._epoch < self._phase_epochs:
+            self.run_epoch()
+        self._phase_epochs = None
 
     def evaluate(self) -> dict[str, Any]:
         """Predict every needed test image once and compute all metrics from that score matrix."""

@@ -30,10 +30,15 @@ class ExemplarMemory:
         hard_cap: with ``total``, never store more; ``False`` is the official ceiling, which may.
         labels: which labels a replayed image carries: ``oracle`` (official: ground truth for its own and
             all later classes) or ``frozen`` (its own session's classes only). Read by the scenario.
+        quota: a class's share of ``total``: ``ceil`` (KRT: rounded up, old classes are cut when the next
+            session begins) or ``floor`` (DyTox, DKT, DAFormer: rounded down, old classes are cut at once, so
+            that the memory is balanced; a herding that ends early is filled up).
+        views: what herding looks at: images as in a ``test``, or one augmented view each as in a ``train``
+            epoch (DyTox, DKT, DAFormer official behaviour). Read by the engine.
         seed: seed of the random selection.
 
     Raises:
-        UserError: neither or both budgets, a negative one, or an unknown selection.
+        UserError: neither or both budgets, a negative one, or an unknown selection, quota or views.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class ExemplarMemory:
         deduplicate: bool = True,
         hard_cap: bool = True,
         labels: str = "oracle",
+        quota: str = "ceil",
+        views: str = "test",
         seed: int = 0,
     ) -> None:
         if (per_class is None) == (total is None):
@@ -52,6 +59,11 @@ class ExemplarMemory:
             raise UserError("memory: the budget must be at least one image; leave memory=None for no memory")
         if selection not in ("herding", "random"):
             raise UserError(f"memory: selection {selection!r} is unknown; use 'herding' or 'random'")
+        if quota not in ("ceil", "floor"):
+            raise UserError(f"memory: quota {quota!r} is unknown; use 'ceil' or 'floor'")
+        if views not in ("test", "train"):
+            raise UserError(f"memory: views {views!r} is unknown; use 'test' or 'train'")
+        self.quota, self.views = quota, views
         self.per_class, self.total, self.selection = per_class, total, selection
         self.deduplicate, self.hard_cap, self.labels, self.seed = deduplicate, hard_cap, labels, seed
         self.rows_of_class: dict[int, list[int]] = {}
@@ -68,7 +80,7 @@ class ExemplarMemory:
 
     def begin_session(self) -> None:
         """With a total budget: cut every class's list to its share, keeping the first (best) ones."""
-        if self.total is not None and self.rows_of_class:
+        if self.total is not None and self.rows_of_class and self.quota == "ceil":
             lists = [self.rows_of_class[c] for c in sorted(self.rows_of_class)]
             cut = truncate_to_budget(lists, self.total, hard_cap=self.hard_cap)
             self.rows_of_class = dict(zip(sorted(self.rows_of_class), cut, strict=True))
@@ -88,9 +100,15 @@ class ExemplarMemory:
         Returns:
             Counts for the log: ``chosen``, ``stored`` (after dropping duplicates) and ``total``.
         """
-        count = self.per_class if self.per_class is not None else math.ceil((self.total or 0) / high)
+        balanced = self.quota == "floor"
+        if self.per_class is not None:
+            count = self.per_class
+        else:
+            count = (self.total or 0) // high if balanced else math.ceil((self.total or 0) / high)
+        if balanced:
+            self.rows_of_class = {c: kept[:count] for c, kept in self.rows_of_class.items()}
         if self.selection == "herding":
-            chosen = per_class_herding(features_ND, targets_NC, low, high, count)
+            chosen = per_class_herding(features_ND, targets_NC, low, high, count, fill=balanced)
         else:
             rng = np.random.default_rng((self.seed, session))
             picks = random_selection(np.arange(len(rows)), count * (high - low), rng)

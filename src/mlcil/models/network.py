@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import HEADS
+from mlcil.models.heads import POOLED_HEADS, TOKEN_HEADS
 
 
 @dataclass
@@ -35,7 +35,7 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.TOKEN_HEADS` or ``POOLED_HEADS``) and the options of the head.
         image_size: side of the square input in pixels.
     """
 
@@ -46,11 +46,13 @@ class IncrementalNetwork(nn.Module):
         self.backbone = build_backbone(image_size=image_size, **backbone)
         options = dict(head)
         kind = options.pop("type")
-        if kind not in HEADS:
-            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
-        if kind != "linear":  # attention heads know the positions they look at
-            options["grid"] = grid_of(self.backbone, image_size)
-        self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
+        self.head: nn.Module
+        if kind in TOKEN_HEADS:
+            self.head = TOKEN_HEADS[kind](self.backbone.out_channels, grid_of(self.backbone, image_size), **options)
+        elif kind in POOLED_HEADS:
+            self.head = POOLED_HEADS[kind](self.backbone.out_channels, **options)
+        else:
+            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join((*TOKEN_HEADS, *POOLED_HEADS))}")
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""

@@ -7,7 +7,9 @@ from mlcil.models.heads.dkt import DKTHead
 from mlcil.models.heads.ica import ICAHead
 from mlcil.models.heads.linear import LinearHead
 
-#: ``type`` of a head in a config
-HEADS: dict[str, Any] = {"ica": ICAHead, "linear": LinearHead, "dkt": DKTHead, "daformer": DAFormerHead}
+#: heads on the positions of the last map, by their name in a config
+TOKEN_HEADS: dict[str, Any] = {"ica": ICAHead, "dkt": DKTHead, "daformer": DAFormerHead}
+#: heads on the pooled embedding
+POOLED_HEADS: dict[str, Any] = {"linear": LinearHead}
 
-__all__ = ["HEADS", "DAFormerHead", "DKTHead", "ICAHead", "LinearHead"]
+__all__ = ["POOLED_HEADS", "TOKEN_HEADS", "DAFormerHead", "DKTHead", "ICAHead", "LinearHead"]
