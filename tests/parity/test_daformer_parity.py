@@ -164,7 +164,9 @@ def test_full_width_training_step():
     check_step(method, "M/train_full/hard", F.tensor("M/train_full/x"), targets)
 
 
-@pytest.mark.parametrize("key", [key.removesuffix("/logits") for key in F.keys("nonofficial_S/train/") if "/logits" in key])
+@pytest.mark.parametrize(
+    "key", [key.removesuffix("/logits") for key in F.keys("nonofficial_S/train/") if "/logits" in key]
+)
 def test_shared_key_training_step(key):
     sessions = int(key.split("/")[2].removeprefix("t"))
     method = method_of("S", sessions)
@@ -286,4 +288,6 @@ def test_neighbour_invariance(case):
     loss.backward()
     np.testing.assert_allclose(loss.item(), F[f"nonofficial_knn/{case}/loss"], rtol=0, atol=LOSSES)
     expected = F[f"nonofficial_knn/{case}/grad_new"]
-    np.testing.assert_allclose(new.grad, expected, rtol=GRADIENTS, atol=max(GRADIENTS * np.abs(expected).max(), NOTHING))
+    np.testing.assert_allclose(
+        new.grad, expected, rtol=GRADIENTS, atol=max(GRADIENTS * np.abs(expected).max(), NOTHING)
+    )

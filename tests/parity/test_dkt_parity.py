@@ -104,9 +104,7 @@ def test_blocks_in_evaluation(sessions):
     stored = {key.split("/")[-1] for key in F.keys(f"eval_small/t{sessions}/")}
     assert stored == set(seen)
     for name in stored:
-        np.testing.assert_allclose(
-            seen[name], F[f"eval_small/t{sessions}/{name}"], rtol=0, atol=LOGITS, err_msg=name
-        )
+        np.testing.assert_allclose(seen[name], F[f"eval_small/t{sessions}/{name}"], rtol=0, atol=LOGITS, err_msg=name)
 
 
 def test_full_width_in_evaluation():
@@ -164,7 +162,9 @@ def test_growth():
     before = {k: v.clone() for k, v in to_transformer(dict(network.state_dict()), "dkt").items()}
     network.grow(F.params["incs"][LAST - 1])
     after = to_transformer(dict(network.state_dict()), "dkt")
-    changed = {k for k in after if k not in before or before[k].shape != after[k].shape or (before[k] != after[k]).any()}
+    changed = {
+        k for k in after if k not in before or before[k].shape != after[k].shape or (before[k] != after[k]).any()
+    }
     assert changed == set(F.meta["growth/changed"])
     np.testing.assert_array_equal(before["head.0.head.weight"], F["growth/head0_weight_before"])
     np.testing.assert_array_equal(before["head.1.head.weight"], F["growth/head1_weight_before"])

@@ -107,9 +107,7 @@ class Fixture:
 
     # -- training steps --------------------------------------------------------------------------------------
 
-    def method_with(
-        self, method: Method, teacher: IncrementalNetwork | None = None, step: int | None = None
-    ) -> Method:
+    def method_with(self, method: Method, teacher: IncrementalNetwork | None = None, step: int | None = None) -> Method:
         """The method in training mode at its network's last session, with that teacher, frozen as in a session."""
         sizes = method.network.classes_per_session
         low, high = sum(sizes[:-1]), sum(sizes)

@@ -13,8 +13,8 @@ from mmengine.runner import BaseLoop
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 

@@ -251,10 +251,11 @@ class WarmupCosine(LRScheduler):
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """Learning rate of each group in the current epoch."""
         k = max(self.last_epoch - 1, 0)
+        peaks = [float(peak) for peak in self.base_lrs]
         if k < self.warmup_epochs:
-            return [self.warmup_lr + k * (peak - self.warmup_lr) / self.warmup_epochs for peak in self.base_lrs]
+            return [self.warmup_lr + k * (peak - self.warmup_lr) / self.warmup_epochs for peak in peaks]
         share = (1 + math.cos(math.pi * k / self.epochs)) / 2
-        return [self.min_lr + (peak - self.min_lr) * share for peak in self.base_lrs]
+        return [self.min_lr + (peak - self.min_lr) * share for peak in peaks]
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch; everything else follows from the config."""

@@ -35,7 +35,7 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (a key of :data:`~mlcil.models.heads.TOKEN_HEADS` or ``POOLED_HEADS``) and the options of the head.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.TOKEN_HEADS` or ``POOLED_HEADS``) and the head's options.
         image_size: side of the square input in pixels.
     """
 

@@ -63,7 +63,7 @@ class ConvMlp(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         side = math.isqrt(x_BTD.shape[1])
-        x = x_BTD.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        x = x_BTD.view(len(x_BTD), side, side, -1).permute(0, 3, 1, 2)  # channels last, no copy
         x = F.gelu(self.bn1(self.fc1(x)))
         x = F.gelu(self.bn2(self.dwconv(x)))
         return self.bn3(self.fc2(x)).flatten(2).transpose(1, 2)

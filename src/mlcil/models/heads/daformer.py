@@ -48,7 +48,7 @@ class DualAttention(nn.Module):
 
     @staticmethod
     def external_map(q: Tensor, key: nn.Linear) -> Tensor:
-        """softmax of the key applied to every query, (B, H, T, N)."""
+        """Softmax of the key applied to every query, (B, H, T, N)."""
         return key(q).softmax(-1)
 
     @staticmethod

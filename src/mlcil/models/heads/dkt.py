@@ -59,9 +59,7 @@ class DKTHead(nn.Module):
             balanced fine-tuning.
     """
 
-    def __init__(
-        self, in_channels: int, grid: tuple[int, int], num_heads: int = 12, copy_bias: bool = False
-    ) -> None:
+    def __init__(self, in_channels: int, grid: tuple[int, int], num_heads: int = 12, copy_bias: bool = False) -> None:
         super().__init__()
         self.dim, self.grid, self.copy_bias = in_channels, grid, copy_bias
         self.tokens = nn.ParameterList()
