@@ -41,6 +41,18 @@ class PreNormBlock(nn.Module):
         return x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
 
 
+class SingleSafeBatchNorm(nn.BatchNorm2d):
+    """A batch norm that takes a single value per channel in training, too: by the running statistics.
+
+    DKT normalises single-token maps over the batch alone, and an epoch's last batch may be a single image.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
 class ConvMlp(nn.Module):
     """DKT's feed-forward part: the tokens as a square map through 1x1, depth-wise 3x3 and 1x1 convolutions.
 
@@ -55,11 +67,11 @@ class ConvMlp(nn.Module):
         super().__init__()
         hidden = MLP_RATIO * dim
         self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.bn1 = nn.BatchNorm2d(hidden)
+        self.bn1 = SingleSafeBatchNorm(hidden)
         self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
-        self.bn2 = nn.BatchNorm2d(hidden)
+        self.bn2 = SingleSafeBatchNorm(hidden)
         self.fc2 = nn.Conv2d(hidden, dim, 1)
-        self.bn3 = nn.BatchNorm2d(dim)
+        self.bn3 = SingleSafeBatchNorm(dim)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         side = math.isqrt(x_BTD.shape[1])
