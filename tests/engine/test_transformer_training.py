@@ -58,7 +58,7 @@ def test_the_sharpness_aware_step_uses_the_gradient_at_the_offset_weights():
 
 def test_the_sharpness_aware_step_refuses_accumulation():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-    with pytest.raises(UserError, match="remove optim_wrapper.accumulative_counts"):
+    with pytest.raises(UserError, match=r"remove optim_wrapper\.accumulative_counts"):
         SharpnessAwareOptimWrapper(optimizer=optimizer, precision="fp32", accumulative_counts=2)
 
 
