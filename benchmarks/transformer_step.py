@@ -5,9 +5,9 @@
 Forward and backward of the heads of the released size on fixed random feature maps of 8 x 8 positions, after
 1, 5, 10 and 20 sessions of five classes; with ``--network`` with the encoder in front and images instead of
 maps. Straightforward is ``reference.py``: DAFormer's whole dual block once a session, DKT's keys and values of
-the whole sequence (edition S has a single key; running its block once a session is a yardstick only). Logits, embeddings and gradients of the two are compared before anything is timed, in
-float64 because several gradients are zero but for rounding, and the program fails when they differ by more than
-1e-8. What is timed is float32.
+the whole sequence. (Edition S has a single key; running its block once a session is a yardstick only.) Logits,
+embeddings and gradients of the two are compared before anything is timed, in float64 because several gradients
+are zero but for rounding, and the program fails when they differ by more than 1e-8. What is timed is float32.
 
 ``memory`` is the peak of one step above the resting state on a GPU; on a CPU, the bytes that autograd keeps
 between forward and backward. ``ratio`` is straightforward over ours, ``growth`` ours against ours at the first

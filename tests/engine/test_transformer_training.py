@@ -1,19 +1,21 @@
 """Schedules, sampler, sharpness-aware step and whole runs with balanced fine-tuning."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from mlcil.datasets.digits import build_digit_scenes
-from mlcil.engine.config import finish_config
+from mlcil.engine.config import finish_config, load_config
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, WarmupCosine
 from mlcil.engine.sampling import RepeatedAugmentationSampler
-from mlcil.engine.train import build_runner, train
+from mlcil.engine.train import build_method, build_runner, train
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
 
 SCENES = {"train_images": 60, "test_images": 30, "size": 32}
+RECIPES = sorted((Path(__file__).parents[2] / "configs" / "_base_").glob("d*_*.py"))
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 
 
@@ -141,3 +143,21 @@ def test_plain_steps_where_sharpness_is_not_wanted(scenes, tmp_path):
         runner.build_session_optimizer(None, 3, 1, sharp=sharp)
         passes.append(runner.optim_wrapper.passes)
     assert passes == [2, 1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_build_their_method(recipe, tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(f"_base_ = [{str(recipe)!r}]\nscenario = dict(dataset=dict(type='digits'), base=0, increment=2)\n")
+    cfg = load_config(path)
+    method = build_method(cfg)
+    method.network.grow(2)
+    side = cfg.network.image_size
+    assert method.eval().network(torch.rand(1, 3, side, side)).logits_BC.shape == (1, 2)
+    assert cfg.memory.total == 2000
+
+
+def test_repeated_augmentation_reaches_the_loader(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, "dkt", train_cfg={"max_epochs": 1, "repeated_augmentation": 3})
+    with pytest.raises(UserError, match=r"set train_cfg\.repeated_augmentation=1"):
+        train(cfg)
