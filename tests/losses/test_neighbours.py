@@ -26,6 +26,13 @@ def test_cosine_of_a_zero_row_is_zero():
     assert cosine_matrix(torch.zeros(1, 3), torch.ones(1, 3)).item() == 0
 
 
+def test_cosines_stay_in_float32_under_autocast():
+    a = torch.randn(4, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(cosine_matrix(a, a.bfloat16().float()), cosine_matrix(a, a.bfloat16()))
+        assert cosine_matrix(a, a).dtype == torch.float32
+
+
 def test_neighbours_are_others_and_the_earlier_of_equals_comes_first():
     similarity = torch.tensor([[1.0, 0.5, 0.5], [0.5, 1.0, 0.9], [0.5, 0.9, 1.0]])
     assert nearest_neighbours(similarity, 2).tolist() == [[1, 2], [2, 0], [1, 0]]
