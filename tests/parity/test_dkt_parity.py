@@ -17,9 +17,10 @@ from mlcil.methods.base import BalancedFinetuning
 F = fixture("dkt")
 STAGES = sorted(int(name.removeprefix("small/t")) for name in F.shapes if name.startswith("small/t"))
 LAST = STAGES[-1]
-# In training mode the batch norms over a handful of single-token maps amplify rounding: a float64 run of ours is
-# 5e-5 from the stored outputs, as far as our float32 run. Evaluation, losses and gradients keep the notes' bars.
-TRAINING = 1e-4
+# In training mode the batch norms over a handful of single-token maps amplify rounding: over forty seeds our float32
+# outputs are up to 7e-5 from our float64 ones, and the stored float32 outputs are as far. Evaluation, losses and
+# gradients keep the notes' bars.
+TRAINING = 2e-4
 
 
 def student(sessions):
@@ -158,9 +159,10 @@ def test_frozen_parameters():
 
 
 def test_growth():
-    network = F.network(f"small/t{LAST - 1}", F.seed + 80)
+    known = max(int(name.split(".")[1]) for name in F.meta["growth/changed"] if name.startswith("task_tokens."))
+    network = F.network(f"small/t{known}", F.seed + 80)
     before = {k: v.clone() for k, v in to_transformer(dict(network.state_dict()), "dkt").items()}
-    network.grow(F.params["incs"][LAST - 1])
+    network.grow(F.params["incs"][known])
     after = to_transformer(dict(network.state_dict()), "dkt")
     changed = {
         k for k in after if k not in before or before[k].shape != after[k].shape or (before[k] != after[k]).any()

@@ -90,8 +90,10 @@ class Fixture:
 
     def describe(self, stage: str, official: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any], int]:
         """Backbone and head options and the image size."""
-        full = stage.removeprefix("M/").removeprefix("S/").startswith("full")
-        heads = 12 if full else self.params["heads"]
+        if self.method == "daformer":
+            heads = official["sabs.0.attn.gating_param"].shape[0]
+        else:  # the notes: full width has 12 heads, the state dict does not tell
+            heads = 12 if stage.startswith("full") else self.params["heads"]
         depth = 1 + max(int(name.split(".")[1]) for name in official if name.startswith("sabs."))
         plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "drop_path": 0.0}
         head = {"type": self.method, "num_heads": heads}

@@ -15,7 +15,7 @@ _EPS = 1e-8
 
 
 def cosine_matrix(a_BD: Tensor, b_BD: Tensor) -> Tensor:
-    """Cosine of every row of ``a`` with every row of ``b``, (B, B), never in half precision; norms are at least 1e-8."""
+    """Cosine of every row of ``a`` with every row of ``b``, (B, B) in at least float32; norms are at least 1e-8."""
     a, b = (x / x.norm(dim=1, keepdim=True).clamp_min(_EPS) for x in map(at_least_float32, (a_BD, b_BD)))
     with torch.autocast(a.device.type, enabled=False):
         return a @ b.T
