@@ -1,6 +1,9 @@
 """Schedules, sampler, sharpness-aware step and whole runs with balanced fine-tuning."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,8 @@ from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
 
 SCENES = {"train_images": 60, "test_images": 30, "size": 32}
-RECIPES = sorted((Path(__file__).parents[2] / "configs" / "_base_").glob("d*_*.py"))
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "configs" / "_base_").glob("d*_*.py"))
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 
 
@@ -126,6 +130,25 @@ def test_a_run_fine_tunes_and_resumes(scenes, tmp_path, kind):
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["dkt", "daformer"])
+def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
+    """Every trainable parameter gets a gradient in every phase, else data-parallel training would stop."""
+    cfg = config(scenes, tmp_path, kind, train_cfg={"max_epochs": 1}, launcher="pytorch")
+    (tmp_path / "config.py").write_text(cfg.pretty_text)
+    (tmp_path / "two.py").write_text(
+        "import sys\nfrom mlcil.engine.config import load_config\nfrom mlcil.engine.train import train\n"
+        "train(load_config(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(tmp_path / "two.py"), str(tmp_path / "config.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # 33 // 7 = 4 of 7 classes and 33 // 10 = 3 of 10, then whole steps of 2 x 8
+    text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
+    assert re.findall(r"fine-tuning: (\d+) exemplars", text) == ["16", "16"]
 
 
 def test_the_learning_rate_follows_the_batch(scenes, tmp_path):

@@ -166,7 +166,7 @@ class IncrementalTrainLoop(BaseLoop):
         runner.model.train()
         for index, batch in enumerate(self.dataloader):
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
-            for _ in range(runner.optim_wrapper.passes):
+            for _ in range(getattr(runner.optim_wrapper, "passes", 1)):  # 2 with a sharpness-aware wrapper
                 outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
             runner.check_finite(outputs, batch)
             runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
@@ -272,7 +272,10 @@ class IncrementalTrainLoop(BaseLoop):
         """
         runner, method, memory = self._runner, self._runner.method, self._runner.memory
         phase, scenario = method.finetuning, self._runner.scenario
-        if phase is None or memory is None or not len(memory) or (self.session == 0 and not scenario.joint):
+        if phase is None or (self.session == 0 and not scenario.joint):
+            return
+        if memory is None or not len(memory):
+            runner.log(["fine-tuning: skipped, because there are no exemplars (the config's memory)"])
             return
         rows, targets = self.exemplars()
         images = runner.images_per_step
