@@ -44,7 +44,7 @@ def softened_kl(old_BO: Tensor, new_BC: Tensor, temperature: float = 1.0) -> Ten
 
 
 def divergence_targets(targets_BC: Tensor, low: int) -> Tensor:
-    """Targets (B, A) of a classifier that tells old from each new class (DyTox, CVPR 2022, section 3.3).
+    """Targets (B, A) of a classifier that tells old from each new class (DyTox, CVPR 2022).
 
     Column 0 is the sum of the old classes' targets, the others are the new classes'.
 

@@ -22,7 +22,7 @@ def cosine_matrix(a_BD: Tensor, b_BD: Tensor) -> Tensor:
 
 
 def relations(labels_B: Tensor, low: int) -> Tensor:
-    """DKT's relation of every pair of images, (B, B) integers (section 3.4 of the paper).
+    """DKT's relation of every pair of images, (B, B) integers (the paper's values).
 
     +4 for the same class, -4 when exactly one of the two belongs to an old class, else -1.
 

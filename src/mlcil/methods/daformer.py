@@ -1,6 +1,6 @@
 """DAFormer: dual attention over two memories, in two editions.
 
-"A Tale of Two Memories: dual attention transformer", IEEE TMM. What stands behind it:
+DAFormer ("A Tale of Two Memories", IEEE Transactions on Multimedia). What stands behind it:
 
 * **edition M** (an external key a session) with distillation of logits is the authors' released code;
 * **edition S** (one shared external key; ``edition="S"`` of the head) and the **K-nearest-neighbour-invariant

@@ -1,6 +1,6 @@
 """DKT: a transformer that transfers general and specific knowledge between sessions.
 
-Gao, Wang, Wang, "DKT: Diverse Knowledge Transfer Transformer for Class Incremental Learning", CVPR 2023.
+Gao et al., "DKT: Diverse Knowledge Transfer Transformer for Class Incremental Learning", CVPR 2023.
 Follows the authors' release where it and the paper differ:
 
 * the classification loss has the factor 2 (1 - lambda) in later sessions, because the released loss adds it
@@ -31,7 +31,7 @@ class DKT(Method):
     """Distillation, cluster separation, and balanced fine-tuning on the memory.
 
     In the first session and in fine-tuning the loss is the mean binary cross-entropy; in between, with
-    ``lambda = O / C`` (section 3.4),
+    ``lambda = O / C`` (the paper's alpha),
 
         loss = 2 (1 - lambda) BCE + lambda KL + mu CS
 

@@ -61,7 +61,7 @@ def conv_stem(dim: int, kind: str) -> nn.Sequential:
 
 
 class DKTEncoder(nn.Module):
-    """DKT's encoder (Gao et al., "DKT: Diverse Knowledge Transfer Transformer", CVPR 2023, section 3).
+    """DKT's encoder (Gao et al., "DKT: Diverse Knowledge Transfer Transformer", CVPR 2023).
 
     Convolutional stem, ``depth`` transformer blocks, the last of which attends to the general token as well.
     There is no positional embedding.

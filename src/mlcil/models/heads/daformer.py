@@ -1,6 +1,6 @@
 """DAFormer's head: dual attention with one external key a session, and one classifier a session.
 
-"A Tale of Two Memories: dual attention", IEEE TMM. The *internal* map of the block comes from the image
+DAFormer ("A Tale of Two Memories", IEEE TMM). The *internal* map of the block comes from the image
 (softmax of q k), the *external* map from a learned key that is applied to the queries; both weight the
 image's own values. Per session only the external key differs, so q, k, v and the internal attention are
 computed once a batch, and because an embedding is the mean over the tokens, the last linear layer of the
