@@ -1,8 +1,9 @@
 """DKT's head: specific knowledge from one token a session, and the duplex classifier.
 
-Gao et al., "DKT: Diverse Knowledge Transfer Transformer for Class Incremental Learning", CVPR 2023. The newest session's token asks; it, the older tokens and the image's patches answer.
-The query is the same for all images, so neither keys nor values of the patches are formed
-(:class:`~mlcil.models.heads.ica.CrossAttention`), and one pass serves any number of sessions.
+Gao et al., "DKT: Diverse Knowledge Transfer Transformer for Class Incremental Learning", CVPR 2023. The newest
+session's token asks; it, the older tokens and the image's patches answer. The query is the same for all images,
+so neither keys nor values of the patches are formed (:class:`~mlcil.models.heads.ica.CrossAttention`), and one
+pass serves any number of sessions.
 
 Legend: B images, S sessions, T tokens of the sequence, D width, C classes.
 """
