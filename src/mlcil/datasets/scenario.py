@@ -45,7 +45,8 @@ class Scenario:
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
             split, or ``shown``, those that some class selects.
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
-            own session's classes and all later ones) or ``frozen`` (its own session's classes only).
+            own session's classes and all later ones), ``frozen`` (its own session's classes only) or ``propagate``
+            (what later networks said of it; the memory keeps them).
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
 
@@ -77,7 +78,7 @@ class Scenario:
         allow_empty_classes: bool = False,
     ) -> None:
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
-        check_option("replay_labels", replay_labels, ("oracle", "frozen"))
+        check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
         train, test = dataset.train(), dataset.test()
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):

@@ -7,7 +7,7 @@ and their meaning are in that docstring:
 ``scenario``       :class:`mlcil.datasets.scenario.Scenario`; its ``dataset`` names a data set by ``type``
 ``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
 ``method``         a class of :mod:`mlcil.methods` by ``type``
-``memory``         :class:`mlcil.memory.exemplars.ExemplarMemory`, or ``None``
+``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 =================  ======================================================================
@@ -36,9 +36,9 @@ from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.optim import PRECISIONS, OneCycle
 from mlcil.errors import UserError
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.memory import memory_class
 from mlcil.models.backbones import TimmBackbone, check_name
-from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.heads import HEADS
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.registry import DATASETS, METHODS
 
@@ -191,14 +191,12 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
     head = _mapping(network.get("head") or {}, "network.head")
-    head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
-    head_class = head_classes.get(head.get("type"))
+    head_class: Any = HEADS.get(str(head.get("type")))
     if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use 'ica' or 'linear'")
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
-    if cfg["memory"] is not None:
-        _check(_mapping(cfg["memory"], "memory"), _arguments(ExemplarMemory.__init__), "memory")
+    _check_memory(cfg)
     _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
     _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
     _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
@@ -240,6 +238,26 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     epochs = cfg["train_cfg"].get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
+
+
+def _check_memory(cfg: Mapping[str, Any]) -> None:
+    """The memory's keys, and whether the method works with such a memory."""
+    name = cfg["method"]["type"]
+    wanted = METHODS.get(name).memory_selections
+    if cfg["memory"] is None:
+        if wanted:
+            raise UserError(
+                f"method {name} replays stored images, but the config has no memory; add "
+                f"memory=dict(total=100, selection={wanted[0]!r}) with the budget you want"
+            )
+        return
+    memory = _mapping(cfg["memory"], "memory")
+    selection = memory.get("selection", "herding")
+    _check(memory, _arguments(memory_class(selection).__init__), "memory")
+    if wanted and selection not in wanted:
+        raise UserError(
+            f"method {name} does not work with memory.selection={selection!r}; use {' or '.join(map(repr, wanted))}"
+        )
 
 
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:

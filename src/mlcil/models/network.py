@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.heads import HEADS
 
 
 @dataclass
@@ -34,7 +34,7 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (``ica`` or ``linear``) and the options of the head.
+        head: ``type`` (``ica``, ``linear``, ``prototype`` or ``graph``) and the options of the head.
         image_size: side of the square input in pixels.
     """
 
@@ -45,16 +45,11 @@ class IncrementalNetwork(nn.Module):
         self.backbone = build_backbone(image_size=image_size, **backbone)
         options = dict(head)
         kind = options.pop("type")
+        if kind not in HEADS:
+            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
         if kind == "ica":
-            self.head: nn.Module = ICAHead(
-                self.backbone.out_channels,  # type: ignore[arg-type]
-                grid_of(self.backbone, image_size),
-                **options,
-            )
-        elif kind == "linear":
-            self.head = LinearHead(self.backbone.out_channels, **options)  # type: ignore[arg-type]
-        else:
-            raise ValueError(f"head type {kind!r} is unknown; use 'ica' or 'linear'")
+            options["grid"] = grid_of(self.backbone, image_size)
+        self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""
