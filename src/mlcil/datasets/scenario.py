@@ -58,6 +58,8 @@ class Scenario:
         train, test: tables with columns in class order.
         protocol: ``B0-C10``, with ``joint-`` before it for joint training.
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
+        comparison_hash: the same without ``joint`` and ``replay_labels``, which differ between methods; runs
+            with equal ones may stand in one table.
         label_cardinality: the data set's.
 
     Raises:
@@ -102,21 +104,19 @@ class Scenario:
         self.label_cardinality = dataset.label_cardinality
         if not allow_empty_classes:
             self._refuse_empty_classes()
-        self.hash = protocol_hash(
-            {
-                "dataset": dataset.name,
-                "classes": list(self.classes),
-                "base": self.base_high,
-                "increment": increment,
-                "joint": joint,
-                "crowd": getattr(dataset, "crowd", None),
-                "difficult": getattr(dataset, "difficult", None),
-                "fixed_test_images": fixed_test_images,
-                "replay_labels": replay_labels,
-                "train": _fingerprint(self.train),
-                "test": _fingerprint(self.test),
-            }
-        )
+        compared = {
+            "dataset": dataset.name,
+            "classes": list(self.classes),
+            "base": self.base_high,
+            "increment": increment,
+            "crowd": getattr(dataset, "crowd", None),
+            "difficult": getattr(dataset, "difficult", None),
+            "fixed_test_images": fixed_test_images,
+            "train": _fingerprint(self.train),
+            "test": _fingerprint(self.test),
+        }
+        self.comparison_hash = protocol_hash(compared)
+        self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels})
 
     def _refuse_empty_classes(self) -> None:
         shown_C = np.asarray(self.train.selects_NC.any(axis=0))

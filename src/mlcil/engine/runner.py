@@ -323,6 +323,8 @@ class IncrementalRunner(Runner):
             "method": type(self.method).__name__,
             "protocol": self.scenario.protocol,
             "protocol_hash": self.scenario.hash,
+            "comparison_hash": self.scenario.comparison_hash,
+            "dataset": self.scenario.name,
             "classes": list(self.scenario.classes),
             "sessions": self.results,
             "summary": summarise(self.results),
