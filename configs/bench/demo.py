@@ -1,4 +1,5 @@
-# Every multi-label method on the embedded digit scenes (B0-C2), three seeds: python -m mlcil bench configs/bench/demo.py
+# Every multi-label method on the embedded digit scenes (B0-C2), three seeds:
+# python -m mlcil bench configs/bench/demo.py
 title = "Digit scenes, B0-C2, small TResNet pretrained on rendered letters"
 seeds = [1, 2, 3]
 jobs = 2
@@ -30,7 +31,9 @@ runs = [
     dict(label="ER, 200", config=_linear, overrides={"method.type": "ER", **_reservoir}),
     dict(label="DER++, 200", config=_linear, overrides={"method.type": "DERpp", **_reservoir}),
     dict(label="PRS, 200", config=_linear, overrides={"method.type": "PRS", **_reservoir, "memory.selection": "prs"}),
-    dict(label="OCDM, 200", config=_linear, overrides={"method.type": "OCDM", **_reservoir, "memory.selection": "ocdm"}),
+    dict(
+        label="OCDM, 200", config=_linear, overrides={"method.type": "OCDM", **_reservoir, "memory.selection": "ocdm"}
+    ),
     dict(label="KRT-R, 5/class", config=_krt, overrides={**_herding, "memory.per_class": 5}),
     dict(label="KRT-R, 20/class", config=_krt, overrides=_herding),
 ]

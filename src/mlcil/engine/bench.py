@@ -21,6 +21,7 @@ Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+import mlcil
 from mlcil.engine.config import check_keys, load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
@@ -97,7 +99,7 @@ def load_bench(path: Path) -> dict[str, Any]:
     check_keys(bench, DEFAULTS, str(path))
     for key, default in DEFAULTS.items():
         if default is ... and not bench.get(key):
-            raise UserError(f"{path} has no {key!r}; see docs/benches.md for what a bench config holds")
+            raise UserError(f"{path} has no {key!r}; mlcil.engine.bench says what a bench config holds")
         bench.setdefault(key, default)
     for section in ("runs", "prepare"):
         for run in bench[section]:
@@ -148,6 +150,12 @@ def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in label.lower().replace("+", "p")).strip("_")
 
 
+def environment() -> dict[str, str]:
+    """The environment of a run: this very package is the one that it imports."""
+    sources = str(Path(mlcil.__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([sources, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+
+
 def run_jobs(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = print) -> list[Job]:
     """Run what is not done; returns the jobs that failed."""
     waiting = []
@@ -166,7 +174,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = pri
         output = job.run_dir.parent / f"{job.name}.out"
         output.parent.mkdir(parents=True, exist_ok=True)
         with open(output, "w") as file:
-            code = subprocess.run(job.command(state == "started"), stdout=file, stderr=file, check=False).returncode
+            command = job.command(state == "started")
+            code = subprocess.run(command, stdout=file, stderr=file, env=environment(), check=False).returncode
         if code:
             failed.append(job)
             lines = output.read_text().strip().splitlines() or ["no output"]

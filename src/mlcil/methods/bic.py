@@ -148,4 +148,5 @@ def fit_scale_and_shift(logits_NC: Tensor, targets_NC: Tensor, low: int) -> tupl
             return cost
 
         solver.step(closure)  # type: ignore[no-untyped-call]
-    return float(pair[0]), float(pair[1])
+    alpha, beta = pair.detach().tolist()
+    return alpha, beta

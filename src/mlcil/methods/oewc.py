@@ -93,7 +93,7 @@ class OEWC(Method):
         all_reduce(images)
         for name, value in total.items():
             all_reduce(value)
-            value /= images.to(value)
+            value /= images.to(value).clamp(min=1)
             if name in self.fisher:
                 old = self.fisher[name].to(value)
                 value[: len(old)] += self.decay * old

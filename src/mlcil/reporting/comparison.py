@@ -59,9 +59,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = next((p for p in (folder / "results.json", Path("logs") / folder / "results.json") if p.is_file()), None)
     if path is None:
-        raise UserError(
-            f"{folder} is no run directory: there is no {folder / 'results.json'}; name one such as logs/krt"
-        )
+        raise UserError(f"{folder} is no run directory (it has no results.json); name one such as logs/krt")
     try:
         content = json.loads(path.read_text())
         found = str(content["format"])
