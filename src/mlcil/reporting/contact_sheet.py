@@ -229,12 +229,12 @@ def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
         low, high = run.ranges[t]
         names = shorten(", ".join(scores.classes[low:high]), 90)
         parts.append(element("h4", f"Classes of the {word} session: {names}"))
+        kinds = []
         for kind, found in choose(scores, low, high, float(THRESHOLD), per_kind, used).items():
             tiles += found
             shown = [_tile_markup(tile, kind) for tile in found] or element("p", "none", class_="muted")
-            parts.append(
-                element("div", element("h5", KINDS[kind]), element("div", shown, class_="tiles"), class_="kind")
-            )
+            kinds.append(element("div", element("h5", KINDS[kind]), element("div", shown, class_="tiles")))
+        parts.append(element("div", kinds, class_="kinds"))
     lost = [tile for tile in tiles if tile.jpeg is None]
     if lost:
         sentence = f"{len(lost)} of {len(tiles)} image files cannot be read any more, the first is {lost[0].path}."
@@ -248,7 +248,7 @@ def _tile_markup(tile: Tile, kind: str) -> Markup:
         picture = element("div", "no image", class_="lost")
     else:
         words = f"{name}: {', '.join(label for label, _ in tile.true) or 'no label'}"
-        picture = element("img", src=f"data:image/jpeg;base64,{tile.jpeg}", alt=words, loading="lazy")
+        picture = element("img", src=f"data:image/jpeg;base64,{tile.jpeg}", alt=words)
     mark = {"right": "✓", "wrong": "✗", "missed": "✗"}[kind]
     title = element("b", f"{mark} {tile.focus} ", _score(tile.focus_score), class_=kind)
     true = [element("span", f"{label} ", _score(score), class_="tag") for label, score in tile.true]

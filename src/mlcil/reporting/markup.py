@@ -53,6 +53,8 @@ def number(value: float | None, decimals: int = 1, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     shown = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    if float(shown) == 0:
+        shown = shown.lstrip("+-")  # no sign on what is shown as zero
     return shown.replace("-", "−")
 
 
@@ -113,15 +115,22 @@ def table(
     over = [element("th", name, colspan=span, scope="colgroup", class_="g") for name, span in groups]
     head = element("tr", [cell("head", i, content) for i, content in enumerate(header)])
     body = [element("tr", [cell("body", i, content) for i, content in enumerate(row)]) for row in rows]
-    whole = element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", over) if over else None, head),
-        element("tbody", body),
-    )
-    return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    content = element("thead", element("tr", over) if over else None, head), element("tbody", body)
+    return scrolled(element("table", content), caption, element("figcaption", caption))
 
 
-def details(summary: str, *content: Content) -> Markup:
-    """A folded part."""
-    return element("details", element("summary", summary), *content)
+def scrolled(content: Markup, label: str, heading: Markup | None = None) -> Markup:
+    """A wide part in a container that scrolls by itself and that a keyboard can reach.
+
+    Args:
+        content: the wide part.
+        label: what it is, for those who do not see it.
+        heading: stands above and does not scroll.
+    """
+    box = element("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
+    return element("figure", heading, box, class_="table")
+
+
+def details(summary: Content, *content: Content, unfolded: bool = False) -> Markup:
+    """A part that folds."""
+    return element("details", element("summary", summary), *content, open="" if unfolded else None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlcil.evaluation.sessions import GLOSSARY
-from mlcil.reporting.markup import DASH, Content, Markup, details, element, number, table
+from mlcil.reporting.markup import DASH, Content, Markup, details, element, number, scrolled, table
 from mlcil.reporting.report_runs import ReportRun
 from mlcil.reporting.report_tables import figures, named, section
 from mlcil.reporting.svg import Series
@@ -36,8 +36,8 @@ def heat_maps(runs: Sequence[ReportRun]) -> Markup:
         element(
             "p",
             "A row per class, a column per session, on the fixed test set. A rule separates the classes of different "
-            "sessions; the first number of a row is the session that brought the class. The last column says how far "
-            "it has moved since.",
+            "sessions, and a row starts in the session that brought its class. The last column says how far the class "
+            "has moved since, in points.",
         ),
         key,
         element("div", [heat_map(run) for run in runs], class_="maps"),
@@ -61,14 +61,8 @@ def heat_map(run: ReportRun) -> Markup:
     head += [element("th", str(t), scope="col") for t in range(len(results))]
     head.append(element("th", "±", scope="col", title="points since the session that brought the class"))
     caption = f"{run.label}: {run.measure.class_name} (percent) by session"
-    whole = element(
-        "table",
-        element("caption", named(run)),
-        element("thead", element("tr", head)),
-        element("tbody", rows),
-        class_="heat",
-    )
-    return element("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    whole = element("table", element("thead", element("tr", head)), element("tbody", rows), class_="heat")
+    return scrolled(whole, caption, element("figcaption", named(run)))
 
 
 def _shade(value: float | None) -> Markup:
@@ -171,10 +165,10 @@ def other_reports(runs: Sequence[ReportRun]) -> Markup | None:
 
 def provenance(runs: Sequence[ReportRun]) -> Markup:
     """Command, config, weights, versions, seed and hashes of every run."""
-    return section("provenance", "Where the numbers come from", [_provenance(run) for run in runs])
+    return section("provenance", "Where the numbers come from", [_provenance(run, len(runs) <= 2) for run in runs])
 
 
-def _provenance(run: ReportRun) -> Markup:
+def _provenance(run: ReportRun, unfolded: bool) -> Markup:
     facts: dict[str, Any] = {
         key: run.content.get(key)
         for key in ("method", "dataset", "protocol", "protocol_hash", "comparison_hash", "status")
@@ -185,13 +179,16 @@ def _provenance(run: ReportRun) -> Markup:
         f"{t}: {', '.join(run.classes[low:high])}" for t, (low, high) in enumerate(run.ranges)
     )
     rows = [
-        [element("th", key.replace("_", " "), scope="row", class_="t"), _fact(value)] for key, value in facts.items()
+        element(
+            "tr",
+            element("th", key.replace("_", " "), scope="row", class_="t"),
+            element("td", _fact(value), class_="t"),
+        )
+        for key, value in facts.items()
     ]
-    body = element("table", element("tbody", [element("tr", a, element("td", b, class_="t")) for a, b in rows]))
-    label = f"{run.label}: provenance"
-    scroll = element("div", body, class_="scroll facts", tabindex=0, role="region", aria_label=label)
+    body = scrolled(element("table", element("tbody", rows), class_="facts"), f"{run.label}: provenance")
     config = details("Config", element("pre", str(run.content.get("config", "not in results.json"))))
-    return element("div", element("h3", named(run)), scroll, config)
+    return details(named(run), body, config, unfolded=unfolded)
 
 
 def _fact(value: Any) -> Markup:

@@ -35,6 +35,11 @@ def named(run: ReportRun) -> Markup:
     return element("span", swatch(run.style), element("b", str(run.number)), " ", run.name, class_="run")
 
 
+def legend(runs: Sequence[ReportRun]) -> Markup | None:
+    """The lines of several runs with their whole names; a single run needs none."""
+    return element("p", [named(run) for run in runs], class_="legend") if len(runs) > 1 else None
+
+
 def section(identity: str, heading: str, *content: Content) -> Markup:
     """A section with an anchor."""
     return element("section", element("h2", heading), *content, id=identity)
@@ -120,6 +125,7 @@ def measure_section(runs: Sequence[ReportRun]) -> Markup:
                 f"{name} (%)",
             ),
         ),
+        legend(runs),
         details(
             f"{name} of every session: classes seen so far, of session 0, and new",
             [_session_numbers(run) for run in runs],
@@ -168,6 +174,7 @@ def forgetting_section(runs: Sequence[ReportRun]) -> Markup:
             ),
             include_zero=(True, False),
         ),
+        legend(runs),
         details("Numbers of every session", [_forgetting_numbers(run) for run in runs]),
     )
 
@@ -209,9 +216,20 @@ def cost_section(runs: Sequence[ReportRun]) -> Markup:
     else:
         parts.append(element("p", "These runs do not say how many bytes they keep.", class_="muted"))
     times = [Series(run.label, [s.get("seconds") for s in run.sessions], run.style) for run in runs]
-    parts.append(figures(("Time per session, evaluation included (seconds)", times, "seconds"), include_zero=(True,)))
+    kept = [
+        Series(run.label, [_megabytes(s.get("memory", {}).get("bytes")) for s in run.sessions], run.style)
+        for run in runs
+    ]
+    charts = [("Time per session, evaluation included (seconds)", times, "seconds")]
+    if any(line.points() for line in kept):
+        charts.insert(0, ("Memory kept after each session (MB)", kept, "MB"))
+    parts += [figures(*charts, include_zero=[True] * len(charts)), legend(runs)]
     parts.append(details("Images, memory and time of every session", [_cost_numbers(run, kinds) for run in runs]))
     return section("cost", "Memory and time", parts)
+
+
+def _megabytes(kept: Mapping[str, float] | None) -> float | None:
+    return None if kept is None else sum(kept.values()) / 1e6
 
 
 def _bar(kept: Mapping[str, float], kinds: Sequence[str], most: float) -> Markup:

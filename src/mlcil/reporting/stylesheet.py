@@ -26,17 +26,18 @@ p,dl{max-width:75ch;margin:8px 0}a{color:var(--link)}
 nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:14px 0 0;font-size:.95rem}
 .note{border-left:4px solid;padding:8px 12px;border-radius:4px;max-width:none}
 .warning{background:var(--warn-bg);color:var(--warn)}.info{background:var(--info-bg);color:var(--info)}
-.scroll{overflow-x:auto;max-width:100%;margin:12px 0}
+.scroll{overflow-x:auto;max-width:100%}.table{margin:12px 0;max-width:100%}
 .scroll:focus-visible,summary:focus-visible{outline:2px solid var(--link);outline-offset:2px}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;line-height:1.35}
-caption{caption-side:top;text-align:left;color:var(--soft);padding:0 0 6px;font-size:.85rem}
-caption .run{color:var(--fg);font-weight:600}
+.table>figcaption{color:var(--soft);padding:0 0 4px;font-size:.85rem}
+.table>figcaption .run{color:var(--fg);font-weight:600}
 th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line);font-weight:400}
-thead th{color:var(--soft);vertical-align:bottom;font-weight:600}
+thead th{color:var(--soft);vertical-align:bottom;font-weight:600;white-space:normal}
 th.t,td.t{text-align:left}tbody th{font-weight:600}
 th.g{text-align:center;border-bottom:2px solid var(--line)}th.g:empty{border-bottom-color:transparent}
 th.g+th.g{border-left:10px solid var(--bg)}
-.run{white-space:nowrap}.swatch{width:28px;height:16px;vertical-align:-3px;margin-right:6px}
+.run{white-space:nowrap}.legend{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.85rem;max-width:none}
+.swatch{width:28px;height:16px;vertical-align:-3px;margin-right:6px}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;margin:12px 0}
 figure{margin:0}.figures figure{background:var(--panel);border-radius:8px;padding:12px;max-width:640px}
 .figures figcaption{font-weight:600;font-size:.9rem;margin-bottom:6px}
@@ -51,20 +52,22 @@ svg circle,svg rect,svg path{fill:currentColor}svg .lead{stroke:currentColor;str
 .k0{background:var(--k0)}.k1{background:var(--k1)}.k2{background:var(--k2)}.k3{background:var(--k3)}
 .k4{background:var(--k4)}.key{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
 .wide{min-width:180px;width:28%}.bar{display:flex;height:14px}.bar span{min-width:1px}
-.maps{display:flex;flex-wrap:wrap;gap:12px 36px;align-items:flex-start}.maps .scroll{margin:6px 0}
+.maps{display:flex;flex-wrap:wrap;gap:12px 36px;align-items:flex-start}.maps .table{margin:6px 0}
 .heat th,.heat td{padding:2px 7px;min-width:38px;border-bottom:1px solid var(--bg)}
 .heat tbody th{position:sticky;left:0;background:var(--bg);max-width:170px;overflow:hidden;text-overflow:ellipsis;
 font-weight:400}
-.heat td{text-align:center;border-right:1px solid var(--bg)}.heat thead th{text-align:center}.heat thead .t{text-align:left}
+.heat td{text-align:center;border-right:1px solid var(--bg)}.heat thead th{text-align:center}
+.heat thead .t{text-align:left}
 .heat .first>*{border-top:3px solid var(--fg)}.heat .moved{text-align:right;color:var(--soft)}
 .ramp{display:inline-flex;vertical-align:-2px}.ramp span{width:18px;height:14px}
 details{margin:10px 0}summary{cursor:pointer;color:var(--link);padding:4px 0}
 dl{display:grid;grid-template-columns:minmax(9em,max-content) 1fr;gap:4px 18px;max-width:none;font-size:.92rem}
 dt{font-weight:600}dd{margin:0}
 pre{overflow-x:auto;background:var(--panel);padding:12px;border-radius:8px;font-size:.8rem;line-height:1.4}
-.facts th{vertical-align:top;color:var(--soft)}.facts td{white-space:normal;overflow-wrap:anywhere;min-width:220px}
-.facts table{width:100%}.facts th{width:1%}i{font-style:normal;color:var(--soft)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:12px}
+.facts{width:100%}.facts th{vertical-align:top;color:var(--soft);width:1%}
+.facts td{white-space:normal;overflow-wrap:anywhere;min-width:220px}i{font-style:normal;color:var(--soft)}
+.kinds{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:8px 28px}
+.tiles{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:10px}
 .tile{background:var(--panel);border-radius:8px;padding:8px;font-size:.78rem;line-height:1.4;min-width:0}
 .frame{height:140px;display:flex;align-items:center;justify-content:center;margin-bottom:6px}
 .frame img{width:100%;height:100%;object-fit:contain;border-radius:4px}.lost{color:var(--soft)}
@@ -73,9 +76,9 @@ text-overflow:ellipsis;white-space:nowrap;margin-top:2px}
 .tag{display:inline-block;margin-right:7px}.score{font-weight:400;font-variant-numeric:tabular-nums;opacity:.85}
 .right{color:var(--good)}.wrong,.missed{color:var(--bad)}.open{color:var(--soft)}
 @media(max-width:600px){body{padding:16px 14px 48px;font-size:15px}h1{font-size:1.4rem}
-.figures figure{padding:8px 4px}.tiles{grid-template-columns:repeat(2,minmax(0,1fr))}
+.figures figure{padding:8px 4px}
 dl{display:block}dd{margin:0 0 8px}th,td{padding:5px 7px}.heat th,.heat td{padding:2px 4px;min-width:32px}
-.heat tbody th{max-width:110px}svg text,svg .name{font-size:14px}}
+.heat tbody th{max-width:110px}svg text,svg .name{font-size:13px}}
 @media print{body{max-width:none}nav{display:none}.figures figure,.tile{break-inside:avoid}}
 """
 

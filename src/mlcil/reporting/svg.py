@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from mlcil.reporting.markup import Markup, element, number, shorten
 
 COLOURS = 8  # classes s0 ... s7 of the style sheet
-WIDTH, HEIGHT = 460, 320
+WIDTH, HEIGHT = 480, 320
 TOP, BOTTOM, LEFT = 14, 46, 44
-NAME_LENGTH, CHARACTER, LINE = 13, 7.2, 15
+NAME_LENGTH, CHARACTER, LINE = 16, 8.6, 15
+CROWD = 8  # with more lines, short names stand at their ends
 DASHES = (None, "7 4", "2 4")
 
 
@@ -26,11 +27,13 @@ class Series:
         name: shown at the line's end.
         values: one per tick of the x axis; ``None`` and NaN leave a gap, missing ones at the end do too.
         style: number that sets colour, marker and dashes.
+        short: stands for the name where there is little room; a legend must then give the name.
     """
 
     name: str
     values: Sequence[float | None]
     style: int = 0
+    short: str = ""
 
     def points(self) -> list[tuple[int, float]]:
         """(tick, value) where a value exists."""
@@ -67,7 +70,12 @@ def line_chart(
     if include_zero:
         values.append(0.0)
     levels = nice_levels(min(values), max(values))
-    names = [shorten(s.name, NAME_LENGTH) for s in drawn]
+    names = [
+        s.short
+        if s.short and (len(drawn) > CROWD or s.points()[-1][0] < len(ticks) - 1)
+        else shorten(s.name, NAME_LENGTH)
+        for s in drawn
+    ]
     right = 18 + CHARACTER * max(len(name) for name in names)
     low, high = levels[0], levels[-1]
 
@@ -93,9 +101,12 @@ def line_chart(
     if y_label:
         middle = _r((TOP + HEIGHT - BOTTOM) / 2)
         parts.append(element("text", y_label, x=12, y=middle, class_="mid label", transform=f"rotate(-90 12 {middle})"))
-    ends = spread([y(s.points()[-1][1]) for s in drawn], LINE, TOP, HEIGHT - BOTTOM + 6)
-    for line, name, end in zip(drawn, names, ends, strict=True):
-        parts.append(_line(line, name, end, ticks, x, y, decimals))
+    for last in sorted({s.points()[-1][0] for s in drawn}):  # names at the same tick make room for each other
+        ending = [i for i, s in enumerate(drawn) if s.points()[-1][0] == last]
+        places = spread([y(drawn[i].points()[-1][1]) for i in ending], LINE, TOP, HEIGHT - BOTTOM)
+        parts += [
+            _line(drawn[i], names[i], place, ticks, x, y, decimals) for i, place in zip(ending, places, strict=True)
+        ]
     return element("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title)
 
 
@@ -158,10 +169,15 @@ def description(series: Sequence[Series], ticks: Sequence[str], decimals: int = 
 
 
 def nice_levels(low: float, high: float, most: int = 6) -> list[float]:
-    """Evenly spaced round numbers from at most ``low`` to at least ``high``: 2 to about ``most``."""
-    span = max(high - low, abs(high) * 1e-3, 1e-9)
+    """Evenly spaced round numbers from at most ``low`` to at least ``high``: 2 to about ``most``.
+
+    They span at least a twentieth of the highest number, so that small differences stay small.
+    """
+    span = max(high - low, abs(high) / 20) or 1.0
+    low = min(low, high - span) if high else low
+    high = max(high, low + span)
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * f for f in (1, 2, 2.5, 5, 10) if span / (power * f) <= most - 1)
+    step = next(power * f for f in (1, 2, 2.5, 5, 10, 20) if span / (power * f) <= most - 1)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if first == last:
         last += 1
