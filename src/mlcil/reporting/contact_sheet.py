@@ -29,6 +29,11 @@ KINDS: dict[str, str] = {
     "wrong": "most confident, wrong",
     "missed": "most missed",
 }
+NOTHING: dict[str, str] = {
+    "right": f"No score of these classes is right and above {THRESHOLD}.",
+    "wrong": f"No score of these classes is wrong and above {THRESHOLD}.",
+    "missed": "Nothing is missed.",
+}
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,7 @@ def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
         kinds = []
         for kind, found in choose(scores, low, high, float(THRESHOLD), per_kind, used).items():
             tiles += found
-            shown = [_tile_markup(tile, kind) for tile in found] or element("p", "none", class_="muted")
+            shown = [_tile_markup(tile, kind) for tile in found] or element("p", NOTHING[kind], class_="muted")
             kinds.append(element("div", element("h5", KINDS[kind]), element("div", shown, class_="tiles")))
         parts.append(element("div", kinds, class_="kinds"))
     lost = [tile for tile in tiles if tile.jpeg is None]

@@ -69,7 +69,7 @@ def bytes_text(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``42 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    """``42 s``, ``3 m 20 s`` or ``2 h 5 m``."""
     if seconds is None or not math.isfinite(seconds):
         return DASH
     if seconds < 10:
@@ -78,8 +78,8 @@ def duration(seconds: float | None) -> str:
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{whole // 60} m {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} m"
 
 
 def shorten(name: str, length: int) -> str:

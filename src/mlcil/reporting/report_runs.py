@@ -184,9 +184,7 @@ def notes(runs: Sequence[ReportRun]) -> list[tuple[str, str]]:
     protocols = _groups(runs, "protocol_hash")
     if len(compared if compared is not None else protocols) > 1:
         key = "comparison_hash" if compared is not None else "protocol_hash"
-        listed = "; ".join(
-            f"{members[0].protocol}: {', '.join(run.label for run in members)}" for members in _groups(runs, key)
-        )
+        listed = _listed(_groups(runs, key))
         found.append(
             (
                 "warning",
@@ -194,7 +192,7 @@ def notes(runs: Sequence[ReportRun]) -> list[tuple[str, str]]:
             )
         )
     elif len(protocols) > 1:
-        listed = "; ".join(f"{members[0].protocol}: {', '.join(run.label for run in members)}" for members in protocols)
+        listed = _listed(protocols)
         found.append(
             (
                 "info",
@@ -218,6 +216,16 @@ def notes(runs: Sequence[ReportRun]) -> list[tuple[str, str]]:
         if weights.get("leak"):
             found.append(("warning", f"{run.label} starts from weights that have seen its classes: {weights['leak']}."))
     return found
+
+
+def _listed(groups: Sequence[Sequence[ReportRun]]) -> str:
+    """Protocols with the names of their runs, by number alone where they are many."""
+    parts = []
+    for members in groups:
+        many = len(members) > 4
+        names = ", ".join(str(run.number) if many else run.label for run in members)
+        parts.append(f"{members[0].protocol}: {'runs ' if many else ''}{names}")
+    return "; ".join(parts)
 
 
 def _groups(runs: Sequence[ReportRun], key: str) -> list[list[ReportRun]]:

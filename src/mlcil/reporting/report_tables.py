@@ -35,6 +35,11 @@ def named(run: ReportRun) -> Markup:
     return element("span", swatch(run.style), element("b", str(run.number)), " ", run.name, class_="run")
 
 
+def line(run: ReportRun, values: Sequence[float | None]) -> Series:
+    """A run's line in a chart of all runs."""
+    return Series(run.label, values, run.style, short=str(run.number))
+
+
 def legend(runs: Sequence[ReportRun]) -> Markup | None:
     """The lines of several runs with their whole names; a single run needs none."""
     return element("p", [named(run) for run in runs], class_="legend") if len(runs) > 1 else None
@@ -78,18 +83,24 @@ def summary_columns(runs: Sequence[ReportRun]) -> list[Column]:
 def summary(runs: Sequence[ReportRun]) -> Markup:
     """A row per run, with the notes that must be read first."""
     columns = summary_columns(runs)
-    groups: list[tuple[str, int]] = [("", 3)]
+    lengths = len({len(run.sessions) for run in runs}) > 1
+    groups: list[tuple[str, int]] = [("", 3 if lengths else 2)]
     for column in columns:
         if groups[-1][0] == column.group:
             groups[-1] = (column.group, groups[-1][1] + 1)
         else:
             groups.append((column.group, 1))
     rows: list[list[Content]] = [
-        [named(run), str(run.content.get("method", DASH)), len(run.sessions), *(column.cell(run) for column in columns)]
+        [
+            named(run),
+            str(run.content.get("method", DASH)),
+            *([len(run.sessions)] if lengths else []),
+            *(column.cell(run) for column in columns),
+        ]
         for run in runs
     ]
     whole = table(
-        ["run", "method", "sessions", *(column.heading for column in columns)],
+        ["run", "method", *(["sessions"] if lengths else []), *(column.heading for column in columns)],
         rows,
         f"Every run in a row: percent, forgetting in points. CF1 and OF1 after the last session at score {THRESHOLD}; "
         "memory is what is kept after the last session besides the model.",
@@ -116,12 +127,12 @@ def measure_section(runs: Sequence[ReportRun]) -> Markup:
         figures(
             (
                 f"{name} on the classes seen so far, growing test set",
-                [Series(run.label, run.series(run.measure.growing, "seen"), run.style) for run in runs],
+                [line(run, run.series(run.measure.growing, "seen")) for run in runs],
                 f"{name} (%)",
             ),
             (
                 f"{name} on the classes seen so far, fixed test set",
-                [Series(run.label, run.series(run.measure.fixed, "seen"), run.style) for run in runs],
+                [line(run, run.series(run.measure.fixed, "seen")) for run in runs],
                 f"{name} (%)",
             ),
         ),
@@ -164,12 +175,12 @@ def forgetting_section(runs: Sequence[ReportRun]) -> Markup:
         figures(
             (
                 "Forgetting of old classes (points; lower is better)",
-                [Series(run.label, [s["forgetting"] for s in run.summaries], run.style) for run in runs],
+                [line(run, [s["forgetting"] for s in run.summaries]) for run in runs],
                 "points",
             ),
             (
                 "Plasticity: new classes of the session (percent; higher is better)",
-                [Series(run.label, run.series(run.measure.fixed, "new"), run.style) for run in runs],
+                [line(run, run.series(run.measure.fixed, "new")) for run in runs],
                 "percent",
             ),
             include_zero=(True, False),
@@ -215,13 +226,10 @@ def cost_section(runs: Sequence[ReportRun]) -> Markup:
         parts.append(details("What is counted", element("dl", meanings)))
     else:
         parts.append(element("p", "These runs do not say how many bytes they keep.", class_="muted"))
-    times = [Series(run.label, [s.get("seconds") for s in run.sessions], run.style) for run in runs]
-    kept = [
-        Series(run.label, [_megabytes(s.get("memory", {}).get("bytes")) for s in run.sessions], run.style)
-        for run in runs
-    ]
+    times = [line(run, [s.get("seconds") for s in run.sessions]) for run in runs]
+    kept = [line(run, [_megabytes(s.get("memory", {}).get("bytes")) for s in run.sessions]) for run in runs]
     charts = [("Time per session, evaluation included (seconds)", times, "seconds")]
-    if any(line.points() for line in kept):
+    if any(series.points() for series in kept):
         charts.insert(0, ("Memory kept after each session (MB)", kept, "MB"))
     parts += [figures(*charts, include_zero=[True] * len(charts)), legend(runs)]
     parts.append(details("Images, memory and time of every session", [_cost_numbers(run, kinds) for run in runs]))

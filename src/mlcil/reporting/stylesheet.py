@@ -15,7 +15,7 @@ CSS = """
 --s0:#56b4e9;--s1:#ff8c4a;--s2:#2fd3a5;--s3:#e39bcb;--s4:#f0c040;--s5:#b8bfc7;--s6:#4fd0e0;--s7:#ff7a93;
 --k0:#56b4e9;--k1:#ff8c4a;--k2:#2fd3a5;--k3:#e39bcb;--k4:#78818b}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:1180px;padding:24px 20px 64px;background:var(--bg);color:var(--fg);
+body{margin:0 auto;max-width:1320px;padding:24px 20px 64px;background:var(--bg);color:var(--fg);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;overflow-wrap:break-word}
 h1{font-size:1.75rem;line-height:1.2;margin:0 0 4px}
 h2{font-size:1.3rem;margin:44px 0 8px;padding-top:14px;border-top:1px solid var(--line)}
@@ -31,15 +31,16 @@ nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:14px 0 0;font-size:.95rem}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;line-height:1.35}
 .table>figcaption{color:var(--soft);padding:0 0 4px;font-size:.85rem}
 .table>figcaption .run{color:var(--fg);font-weight:600}
-th,td{padding:5px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line);font-weight:400}
+th,td{padding:5px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line);font-weight:400}
 thead th{color:var(--soft);vertical-align:bottom;font-weight:600;white-space:normal}
 th.t,td.t{text-align:left}tbody th{font-weight:600}
 th.g{text-align:center;border-bottom:2px solid var(--line)}th.g:empty{border-bottom-color:transparent}
 th.g+th.g{border-left:10px solid var(--bg)}
+.scroll tbody th:first-child{position:sticky;left:0;background:var(--bg)}
 .run{white-space:nowrap}.legend{display:flex;flex-wrap:wrap;gap:2px 18px;font-size:.85rem;max-width:none}
 .swatch{width:28px;height:16px;vertical-align:-3px;margin-right:6px}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px;margin:12px 0}
-figure{margin:0}.figures figure{background:var(--panel);border-radius:8px;padding:12px;max-width:640px}
+figure{margin:0}.figures figure{background:var(--panel);border-radius:8px;padding:12px;max-width:660px}
 .figures figcaption{font-weight:600;font-size:.9rem;margin-bottom:6px}
 .figures svg{display:block;width:100%;height:auto}
 svg text{font-size:12.5px;fill:var(--soft);font-family:inherit}
@@ -54,8 +55,7 @@ svg circle,svg rect,svg path{fill:currentColor}svg .lead{stroke:currentColor;str
 .wide{min-width:180px;width:28%}.bar{display:flex;height:14px}.bar span{min-width:1px}
 .maps{display:flex;flex-wrap:wrap;gap:12px 36px;align-items:flex-start}.maps .table{margin:6px 0}
 .heat th,.heat td{padding:2px 7px;min-width:38px;border-bottom:1px solid var(--bg)}
-.heat tbody th{position:sticky;left:0;background:var(--bg);max-width:170px;overflow:hidden;text-overflow:ellipsis;
-font-weight:400}
+.heat tbody th{max-width:170px;overflow:hidden;text-overflow:ellipsis;font-weight:400}
 .heat td{text-align:center;border-right:1px solid var(--bg)}.heat thead th{text-align:center}
 .heat thead .t{text-align:left}
 .heat .first>*{border-top:3px solid var(--fg)}.heat .moved{text-align:right;color:var(--soft)}
@@ -77,8 +77,9 @@ text-overflow:ellipsis;white-space:nowrap;margin-top:2px}
 .right{color:var(--good)}.wrong,.missed{color:var(--bad)}.open{color:var(--soft)}
 @media(max-width:600px){body{padding:16px 14px 48px;font-size:15px}h1{font-size:1.4rem}
 .figures figure{padding:8px 4px}
+.scroll tbody th:first-child{max-width:45vw;overflow:hidden;text-overflow:ellipsis}
 dl{display:block}dd{margin:0 0 8px}th,td{padding:5px 7px}.heat th,.heat td{padding:2px 4px;min-width:32px}
-.heat tbody th{max-width:110px}svg text,svg .name{font-size:13px}}
+.heat tbody th{max-width:110px}svg text,svg .name{font-size:14px}}
 @media print{body{max-width:none}nav{display:none}.figures figure,.tile{break-inside:avoid}}
 """
 
