@@ -59,6 +59,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
 
+    sub = command("report", report, "Write one HTML file about finished runs that opens without a network.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/report.html, several: report.html")
+
     sub = command("test", test, "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("config")
@@ -167,6 +171,14 @@ def compare(options: argparse.Namespace) -> int:
     from mlcil.engine.bench import compare_runs
 
     print(compare_runs(options.runs, options.output))
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """``report RUN [RUN ...]``."""
+    from mlcil.reporting.html import write_report
+
+    print(write_report(options.runs, options.output))
     return 0
 
 

@@ -51,15 +51,24 @@ class Row:
         return statistics.stdev(values) if len(values) > 1 else None
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def find_results(folder: Path) -> Path:
     """The ``results.json`` of a run directory, or of ``logs/NAME``.
 
     Raises:
-        UserError: there is none, it is no results file, or the run is not finished.
+        UserError: there is none.
     """
     path = next((p for p in (folder / "results.json", Path("logs") / folder / "results.json") if p.is_file()), None)
     if path is None:
         raise UserError(f"{folder} is no run directory (it has no results.json); name one such as logs/krt")
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a ``results.json``, of a finished run or not.
+
+    Raises:
+        UserError: it is no results file.
+    """
     try:
         content = json.loads(path.read_text())
         found = str(content["format"])
@@ -67,9 +76,20 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is no results file of a run ({error}); train the run again") from error
     if found != "mlcil-results-1":
         raise UserError(f"{path} has the format {found!r}, expected 'mlcil-results-1'; train the run again")
+    return dict(content)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The ``results.json`` of a finished run's directory, or of ``logs/NAME``.
+
+    Raises:
+        UserError: there is none, it is no results file, or the run is not finished.
+    """
+    path = find_results(folder)
+    content = read_results(path)
     if content["status"] != "done":
         raise UserError(f"{path} belongs to a run with status {content['status']!r}; finish it with --resume first")
-    return dict(content)
+    return content
 
 
 def value_of(run: Run, column: str) -> float | None:
