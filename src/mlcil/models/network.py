@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.heads import POOLED_HEADS, ICAHead
 
 
 @dataclass
@@ -34,7 +34,7 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (``ica`` or ``linear``) and the options of the head.
+        head: ``type`` (``ica``, ``linear``, ``session_linear`` or ``full_linear``) and the options of the head.
         image_size: side of the square input in pixels.
     """
 
@@ -51,15 +51,15 @@ class IncrementalNetwork(nn.Module):
                 grid_of(self.backbone, image_size),
                 **options,
             )
-        elif kind == "linear":
-            self.head = LinearHead(self.backbone.out_channels, **options)  # type: ignore[arg-type]
+        elif kind in POOLED_HEADS:
+            self.head = POOLED_HEADS[kind](self.backbone.out_channels, **options)
         else:
-            raise ValueError(f"head type {kind!r} is unknown; use 'ica' or 'linear'")
+            raise ValueError(f"head type {kind!r} is unknown; use one of ica, {', '.join(POOLED_HEADS)}")
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""
         self.head.grow(classes)  # type: ignore[operator]
-        self.head.to(next(self.backbone.parameters()))  # a first linear layer has nothing to copy that from
+        self.head.to(next(self.backbone.parameters()))  # a new linear layer has nothing to copy that from
         self.classes_per_session.append(int(classes))
 
     def forward(self, images: Tensor) -> NetworkOutput:
