@@ -46,6 +46,11 @@ class Fixtures:
         """Stored names that begin so, without the float64 copies."""
         return [key for key in self.values.files if key.startswith(prefix) and not key.endswith("__f64")]
 
+    def precisions(self, prefix: str) -> list[str]:
+        """Float32, and float64 where the case stores float64 references."""
+        exact = any(key.startswith(prefix + ".") and key.endswith("__f64") for key in self.values.files)
+        return ["f32", "f64"] if exact else ["f32"]
+
     def bullet(self, start: str) -> str:
         """The paragraph of the description that begins with ``* `start``."""
         return re.search(rf"^\* `{re.escape(start)}.*?(?=^\* |\Z)", self.text, re.M | re.S)[0]
@@ -138,7 +143,7 @@ def load_into(module: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def norm(tensors: Any) -> float:
     """Global L2 norm."""
-    return float(torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt())
+    return float(torch.stack([t.detach().double().square().sum() for t in tensors]).sum().sqrt())
 
 
 @functools.cache

@@ -9,6 +9,12 @@ import torch
 from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, literal, load_into, norm, one_hot, targets
 
 from mlcil.interop.official import from_rdfcil
+from mlcil.losses.classification import balancing_weights
+from mlcil.losses.knowledge import hard_kd
+from mlcil.losses.relation import RelationKD, angle_loss
+from mlcil.methods import RDFCIL
+from mlcil.methods.base import SessionContext
+from mlcil.methods.rdfcil import adaptive_factors
 from mlcil.models.generators import Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings, gaussian_kernel, smoothed
 from mlcil.models.network import IncrementalNetwork
@@ -123,18 +129,20 @@ def inversion_case(dataset, backbone, sizes, heads, dtype):
     generator = generator_of(dataset, dtype)
     side = Z[f"generator.{dataset}.eval.img"].shape[-1]
     teacher = filled(backbone, sizes, side, dtype, heads=heads).eval().requires_grad_(False)
-    settings = InversionSettings()
-    inversion = Inversion(side, settings, teacher.backbone.mean, teacher.backbone.std)
-    inversion.generator = generator
-    inversion.optimizer = torch.optim.Adam(generator.parameters(), settings.lr)
+    inversion = Inversion(teacher, InversionSettings())
+    inversion.generator.load_state_dict(generator.state_dict())
     return teacher, inversion
 
 
 TERMS = {"ce": "content", "cb": "balance", "pr": "smoothness", "rf": "statistics"}
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize(("tag", "dataset", "backbone", "width", "sizes", "count", "steps"), Z.cases("inv.<tag>"))
+INVERSIONS = [(*case, precision) for case in Z.cases("inv.<tag>") for precision in Z.precisions(f"inv.{case[0]}")]
+
+
+@pytest.mark.parametrize(
+    ("tag", "dataset", "backbone", "width", "sizes", "count", "steps", "precision"), INVERSIONS
+)
 def test_inversion(tag, dataset, backbone, width, sizes, count, steps, precision):
     dtype = DTYPES[precision]
     key = f"inv.{tag}"
@@ -173,9 +181,7 @@ def test_inversion(tag, dataset, backbone, width, sizes, count, steps, precision
         bar = FORWARD if k == 0 else LATER
         losses = inversion.step(teacher, latents[k])
         for short, name in TERMS.items():
-            Z.close(f"{key}.step{k}.{short}", losses[name], bar, scale=float(Z[f"{key}.step{k}.total"]))
-            if k == 0 and short != "cb":
-                Z.close(f"{key}.step{k}.{short}", losses[name], bar)
+            Z.close(f"{key}.step{k}.{short}", losses[name], bar)
         Z.close(f"{key}.step{k}.total", sum(losses.values()), bar)
         if k == 0:
             check_norms(f"{key}.step0.grad_total", generator, "generator.", dtype)
@@ -203,3 +209,158 @@ def check_norms(key, module, prefix, dtype):
         assert abs(found - wanted) <= max(GRADIENT * wanted, 1e-4 * largest), name
     Z.close(f"{key}.norms", norms, GRADIENT)
     Z.close(f"{key}.global", np.asarray(norm([p.grad for p in gradients.values()]), scalar(dtype)), GRADIENT)
+
+
+# -- losses ------------------------------------------------------------------------------------------------------
+
+RELATIONS = Z.cases("rkd.<tag>")
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize(("tag", "count", "width"), RELATIONS)
+def test_relation(tag, count, width, precision):
+    dtype = DTYPES[precision]
+    key = f"rkd.{tag}"
+    relation = RelationKD(width)
+    parts, unknown = from_rdfcil(Z.weights(Z.shapes[f"rkd.{width}"]))
+    assert not unknown
+    load_into(relation, parts["relation"])
+    relation.to(dtype)
+    student, teacher = (Z.x(f"{key}.{side}", (count, width)).to(dtype) for side in ("student", "teacher"))
+    student.requires_grad_(True)
+    loss = relation(student, teacher)
+    loss.backward()
+    Z.close(f"{key}.loss", loss, FORWARD)
+    Z.close(f"{key}.grad_student", student.grad, GRADIENT)
+    parameters = dict(relation.named_parameters())
+    keys = Z.keys(f"{key}.gradnorm.")
+    largest = max(float(Z[name]) for name in keys)
+    for name in keys:
+        found = norm([parameters[ours("rkd." + name.removeprefix(f"{key}.gradnorm."))].grad])
+        assert abs(found - float(Z[name])) <= max(GRADIENT * float(Z[name]), 1e-4 * largest), name
+    with torch.no_grad():
+        Z.close(f"{key}.loss_noproj", angle_loss(student, teacher), FORWARD)
+        student[1], teacher[1] = student[0], teacher[0]
+        Z.close(f"{key}.loss_dup_rows01", relation(student, teacher), FORWARD)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize(("tag", "count"), [case[:2] for case in RELATIONS])
+def test_hard_distillation_and_local_classification(tag, count, precision):
+    dtype = DTYPES[precision]
+    old, new = literal(Z.bullet("rkd.<tag>").split("with (o,n) = ")[1], "(")
+    logits = Z.x(f"rkd.{tag}.logits_new", (count, old + new)).to(dtype)
+    teacher = Z.x(f"rkd.{tag}.logits_old", (count, old)).to(dtype)
+    labels = targets(count, old, old + new)
+    np.testing.assert_array_equal(labels, Z[f"rkd.{tag}.targets"])
+    Z.close(f"rkd.{tag}.hkd_raw", hard_kd(logits[:, :old], teacher), FORWARD)
+    local = torch.nn.functional.cross_entropy(logits[:, old:], labels - old)
+    Z.close(f"rkd.{tag}.local_ce_raw", local, FORWARD)
+
+
+def test_adaptive_factors():
+    method = RDFCIL(network_of("resnet32", [1], 32, torch.float32))
+    for old, new, alpha, beta, *factors in Z["factors.grid__exact"]:
+        a, b = adaptive_factors(int(old), int(new))
+        found = (method.ce * (1 + 1 / a) / b, method.hkd * a * b, method.rkd * a * b)
+        np.testing.assert_allclose((a, b, *found), (alpha, beta, *factors), rtol=1e-12)
+
+
+# -- training steps ------------------------------------------------------------------------------------------------
+
+WEIGHT_DECAY = {"cifar100": 5e-4, "tiny-imagenet200": 2e-4, "imagenet100": 1e-4}
+TRAINING = [(*case, precision) for case in Z.cases("train.<tag>") for precision in Z.precisions(f"train.{case[0]}")]
+
+
+def method_of(tag, dtype, side):
+    """Student, relation and teacher of a case, in the middle of their session."""
+    old, new = map(int, Z[f"train.{tag}.n_old_new"])
+    heads = [Z[key] for key in Z.keys(f"train.{tag}.head_old.")]
+    sizes = [*map(len, heads), new]
+    method = RDFCIL(filled("resnet32", sizes, side, dtype))
+    index = len(heads)
+    method.context = SessionContext(index, old, old + new, new, old + new, None, 1.0, batch_size=1)
+    method._teacher = [filled("resnet32", sizes[:-1], side, dtype, Z.seed + 1, heads).eval().requires_grad_(False)]
+    method.relation = RelationKD(method.network.backbone.out_channels)
+    parts, _ = from_rdfcil(Z.weights(Z.shapes[f"train.{tag}.rkd"]))
+    load_into(method.relation, parts["relation"])
+    method.relation.to(dtype)
+    method.counts_C, method.weights_C = torch.zeros(old + new, dtype=dtype), torch.ones(old + new, dtype=dtype)
+    return method.train()
+
+
+def check_training_gradients(key, method, dtype):
+    """Norms by part and by parameter; None where a part rests."""
+    parameters = {f"network.{k}": v for k, v in method.network.named_parameters()}
+    parameters.update({f"relation.{k}": v for k, v in method.relation.named_parameters()})
+    parts = {"backbone": "network.backbone.", "head": "network.head.", "rkd": "relation."}
+    for resting in Z.keys(f"{key}.grad_is_none."):
+        part = parts[resting.removeprefix(f"{key}.grad_is_none.")]
+        assert bool(Z[resting]) == all(p.grad is None for k, p in parameters.items() if k.startswith(part)), resting
+    keys = Z.keys(f"{key}.gradnorm.")
+    assert keys
+    largest = max(float(Z[name]) for name in keys)
+    for name in keys:
+        part = name.removeprefix(f"{key}.gradnorm.")
+        if part in parts:
+            chosen = [p.grad for k, p in parameters.items() if k.startswith(parts[part])]
+        else:
+            where = "relation." if part.startswith("rkd.") else "network."
+            chosen = [parameters[where + ours(part)].grad]
+        found = norm(chosen)
+        bar = GRADIENT if key.endswith(".rrl0") else LATER
+        assert abs(found - float(Z[name])) <= max(bar * float(Z[name]), 1e-4 * largest), name
+
+
+@pytest.mark.parametrize(("tag", "dataset", "tasks", "split", "index", "count", "side", "steps", "precision"), TRAINING)
+def test_training_steps(tag, dataset, tasks, split, index, count, side, steps, precision):
+    dtype = DTYPES[precision]
+    key = f"train.{tag}"
+    method = method_of(tag, dtype, side)
+    low, high = method.context.low, method.context.high
+    assert method.context.index == index
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=WEIGHT_DECAY[dataset])
+    gaps = Z[f"{key}.syn_top2_gap"].reshape(-1, count)
+
+    def step(k, name):
+        images, made = (Z.xo(f"{key}.{kind}{k}", (count, 3, side, side)).to(dtype) for kind in ("x", "syn"))
+        labels = targets(count, low, high, 7, 3 + k)
+        made_labels = method.teacher_output(made).logits_BC.argmax(1)
+        sure = gaps[k] > 0.02
+        np.testing.assert_array_equal(made_labels[sure], Z[f"{key}.{name}.syn_labels"][sure])
+        losses = method.session_loss(images, labels, made)
+        bar = FORWARD if name == "rrl0" else LATER
+        terms = [term for term in ("ce", "hkd", "rkd") if f"{key}.{name}.{term}" in Z]
+        assert {f"loss_{term}" for term in terms} == set(losses)
+        for term in terms:
+            Z.close(f"{key}.{name}.{term}", losses[f"loss_{term}"], bar)
+        total = sum(losses.values())
+        Z.close(f"{key}.{name}.total", total, bar)
+        optimizer.zero_grad()
+        total.backward()
+        check_training_gradients(f"{key}.{name}", method, dtype)
+        optimizer.step()
+        modules = {"backbone": method.network.backbone, "head": method.network.head, "rkd": method.relation}
+        for part, module in modules.items():
+            Z.close(f"{key}.{name}.param_norm_after.{part}", np.asarray(norm(module.parameters())), LATER)
+        state = method.network.state_dict()
+        for stored in Z.keys(f"{key}.{name}.after."):
+            Z.close(stored, state[ours(stored.removeprefix(f"{key}.{name}.after."))], bar)
+        np.testing.assert_array_equal(method.counts_C, Z[f"{key}.{name}.cls_count"])
+
+    for k in range(steps):
+        step(k, f"rrl{k}")
+
+    before = torch.from_numpy(Z[f"{key}.ft.cls_count_before"])
+    method.counts_C = before.to(dtype)
+    assert method.begin_epoch(3, method.finetune_epochs + 3)
+    method.train()
+    np.testing.assert_allclose(method.weights_C, Z[f"{key}.ft.cls_weight"], rtol=1e-6)
+    np.testing.assert_allclose(balancing_weights(before), Z[f"{key}.ft.cls_weight"], rtol=1e-6)
+    modes = [method.network.backbone.training, method.network.head.training]
+    assert modes == [bool(mode) for mode in Z[f"{key}.ft.modes_backbone_head_training"]]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.005
+    for k in range(len(Z.keys(f"{key}.ft")) and sum(f"{key}.ft{j}.total" in Z for j in range(100))):
+        step(steps + k, f"ft{k}")
+    assert not method.begin_epoch(4, method.finetune_epochs + 3)

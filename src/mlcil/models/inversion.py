@@ -118,19 +118,22 @@ class Inversion:
     """A generator and its optimiser; no part of the method that learns from it.
 
     Args:
-        image_size: side of the images in pixels.
+        network: what the images are for: its image size, its normalisation (``backbone.mean`` and ``std``, if
+            any: the generator makes normalised images), its device and dtype.
         settings: see :class:`InversionSettings`.
-        mean, std: normalisation (1, 3, 1, 1) of the network's input: the generator makes normalised images.
-        device, dtype: where the generator lives.
 
     Raises:
         ValueError: there is no generator for that image size.
     """
 
-    def __init__(self, image_size: int, settings: InversionSettings, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, network: IncrementalNetwork, settings: InversionSettings) -> None:
         self.settings = settings
-        self.mean, self.std = mean, std
-        self.generator = Generator(image_size).to(mean)
+        weight = next(network.parameters())
+        self.mean, self.std = (
+            torch.as_tensor(getattr(network.backbone, name, default)).detach().to(weight)
+            for name, default in (("mean", 0.0), ("std", 1.0))
+        )
+        self.generator = Generator(network.spec["image_size"]).to(weight)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr)
 
     def images(self, latents_BZ: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,11 +193,15 @@ class Inversion:
         with torch.autocast(self.mean.device.type, enabled=False):
             return self.images(self.latents(count))[1]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and builtins: the generator and its optimiser."""
-        return {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self, with_optimizer: bool = True) -> dict[str, Any]:
+        """Tensors and builtins: the generator, and its optimiser where it goes on in the next session."""
+        state: dict[str, Any] = {"generator": self.generator.state_dict()}
+        if with_optimizer:
+            state["optimizer"] = self.optimizer.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
         self.generator.load_state_dict(state["generator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
