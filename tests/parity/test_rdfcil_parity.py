@@ -6,7 +6,7 @@ import dfcil_fixtures
 import numpy as np
 import pytest
 import torch
-from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, literal, load_into, norm, one_hot, targets
+from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, literal, load_into, norm, targets
 
 from mlcil.interop.official import from_rdfcil
 from mlcil.losses.classification import balancing_weights
@@ -140,9 +140,7 @@ TERMS = {"ce": "content", "cb": "balance", "pr": "smoothness", "rf": "statistics
 INVERSIONS = [(*case, precision) for case in Z.cases("inv.<tag>") for precision in Z.precisions(f"inv.{case[0]}")]
 
 
-@pytest.mark.parametrize(
-    ("tag", "dataset", "backbone", "width", "sizes", "count", "steps", "precision"), INVERSIONS
-)
+@pytest.mark.parametrize(("tag", "dataset", "backbone", "width", "sizes", "count", "steps", "precision"), INVERSIONS)
 def test_inversion(tag, dataset, backbone, width, sizes, count, steps, precision):
     dtype = DTYPES[precision]
     key = f"inv.{tag}"

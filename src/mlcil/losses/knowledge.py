@@ -60,7 +60,7 @@ def weighted_feature_kd(features_BK: Tensor, teacher_BK: Tensor, rows_OK: Tensor
 
 
 def sigmoid_kd(logits_BC: Tensor, labels_B: Tensor, teacher_BO: Tensor | None) -> Tensor:
-    """iCaRL's loss without its memory (LwF.MC): binary cross-entropy, summed over classes, mean over images.
+    """LwF.MC, iCaRL's loss without its memory: binary cross-entropy, summed over classes, mean over images.
 
     The targets are one-hot, with the old columns overwritten by sigmoid(teacher).
     """

@@ -10,17 +10,16 @@ Legend: B real images (and as many made ones), C classes seen so far, O old clas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mlcil.losses.classification import class_labels, share_weights, weighted_cross_entropy
+from mlcil.losses.classification import share_weights, weighted_cross_entropy
 from mlcil.losses.knowledge import weighted_feature_kd
-from mlcil.methods.base import Method
-from mlcil.methods.dreams import Dreams
+from mlcil.methods.data_free import DataFree
 from mlcil.models.heads import FullLinearHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
@@ -28,7 +27,7 @@ from mlcil.registry import METHODS
 
 
 @METHODS.register_module()
-class ABD(Method):
+class ABD(DataFree):
     """Local classification, classifier refinement on real and made images, weighted feature distillation.
 
     Args:
@@ -42,8 +41,6 @@ class ABD(Method):
         ValueError: another kind of head.
     """
 
-    uses_teacher = True
-
     def __init__(
         self,
         network: IncrementalNetwork,
@@ -52,26 +49,17 @@ class ABD(Method):
         reference_batch: int = 64,
         teacher_autocast: bool = False,
     ) -> None:
-        super().__init__(network, reference_batch, teacher_autocast)
+        super().__init__(network, inversion, reference_batch, teacher_autocast)
         if not isinstance(network.head, FullLinearHead):
             raise ValueError("ABD needs the outputs of all classes from the beginning; use head type 'full_linear'")
         self.mu = mu
-        self.dreams = Dreams(inversion)
 
-    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Invert the old network (section 4.1)."""
-        if self.teacher is not None and self.context is not None:
-            self.dreams.learn(self.teacher, self.context.batch_size)
-
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        labels_B = class_labels(targets)
-        if self.teacher is None:
-            features_BK = self.network(inputs).features_BK
-            return {"loss_ce": weighted_cross_entropy(self.classify(features_BK), labels_B)}
-        return self.session_loss(inputs, labels_B, self.dreams.sample(len(inputs)))
+    def first_loss(self, inputs: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        """Session 0: cross-entropy over all outputs of the head, also those still to come."""
+        return {"loss_ce": weighted_cross_entropy(self.classify(self.network(inputs).features_BK), labels_B)}
 
     def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
-        """The losses of a later session on real images with their classes, and on made images (section 4.2)."""
+        """Section 4.2; real and made images pass together."""
         assert self.context is not None
         assert self.teacher is not None
         low, high, count = self.context.low, self.context.high, len(inputs)
@@ -94,15 +82,6 @@ class ABD(Method):
     def classify(self, features_BK: Tensor) -> Tensor:
         """Logits of all classes of the head, (B, all)."""
         return at_least_float32(self.network.head.classify(features_BK))  # type: ignore[operator]
-
-    def method_state(self) -> dict[str, Any]:
-        return {"dreams": self.dreams.state_dict()}
-
-    def load_method_state(self, state: dict[str, Any]) -> None:
-        self.dreams.load_state_dict(state["dreams"], self.network)
-
-    def session_report(self) -> dict[str, Any]:
-        return self.dreams.report()
 
 
 @contextmanager

@@ -55,6 +55,9 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
+    #: the new classes, or ``held_out``, a balanced part of images that training does not see
+    second_stage: str | None = None
 
     def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False) -> None:
         super().__init__()
@@ -103,7 +106,7 @@ class Method(BaseModel):
         raise TypeError(f"{type(self).__name__} defines no loss")
 
     def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Anything after the last step: bias correction, balanced fine-tuning."""
+        """Anything after the last step: bias correction, balanced fine-tuning (see ``second_stage``)."""
 
     # -- state and report --------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ Legend: B images, C classes seen so far, O old classes, K pooled width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,23 +18,23 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mlcil.losses.classification import balancing_weights, class_labels
+from mlcil.losses.classification import balancing_weights
 from mlcil.losses.knowledge import hard_kd
 from mlcil.losses.relation import RelationKD
-from mlcil.methods.base import Method, SessionContext
-from mlcil.models.inversion import Inversion, InversionSettings
+from mlcil.methods.base import SessionContext
+from mlcil.methods.data_free import DataFree
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
 
 
 def adaptive_factors(old: int, new: int) -> tuple[float, float]:
-    """alpha = log2(n_new / 2 + 1) and beta = sqrt(n_old / n_new) (section 3.5)."""
+    """The factors alpha = log2(n_new / 2 + 1) and beta = sqrt(n_old / n_new) of the adaptive weights."""
     return math.log2(new / 2 + 1), math.sqrt(old / new)
 
 
 @METHODS.register_module()
-class RDFCIL(Method):
+class RDFCIL(DataFree):
     """Local classification, hard distillation on made images, relations of real images; then refinement.
 
     Args:
@@ -50,7 +49,8 @@ class RDFCIL(Method):
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
     """
 
-    uses_teacher = True
+    warm_start = False  # a new generator each session
+    iterations = 5000
     finetuning = False
 
     def __init__(
@@ -64,14 +64,11 @@ class RDFCIL(Method):
         reference_batch: int = 64,
         teacher_autocast: bool = False,
     ) -> None:
-        super().__init__(network, reference_batch, teacher_autocast)
+        super().__init__(network, inversion, reference_batch, teacher_autocast)
         self.ce, self.hkd, self.rkd, self.finetune_epochs = ce, hkd, rkd, finetune_epochs
-        self.settings = InversionSettings(**{"iterations": 5000, **(inversion or {})})
-        self.inversion: Inversion | None = None
         self.relation: RelationKD | None = None
         self.counts_C = torch.zeros(0)  # real and made images of each class in this session so far
         self.weights_C = torch.ones(0)
-        self.inverted: dict[str, float] = {}
 
     # -- a session ---------------------------------------------------------------------------------------------
 
@@ -80,16 +77,9 @@ class RDFCIL(Method):
         super().begin_session(context)
         weight = next(self.network.parameters())
         self.counts_C, self.weights_C = weight.new_zeros(context.high), weight.new_ones(context.high)
-        self.inversion, self.inverted = None, {}
         self.relation = None
         if self.teacher is not None:
             self.relation = RelationKD(self.network.backbone.out_channels).to(weight)  # type: ignore[arg-type]
-
-    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Train a new generator against the old network (section 3.1)."""
-        if self.teacher is not None and self.context is not None:
-            self.inversion = Inversion(self.network, self.settings)
-            self.inverted = self.inversion.fit(self.teacher, self.context.batch_size)
 
     def begin_epoch(self, epoch: int, epochs: int) -> bool:
         """Class weights of what was seen so far; the switch to refinement."""
@@ -120,18 +110,8 @@ class RDFCIL(Method):
 
     # -- losses ------------------------------------------------------------------------------------------------
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        labels_B = class_labels(targets)
-        if self.teacher is None:
-            return {"loss_ce": F.cross_entropy(at_least_float32(self.network(inputs).logits_BC), labels_B)}
-        assert self.inversion is not None, "prepare_session() comes before loss()"
-        return self.session_loss(inputs, labels_B, self.inversion.sample(len(inputs)))
-
     def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
-        """The losses of a later session on real images with their classes, and on made images.
-
-        The two pass the network one after the other, each with its own batch statistics (official behaviour).
-        """
+        """Real and made images pass one after the other, each with its own batch statistics (official)."""
         assert self.context is not None
         old = self.context.low
         real = self.network(inputs)
@@ -161,24 +141,14 @@ class RDFCIL(Method):
         all_reduce(counts_C)
         self.counts_C += counts_C
 
-    # -- state and report --------------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------------------
 
     def method_state(self) -> dict[str, Any]:
-        return {
-            "counts": self.counts_C,
-            "relation": self.relation.state_dict() if self.relation is not None else None,
-            "inversion": self.inversion.state_dict(with_optimizer=False) if self.inversion is not None else None,
-            "inverted": dict(self.inverted),
-        }
+        relation = self.relation.state_dict() if self.relation is not None else None
+        return {**super().method_state(), "counts": self.counts_C, "relation": relation}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
+        super().load_method_state(state)
         self.counts_C = state["counts"].to(next(self.network.parameters()), copy=True)
         if state["relation"] is not None and self.relation is not None:
             self.relation.load_state_dict(state["relation"])
-        if state["inversion"] is not None:
-            self.inversion = Inversion(self.network, self.settings)
-            self.inversion.load_state_dict(state["inversion"])
-        self.inverted = dict(state["inverted"])
-
-    def session_report(self) -> dict[str, Any]:
-        return {"inversion": self.inverted} if self.inverted else {}

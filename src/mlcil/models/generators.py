@@ -5,10 +5,12 @@ Legend: B images, Z latent values.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_dist_info
 from torch import Tensor, nn
 
 HIDDEN_EPS = 0.8  # of the batch norms behind the hidden convolutions (official behaviour of both papers)
@@ -30,6 +32,15 @@ def layout(image_size: int) -> tuple[int, tuple[int, ...]]:
         raise ValueError(f"no generator for images of {image_size} pixels: use 4 to 8 times a power of two")
     width = 128 if image_size <= 64 else 64
     return side, (*[width] * max(doublings, 1), 64)[: doublings + 1]
+
+
+def draw_latents(count: int, latent: int, like: Tensor) -> Tensor:
+    """(count, latent) of N(0, 1) from the global generator of the CPU, other ones in every process.
+
+    Every process draws those of all and keeps its share, so one saved state of the generator serves all.
+    """
+    rank, world = get_dist_info()
+    return torch.randn(world * count, latent)[rank * count : (rank + 1) * count].to(like)
 
 
 class UpBlock(nn.Module):
@@ -73,7 +84,7 @@ class Generator(nn.Module):
         self.latent, self.shape = latent, (channels[0], side, side)
         self.project = nn.Linear(latent, channels[0] * side * side)
         self.norm = nn.BatchNorm2d(channels[0])
-        self.blocks = nn.Sequential(*(UpBlock(a, b) for a, b in zip(channels, channels[1:], strict=False)))
+        self.blocks = nn.Sequential(*(UpBlock(a, b) for a, b in itertools.pairwise(channels)))
         self.to_image = ToImage(channels[-1])
 
     def forward(self, latents_BZ: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import broadcast, get_dist_info
+from mmengine.dist import broadcast
 from torch import Tensor, nn
 
-from mlcil.models.generators import Generator
+from mlcil.models.generators import Generator, draw_latents
 from mlcil.models.network import IncrementalNetwork
 
 _EPS = 1e-8
@@ -182,9 +182,8 @@ class Inversion:
         return {name: float(value) for name, value in last.items()}
 
     def latents(self, count: int) -> Tensor:
-        """(count, Z) from the global generator of the CPU, other ones in every process."""
-        rank, world = get_dist_info()
-        return torch.randn(world * count, self.generator.latent)[rank * count : (rank + 1) * count].to(self.mean)
+        """(count, Z), see :func:`~mlcil.models.generators.draw_latents`."""
+        return draw_latents(count, self.generator.latent, self.mean)
 
     @torch.no_grad()
     def sample(self, count: int) -> Tensor:
