@@ -150,3 +150,8 @@ def norm(tensors: Any) -> float:
 def fixtures(stem: str) -> Fixtures:
     """One set, read once."""
     return Fixtures(stem)
+
+
+def scalar(dtype: torch.dtype) -> type[np.floating[Any]]:
+    """The numpy type of a torch dtype."""
+    return np.float64 if dtype == torch.float64 else np.float32

@@ -6,7 +6,7 @@ import dfcil_fixtures
 import numpy as np
 import pytest
 import torch
-from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, literal, load_into, norm, targets
+from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, literal, load_into, norm, scalar, targets
 
 from mlcil.interop.official import from_rdfcil
 from mlcil.losses.classification import balancing_weights
@@ -189,11 +189,6 @@ def test_inversion(tag, dataset, backbone, width, sizes, count, steps, precision
     Z.close(f"{key}.final.gen.last_bn.running_mean", generator.to_image.norm.running_mean, LATER)
 
 
-def scalar(dtype):
-    """The numpy type of a torch dtype."""
-    return np.float64 if dtype == torch.float64 else np.float32
-
-
 def check_norms(key, module, prefix, dtype):
     """Gradient norms by parameter, in the stored order; those that are mathematically 0 absolutely."""
     gradients = dict(module.named_parameters())
@@ -340,7 +335,8 @@ def test_training_steps(tag, dataset, tasks, split, index, count, side, steps, p
         optimizer.step()
         modules = {"backbone": method.network.backbone, "head": method.network.head, "rkd": method.relation}
         for part, module in modules.items():
-            Z.close(f"{key}.{name}.param_norm_after.{part}", np.asarray(norm(module.parameters())), LATER)
+            after = np.asarray(norm(module.parameters()), scalar(dtype))
+            Z.close(f"{key}.{name}.param_norm_after.{part}", after, LATER)
         state = method.network.state_dict()
         for stored in Z.keys(f"{key}.{name}.after."):
             Z.close(stored, state[ours(stored.removeprefix(f"{key}.{name}.after."))], bar)

@@ -45,12 +45,12 @@ def sessions_kd(
 
 
 def hard_kd(logits_BO: Tensor, teacher_BO: Tensor) -> Tensor:
-    """Mean absolute difference of the logits (R-DFCIL section 3.2, "hard knowledge distillation")."""
+    """Mean absolute difference of the logits (R-DFCIL, "hard knowledge distillation")."""
     return (logits_BO - teacher_BO).abs().mean()
 
 
 def weighted_feature_kd(features_BK: Tensor, teacher_BK: Tensor, rows_OK: Tensor) -> Tensor:
-    """Feature distance seen through a frozen classifier: mean over images of |W (f - f_old)|^2 / O (ABD, eq. 8).
+    """Feature distance seen through a frozen classifier: mean over images of |W (f - f_old)|^2 / O (ABD, eq. 13).
 
     Args:
         features_BK, teacher_BK: pooled embeddings of the network and of the teacher.

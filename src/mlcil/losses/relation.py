@@ -1,6 +1,6 @@
 """Relational knowledge distillation: angles among the embeddings of a batch.
 
-After Park et al., "Relational Knowledge Distillation", CVPR 2019, in R-DFCIL's form (ECCV 2022, section 3.3).
+After Park et al., "Relational Knowledge Distillation", CVPR 2019, in R-DFCIL's form (ECCV 2022).
 Legend: B images, K width of an embedding.
 """
 

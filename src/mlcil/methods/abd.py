@@ -59,7 +59,7 @@ class ABD(DataFree):
         return {"loss_ce": weighted_cross_entropy(self.classify(self.network(inputs).features_BK), labels_B)}
 
     def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
-        """Section 4.2; real and made images pass together."""
+        """Real and made images pass together."""
         assert self.context is not None
         assert self.teacher is not None
         low, high, count = self.context.low, self.context.high, len(inputs)
@@ -70,11 +70,12 @@ class ABD(DataFree):
         with statistics_updated_twice(self.network):
             features_2BK = at_least_float32(self.network(images).features_BK)
 
-        # local classification: the real images among the new classes
+        # local classification: the real images among the new classes (eq. 11)
         local_BN = self.classify(features_2BK[:count])[:, low:high]
         local = weighted_cross_entropy(local_BN, labels_B - low, weights_2B[:count])
-        # refinement: the classifier alone, over all classes
+        # refinement: the classifier alone, over all classes (eq. 14)
         refined = weighted_cross_entropy(self.classify(features_2BK.detach()), labels_2B, weights_2B)
+        # importance-weighted feature distillation (eq. 13)
         rows_OK = self.teacher.head.linear.weight[:low]  # type: ignore[union-attr, index]
         kept = weighted_feature_kd(features_2BK, old.features_BK, rows_OK)
         return {"loss_local": local, "loss_refine": refined, "loss_kd": self.mu * kept}

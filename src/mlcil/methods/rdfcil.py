@@ -123,7 +123,7 @@ class RDFCIL(DataFree):
 
         alpha, beta = adaptive_factors(old, self.context.high - old)
         losses = {"loss_hkd": self.hkd * alpha * beta * hard_kd(made_BC[:, :old], made_BO)}
-        if self.finetuning:  # section 3.4: all classes, weighted by how often they were seen
+        if self.finetuning:  # the head alone, over all classes, weighted by how often they were seen
             both_2BC, labels_2B = torch.cat([logits_BC, made_BC]), torch.cat([labels_B, made_labels_B])
             losses["loss_ce"] = self.ce * F.cross_entropy(both_2BC, labels_2B, self.weights_C.to(both_2BC))
             return losses

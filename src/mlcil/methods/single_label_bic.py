@@ -72,13 +72,16 @@ class SingleLabelBiC(Method):
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         labels_B = class_labels(targets)
         logits_BC = self.correct(at_least_float32(self.network(inputs).logits_BC))
-        cost = F.cross_entropy(logits_BC, labels_B)
         if self.teacher is None:
-            return {"loss_ce": cost}
-        old_BO = self.correct(self.teacher_output(inputs).logits_BC)
+            return {"loss_ce": F.cross_entropy(logits_BC, labels_B)}
+        return self.first_stage_loss(logits_BC, labels_B, self.correct(self.teacher_output(inputs).logits_BC))
+
+    def first_stage_loss(self, logits_BC: Tensor, labels_B: Tensor, old_BO: Tensor) -> dict[str, Tensor]:
+        """The losses of stage 1 on corrected logits of the network and of the teacher."""
         old = old_BO.shape[1]
         share = old / logits_BC.shape[1]  # lambda
         kept = soft_target_kd(logits_BC[:, :old], old_BO, self.temperature)
+        cost = F.cross_entropy(logits_BC, labels_B)
         return {"loss_ce": (1 - share) * cost, "loss_kd": share * kept}
 
     def correct(self, logits_BC: Tensor) -> Tensor:

@@ -71,18 +71,20 @@ class SingleLabelDGR(Method):
     def session_loss(self, inputs: Tensor, labels_B: Tensor, replayed: Tensor, noise_2BZ: Tensor) -> dict[str, Tensor]:
         """The losses of a later session; ``replayed`` (B, 3, H, W) in [0, 1] get the old network's labels."""
         assert self.context is not None
-        count, low = len(inputs), self.context.low
         old_BO = self.teacher_output(replayed).logits_BC
         labels_2B = torch.cat([labels_B, old_BO.argmax(1)])
-        weights_2B = share_weights(labels_2B, low, self.context.high)
+        weights_2B = share_weights(labels_2B, self.context.low, self.context.high)
         images = torch.cat([inputs, replayed])
         logits_2BC = at_least_float32(self.network(images).logits_BC)
-        kept = soft_target_kd(logits_2BC[count:, :low], old_BO, self.temperature)
-        return {
-            "loss_ce": weighted_cross_entropy(logits_2BC, labels_2B, weights_2B),
-            "loss_kd": self.mu * kept,
-            "loss_vae": self.vae_loss(images, noise_2BZ, weights_2B),
-        }
+        losses = self.classifier_loss(logits_2BC, labels_2B, old_BO, weights_2B)
+        return {**losses, "loss_vae": self.vae_loss(images, noise_2BZ, weights_2B)}
+
+    def classifier_loss(
+        self, logits_2BC: Tensor, labels_2B: Tensor, old_BO: Tensor, weights_2B: Tensor
+    ) -> dict[str, Tensor]:
+        """Classification of all images, distillation of the last half, whose teacher's logits are ``old_BO``."""
+        kept = soft_target_kd(logits_2BC[-len(old_BO) :, : old_BO.shape[1]], old_BO, self.temperature)
+        return {"loss_ce": weighted_cross_entropy(logits_2BC, labels_2B, weights_2B), "loss_kd": self.mu * kept}
 
     def vae_loss(self, images: Tensor, noise_BZ: Tensor, weights_B: Tensor | None = None) -> Tensor:
         """Reconstruction and divergence; its gradient reaches the auto-encoder only."""

@@ -102,10 +102,9 @@ class SingleLabelE2E(Method):
         low, high = self.context.low, self.context.high
         logits_BC = at_least_float32(self.network(inputs).logits_BC)
         old_BO = self.teacher_output(inputs).logits_BC
+        target_BN = old_BO[:, : high - low]
         if self._first_stage:
             target_BN = self._first_stage[0](inputs).logits_BC[:, low:high]
-        else:
-            target_BN = old_BO[:, : high - low]
         current = soft_target_kd(logits_BC[:, low:high], target_BN, self.temperature) * ((high - low) / high)
         kept = self.old_sessions_kd(logits_BC, old_BO, high)
         return F.cross_entropy(logits_BC, labels_B) + self.mu * (kept + current)

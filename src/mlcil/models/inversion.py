@@ -1,4 +1,4 @@
-"""Images of old classes out of a frozen network: the inversion of ABD (ICCV 2021, section 4) and R-DFCIL.
+"""Images of old classes out of a frozen network: the inversion of ABD (ICCV 2021) and R-DFCIL (ECCV 2022).
 
 A generator learns, without data, to make images that the network is sure about, spreads over all classes,
 that are smooth, and whose statistics in front of every batch norm are those the network saw in training.
