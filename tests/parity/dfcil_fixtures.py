@@ -155,3 +155,15 @@ def fixtures(stem: str) -> Fixtures:
 def scalar(dtype: torch.dtype) -> type[np.floating[Any]]:
     """The numpy type of a torch dtype."""
     return np.float64 if dtype == torch.float64 else np.float32
+
+
+def learning_rates(schedule: Any, epochs: int, **options: Any) -> list[float]:
+    """The rate of every epoch from 0.1 on."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    steps = schedule(optimizer, epochs, 1, **options)
+    found = []
+    for _ in range(epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        steps.step()
+    return found

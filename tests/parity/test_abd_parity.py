@@ -9,6 +9,7 @@ import torch
 from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, load_into, norm, one_hot, scalar, targets
 from torch import nn
 
+from mlcil.engine.optim import Steps
 from mlcil.interop.official import from_abd
 from mlcil.losses.classification import inverse_frequencies, share_weights, weighted_cross_entropy
 from mlcil.losses.generative import reconstruction_loss, variational_loss
@@ -527,3 +528,16 @@ def test_deep_inversion_distillations(case, precision):
     Z.close(f"{case.key}.GenBN.kd_old", soft_target_kd(case.logits[:, : case.low], old), FORWARD)
     soft = torch.nn.functional.pad((old / 2).softmax(1), (0, case.high - case.low))
     Z.close(f"{case.key}.GenBN.kd_soft_all", soft_cross_entropy(case.logits[:, : case.high], soft, 2.0), FORWARD)
+
+
+# -- schedule ------------------------------------------------------------------------------------------------------
+
+MILESTONES = {"cifar_tiny": (100, 150, 200, 250), "imnet": (30, 60, 80, 90, 100)}
+
+
+@pytest.mark.parametrize("key", Z.keys("lr."))
+def test_learning_rates(key):
+    expected = Z[key]
+    milestones = MILESTONES[key.removeprefix("lr.").removesuffix("__exact")]
+    found = dfcil_fixtures.learning_rates(Steps, len(expected), milestones=milestones)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, literal, load_into, norm, scalar, targets
 
+from mlcil.engine.optim import Steps
 from mlcil.interop.official import from_rdfcil
 from mlcil.losses.classification import balancing_weights
 from mlcil.losses.knowledge import hard_kd
@@ -358,3 +359,19 @@ def test_training_steps(tag, dataset, tasks, split, index, count, side, steps, p
     for k in range(len(Z.keys(f"{key}.ft")) and sum(f"{key}.ft{j}.total" in Z for j in range(100))):
         step(steps + k, f"ft{k}")
     assert not method.begin_epoch(4, method.finetune_epochs + 3)
+
+
+# -- schedule ------------------------------------------------------------------------------------------------------
+
+SCHEDULES = {
+    "cifar100": {"milestones": (80, 120), "constant_from": 160, "constant": 0.005},
+    "imagenet100": {"milestones": (30, 60), "constant_from": 90, "constant": 0.005},
+}
+
+
+@pytest.mark.parametrize("key", Z.keys("lr."))
+def test_learning_rates(key):
+    expected = Z[key]
+    options = SCHEDULES[key.removeprefix("lr.").removesuffix("__exact")]
+    found = dfcil_fixtures.learning_rates(Steps, len(expected), **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -34,12 +34,14 @@ import mlcil.methods  # noqa: F401  (registers the methods)
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, OneCycle
+from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
-from mlcil.models.backbones import TimmBackbone, check_name
-from mlcil.models.heads import ICAHead, LinearHead
-from mlcil.models.tresnet import VARIANTS, TResNet
+from mlcil.models.backbones import OWN, TimmBackbone, check_name
+from mlcil.models.heads import POOLED_HEADS, ICAHead
+from mlcil.models.resnet import VARIANTS as RESNETS
+from mlcil.models.resnet import ResNet
+from mlcil.models.tresnet import TResNet
 from mlcil.registry import DATASETS, METHODS
 
 #: every top-level key and its default; ``...`` marks what a config must give
@@ -182,19 +184,21 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check(network, ("backbone", "head", "image_size"), "network")
     backbone = _mapping(network.get("backbone") or {}, "network.backbone")
     if "name" not in backbone:
-        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(VARIANTS) + " or a timm model")
+        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(OWN) + " or a timm model")
     try:
         check_name(str(backbone["name"]))
     except ValueError as error:
         raise UserError(f"network.backbone.name: {error}") from error
-    own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
-    keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
+    backbone_class: Any = TResNet if backbone["name"] in OWN else TimmBackbone
+    if backbone["name"] in RESNETS:
+        backbone_class = ResNet
+    keys = _arguments(backbone_class.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
     head = _mapping(network.get("head") or {}, "network.head")
-    head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
-    head_class = head_classes.get(head.get("type"))
+    heads: dict[str, Any] = {"ica": ICAHead, **POOLED_HEADS}
+    head_class = heads.get(str(head.get("type")))
     if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use 'ica' or 'linear'")
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, heads))}")
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
     if cfg["memory"] is not None:
@@ -203,7 +207,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
     _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg")
     _check(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
@@ -223,8 +227,9 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
-        if scheduler["type"] == "OneCycle":
-            _check(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
+        if scheduler["type"] in SESSION_SCHEDULERS:
+            arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
+            _check(scheduler, {"type", *arguments}, "param_scheduler")
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")

@@ -148,6 +148,9 @@ class IncrementalTrainLoop(BaseLoop):
         runner = self._runner
         self.dataloader.sampler.set_epoch(self._epoch)
         runner.call_hook("before_train_epoch")
+        if runner.method.begin_epoch(self._epoch, self.max_epochs):
+            runner.unwrap()
+            runner.wrap()
         runner.model.train()
         for index, batch in enumerate(self.dataloader):
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)

@@ -51,7 +51,7 @@ class RDFCIL(DataFree):
 
     warm_start = False  # a new generator each session
     iterations = 5000
-    finetuning = False
+    refining = False
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class RDFCIL(DataFree):
     # -- a session ---------------------------------------------------------------------------------------------
 
     def begin_session(self, context: SessionContext) -> None:
-        self.finetuning = False
+        self.refining = False
         super().begin_session(context)
         weight = next(self.network.parameters())
         self.counts_C, self.weights_C = weight.new_zeros(context.high), weight.new_ones(context.high)
@@ -86,9 +86,9 @@ class RDFCIL(DataFree):
         if self.teacher is None:
             return False
         self.weights_C = balancing_weights(self.counts_C) if self.counts_C.any() else torch.ones_like(self.counts_C)
-        finetuning = epoch >= epochs - self.finetune_epochs
-        changed = finetuning != self.finetuning
-        self.finetuning = finetuning
+        refining = epoch >= epochs - self.finetune_epochs
+        changed = refining != self.refining
+        self.refining = refining
         self.freeze()
         return changed
 
@@ -97,14 +97,14 @@ class RDFCIL(DataFree):
         super().freeze()
         for part in (self.network.backbone, self.relation):
             if part is not None:
-                part.requires_grad_(not self.finetuning)
-                if self.finetuning:
+                part.requires_grad_(not self.refining)
+                if self.refining:
                     part.zero_grad(set_to_none=True)
 
     def train(self, mode: bool = True) -> RDFCIL:
         """As usual, but in the refinement the backbone stays in evaluation mode."""
         super().train(mode)
-        if self.finetuning:
+        if self.refining:
             self.network.backbone.eval()
         return self
 
@@ -123,7 +123,7 @@ class RDFCIL(DataFree):
 
         alpha, beta = adaptive_factors(old, self.context.high - old)
         losses = {"loss_hkd": self.hkd * alpha * beta * hard_kd(made_BC[:, :old], made_BO)}
-        if self.finetuning:  # the head alone, over all classes, weighted by how often they were seen
+        if self.refining:  # the head alone, over all classes, weighted by how often they were seen
             both_2BC, labels_2B = torch.cat([logits_BC, made_BC]), torch.cat([labels_B, made_labels_B])
             losses["loss_ce"] = self.ce * F.cross_entropy(both_2BC, labels_2B, self.weights_C.to(both_2BC))
             return losses
