@@ -1,6 +1,7 @@
 """ABD's networks, inversion, training steps and baselines against the numbers of its authors' code."""
 
 import copy
+import re
 
 import dfcil_fixtures
 import numpy as np
@@ -14,6 +15,7 @@ from mlcil.interop.official import from_abd
 from mlcil.losses.classification import inverse_frequencies, share_weights, weighted_cross_entropy
 from mlcil.losses.generative import reconstruction_loss, variational_loss
 from mlcil.losses.knowledge import soft_cross_entropy, soft_target_kd
+from mlcil.memory.coreset import CoresetMemory, hold_out
 from mlcil.methods import (
     ABD,
     SingleLabelBiC,
@@ -541,3 +543,50 @@ def test_learning_rates(key):
     milestones = MILESTONES[key.removeprefix("lr.").removesuffix("__exact")]
     found = dfcil_fixtures.learning_rates(Steps, len(expected), milestones=milestones)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+# -- memory --------------------------------------------------------------------------------------------------------
+
+
+class Coreset:
+    """The classes, features and sessions of the ``coreset`` cases."""
+
+    def __init__(self):
+        self.order = Z["coreset.class_order"]
+        self.labels = np.argsort(self.order)[Z["coreset.raw_targets"]]
+        self.features, self.total = Z["coreset.features__exact"], int(Z["coreset.size"])
+        self.seed = int(re.search(r"run seed (\d+)", Z.bullet("coreset."))[1])
+        ends = np.cumsum(Z["coreset.task_sizes"])
+        self.sessions = list(enumerate(zip([0, *ends[:-1]], ends, strict=True)))
+
+    def rows(self, low, high):
+        """The images of a session."""
+        return np.flatnonzero((self.labels >= low) & (self.labels < high))
+
+    def end(self, memory, session, low, high):
+        """The memory takes in a session."""
+        rows = self.rows(low, high)
+        targets_NC = np.eye(high, dtype=np.int8)[self.labels[rows]]
+        memory.update(session, low, high, rows, self.features[rows], targets_NC)
+
+
+CORESET_KINDS = {"random": "random", "e2e": "nearest", "bic": "herding"}
+
+
+@pytest.mark.parametrize("kind", CORESET_KINDS)
+def test_coreset(kind):
+    case = Coreset()
+    memory = CoresetMemory(case.total, CORESET_KINDS[kind], seed=case.seed)
+    for t, (low, high) in case.sessions:
+        rows = case.rows(low, high)
+        key = f"coreset.{kind}.t{t}"
+        replayed = memory.contents()[0][memory.replayed(t, len(rows))] if len(memory) else np.zeros(0, int)
+        if f"{key}.train_ids" in Z:
+            np.testing.assert_array_equal(np.concatenate([rows, replayed]), Z[f"{key}.train_ids"])
+        if f"{key}.stage1_ids" in Z:
+            new, old = hold_out(case.labels[rows], case.labels[replayed], low)
+            np.testing.assert_array_equal(np.concatenate([rows[new], replayed[old]]), Z[f"{key}.stage2_ids"])
+            np.testing.assert_array_equal(np.concatenate([rows[~new], replayed[~old]]), Z[f"{key}.stage1_ids"])
+        case.end(memory, t, low, high)
+        np.testing.assert_array_equal(memory.contents()[0], Z[f"{key}.coreset_ids"])
+        np.testing.assert_array_equal(memory.classes(), case.labels[memory.contents()[0]])

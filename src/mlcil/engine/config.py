@@ -7,7 +7,7 @@ and their meaning are in that docstring:
 ``scenario``       :class:`mlcil.datasets.scenario.Scenario`; its ``dataset`` names a data set by ``type``
 ``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
 ``method``         a class of :mod:`mlcil.methods` by ``type``
-``memory``         :class:`mlcil.memory.exemplars.ExemplarMemory`, or ``None``
+``memory``         a class of :mod:`mlcil.memory` by ``type`` (``exemplars`` unless given), or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 =================  ======================================================================
@@ -36,7 +36,7 @@ from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS
 from mlcil.errors import UserError
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.memory import MEMORIES
 from mlcil.models.backbones import OWN, TimmBackbone, check_name
 from mlcil.models.heads import POOLED_HEADS, ICAHead
 from mlcil.models.resnet import VARIANTS as RESNETS
@@ -202,7 +202,13 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
     if cfg["memory"] is not None:
-        _check(_mapping(cfg["memory"], "memory"), _arguments(ExemplarMemory.__init__), "memory")
+        kind = _mapping(cfg["memory"], "memory").get("type", "exemplars")
+        if kind not in MEMORIES:
+            raise UserError(f"memory.type {kind!r} is unknown; {_near(kind, MEMORIES)}")
+        _check(cfg["memory"], {"type", *_arguments(MEMORIES[kind].__init__)}, "memory")
+        for name, parameter in inspect.signature(MEMORIES[kind].__init__).parameters.items():
+            if name != "self" and parameter.default is parameter.empty and name not in cfg["memory"]:
+                raise UserError(f"memory of type {kind!r} needs {name!r}; give memory.{name}")
     _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
     _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
     _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")

@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
@@ -55,6 +56,7 @@ class IncrementalTrainLoop(BaseLoop):
         self._iter = 0
         self.stop_training = False
         self._test_loader: Any = None
+        self.held_out: SessionView | None = None  # images kept from training for the method's second stage
 
     # -- what mmengine's hooks ask for; all counted within the running session -------------------------
 
@@ -126,8 +128,7 @@ class IncrementalTrainLoop(BaseLoop):
                 runner.log_metrics(self.evaluate(), final=False)
         runner.call_hook("after_train")
 
-        method.finish_session(self.dataloader)
-        memory = self.update_memory()
+        memory = self.finish_session()
         result = self.evaluate()
         result.update(
             index=t,
@@ -175,18 +176,60 @@ class IncrementalTrainLoop(BaseLoop):
             "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
             "exemplars": 0,
         }
+        self.held_out = None
         if memory is not None and len(memory):
             memory.begin_session()
-            old_rows, origins = memory.contents()
-            old_targets = np.zeros((len(old_rows), session.high), np.int8)
-            for origin in np.unique(origins):
-                low, high = scenario.exemplar_range(int(origin), t)
-                picked = origins == origin
-                old_targets[picked, :high] = scenario.train_targets(old_rows[picked], low, high)
-            rows, targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
+            old_rows, old_targets = self.exemplars()
+            again = memory.replayed(t, len(rows))
+            old_rows, old_targets = old_rows[again], old_targets[again]
+            both, both_targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
+            if runner.method.second_stage == "held_out":
+                masks = hold_out(targets.argmax(1), old_targets.argmax(1), session.low)
+                kept = ~np.concatenate(masks)
+                self.held_out = self.augmented_view(both[~kept], both_targets[~kept])
+                both, both_targets = both[kept], both_targets[kept]
+            rows, targets = both, both_targets
             counts["exemplars"] = len(old_rows)
+        return self.augmented_view(rows, targets), counts
+
+    def exemplars(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows (M,) of the memory in class order and the labels (M, C_seen) they show in this session."""
+        scenario, t = self._runner.scenario, self.session
+        rows, origins = self._runner.memory.contents()
+        targets = np.zeros((len(rows), scenario.sessions[t].high), np.int8)
+        for origin in np.unique(origins):
+            low, high = scenario.exemplar_range(int(origin), t)
+            picked = origins == origin
+            targets[picked, :high] = scenario.train_targets(rows[picked], low, high)
+        return rows, targets
+
+    def augmented_view(self, rows: np.ndarray, targets: np.ndarray) -> SessionView:
+        """Training images under the config's augmentation."""
+        runner = self._runner
         transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(scenario.train, rows, targets, runner.image_size, transform), counts
+        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform)
+
+    def finish_session(self) -> dict[str, int]:
+        """The method's last part, on what its ``second_stage`` asks for, and the update of the memory."""
+        method = self._runner.method
+        if method.second_stage == "memory":
+            counts = self.update_memory()
+            method.finish_session(self.second_loader(self.augmented_view(*self.exemplars())))
+            return counts
+        if method.second_stage == "held_out":
+            method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
+        else:
+            method.finish_session(self.dataloader)
+        return self.update_memory()
+
+    def second_loader(self, view: SessionView) -> Any:
+        """Shuffled loader of this process's share, with other draws than those of any session."""
+        if not len(view):
+            return []
+        rank, world_size = get_dist_info()
+        draws = len(self._runner.scenario.sessions) + self.session
+        sampler = SessionSampler(len(view), self._runner.seed, draws, True, rank, world_size)
+        return build_loader(view, sampler, **self.loader_options)
 
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""

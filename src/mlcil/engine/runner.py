@@ -29,7 +29,7 @@ from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
 from mlcil.evaluation.sessions import summarise
 from mlcil.files import write_text
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.memory import Memory
 from mlcil.methods.base import Method
 from mlcil.reporting import log_lines, tables
 
@@ -55,7 +55,7 @@ class IncrementalRunner(Runner):
         cfg: Config,
         scenario: Scenario,
         method: Method,
-        memory: ExemplarMemory | None = None,
+        memory: Memory | None = None,
         weights: dict[str, Any] | None = None,
         resume: dict[str, Any] | None = None,
     ) -> None:
