@@ -1,5 +1,6 @@
 """R-DFCIL's networks, inversion, losses and training steps against the numbers of its authors' code."""
 
+import random
 import re
 
 import dfcil_fixtures
@@ -315,10 +316,18 @@ def test_training_steps(tag, dataset, tasks, split, index, count, side, steps, p
     assert method.context.index == index
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=WEIGHT_DECAY[dataset])
     gaps = Z[f"{key}.syn_top2_gap"].reshape(-1, count)
+    alpha, beta = adaptive_factors(low, high - low)
+    kept = method.hkd * alpha * beta
+    factors = np.array([method.ce * (1 + 1 / alpha) / beta, kept, method.rkd * alpha * beta], scalar(dtype))
+    Z.close(f"{key}.factors_ce_hkd_rkd", factors, FORWARD)
+    Z.close(f"{key}.ft.factors_ce_hkd", np.array([method.ce, kept], scalar(dtype)), FORWARD)
+    order = list(range((split or high - low) + (high - low) * (tasks - 1)))
+    random.Random(0).shuffle(order)  # order 0 of the data set
 
     def step(k, name):
         images, made = (Z.xo(f"{key}.{kind}{k}", (count, 3, side, side)).to(dtype) for kind in ("x", "syn"))
         labels = targets(count, low, high, 7, 3 + k)
+        np.testing.assert_array_equal([order[label] for label in labels], Z[f"{key}.{name}.raw_targets"])
         made_labels = method.teacher_output(made).logits_BC.argmax(1)
         sure = gaps[k] > 0.02
         np.testing.assert_array_equal(made_labels[sure], Z[f"{key}.{name}.syn_labels"][sure])
