@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor
 
+from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
 from mlcil.methods.base import Method
 from mlcil.models.inversion import Inversion, InversionSettings
@@ -44,12 +47,26 @@ class DataFree(Method):
         self.inverted: dict[str, float] = {}  # terms of the inversion's last step
 
     def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Invert the old network."""
+        """Invert the old network.
+
+        Raises:
+            UserError: the generator's loss is not a number in the end.
+        """
         if self.teacher is None or self.context is None:
             return
         if self.inversion is None or not self.warm_start:
             self.inversion = Inversion(self.network, self.settings)
-        self.inverted = self.inversion.fit(self.teacher, self.context.batch_size)
+        self.inverted = self.inversion.fit(self.teacher, self.context.batch_size, self.tell)
+        if not math.isfinite(sum(self.inverted.values())):
+            raise UserError(
+                f"the inversion of session {self.context.index} ended with {self.inverted}; lower its learning rate, "
+                f"method.inversion['lr'], from {self.settings.lr}"
+            )
+
+    def tell(self, done: int, terms: dict[str, float]) -> None:
+        """A line for the log."""
+        values = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
+        print_log(f"inversion [{done}/{self.settings.iterations}]  {values}", logger="current")
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         labels_B = class_labels(targets)

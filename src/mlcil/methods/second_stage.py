@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import all_reduce_params
 from torch import Tensor, nn
 
+from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
 from mlcil.methods.base import Method
 
@@ -55,7 +56,10 @@ def run_second_stage(
         loss: of images (B, 3, H, W) and class indices (B,).
 
     Returns:
-        The loss of the last step; NaN without a step.
+        The loss of the last step; NaN when the loader gives nothing.
+
+    Raises:
+        UserError: a loss is not a number.
     """
     method.network.requires_grad_(False)
     for parameter in parameters:
@@ -64,6 +68,7 @@ def run_second_stage(
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(stage.milestones))
     method.train()
     last = torch.tensor(float("nan"))
+    steps = 0
     for epoch in range(stage.epochs):
         reshuffle = getattr(getattr(loader, "sampler", None), "set_epoch", None)
         if reshuffle is not None:
@@ -71,10 +76,18 @@ def run_second_stage(
         for batch in loader:
             data = method.data_preprocessor(batch)
             last = loss(data["inputs"], class_labels(data["targets"]))
+            if not torch.isfinite(last):
+                raise UserError(
+                    f"the loss of the second stage is {last.item()} in its epoch {epoch + 1}; lower its learning rate, "
+                    f"method.second['lr'], from {stage.lr}"
+                )
+            steps += 1
             optimizer.zero_grad()
             last.backward()  # type: ignore[no-untyped-call]
             all_reduce_params([p.grad for p in parameters if p.grad is not None], op="mean")
             optimizer.step()
+        if not steps:  # nothing to learn from
+            break
         schedule.step()
     method.network.requires_grad_(True)
     return float(last.detach())

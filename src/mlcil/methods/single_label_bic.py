@@ -120,4 +120,7 @@ class SingleLabelBiC(Method):
         self.corrections = [pair.to(weight) for pair in state["corrections"]]
 
     def session_report(self) -> dict[str, Any]:
-        return {"corrections": [[float(a), float(b)] for a, b in self.corrections]} if self.corrections else {}
+        if not self.corrections:
+            return {}
+        alpha, beta = self.corrections[-1].tolist()
+        return {"correction": {"alpha": alpha, "beta": beta}}

@@ -9,7 +9,7 @@ Legend: B images, O classes of the frozen network, Z latent values, Q channels o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -168,15 +168,28 @@ class Inversion:
         self.optimizer.step()
         return {name: value.detach() for name, value in losses.items()}
 
-    def fit(self, teacher: IncrementalNetwork, batch_size: int) -> dict[str, float]:
+    def fit(
+        self,
+        teacher: IncrementalNetwork,
+        batch_size: int,
+        tell: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> dict[str, float]:
         """``settings.iterations`` steps; returns the last step's terms.
 
         Every process trains a generator of its own on its own latents; the first one's is then everybody's.
+
+        Args:
+            teacher: the frozen network.
+            batch_size: images of a step.
+            tell: called about ten times with the number of finished steps and the terms.
         """
         last: dict[str, Tensor] = {}
         teacher.eval()
-        for _ in range(self.settings.iterations):
+        total = self.settings.iterations
+        for done in range(1, total + 1):
             last = self.step(teacher, self.latents(batch_size))
+            if tell is not None and (done == total or done % max(total // 10, 1) == 0):
+                tell(done, {name: float(value) for name, value in last.items()})
         for tensor in self.generator.state_dict().values():
             broadcast(tensor, 0)
         return {name: float(value) for name, value in last.items()}

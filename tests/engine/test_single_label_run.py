@@ -1,0 +1,158 @@
+"""Whole runs of single-label methods on a handful of images: made images, second stages, memories, resume."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlcil.datasets.table import ImageTable
+from mlcil.engine.config import finish_config
+from mlcil.engine.train import build_runner, train
+from mlcil.errors import UserError
+from mlcil.registry import DATASETS
+
+CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
+SIDE = 16
+
+
+@DATASETS.register_module()
+class OneClassEach:
+    """Noise around a colour a class."""
+
+    name, label_cardinality = "one-class-each", 1.0
+
+    def __init__(self, root, per_class=24):
+        self.root, self.per_class = Path(root), per_class
+
+    def table(self, split):
+        folder = self.root / split
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = np.repeat(np.arange(len(CLASSES)), self.per_class)
+        rng = np.random.default_rng(len(split))
+        files = []
+        for index, label in enumerate(labels):
+            files.append(folder / f"{index}.png")
+            pixels = rng.integers(0, 128, (SIDE, SIDE, 3)) + 20 * np.array([label, 5 - label, label % 2])
+            Image.fromarray(pixels.astype(np.uint8)).save(files[-1])
+        one_hot = np.eye(len(CLASSES), dtype=np.int8)[labels]
+        return ImageTable(split, CLASSES, tuple(range(len(files))), tuple(files), one_hot, one_hot == 1)
+
+    def train(self):
+        return self.table("train")
+
+    def test(self):
+        return self.table("test")
+
+
+def config(folder, method, head, memory=None, **changes):
+    backbone = {"name": "resnet32_abd", "blocks": (1, 1), "widths": (4, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    cfg = {
+        "scenario": {"dataset": {"type": "OneClassEach", "root": str(folder / "data")}, "base": 2, "increment": 2},
+        "network": {"backbone": backbone, "head": head, "image_size": SIDE},
+        "method": method,
+        "memory": memory,
+        "train_transform": {"cutout": 0.0, "randaugment": False},
+        "train_cfg": {"max_epochs": 3},
+        "train_dataloader": {"batch_size": 8, "num_workers": 0},
+        "test_dataloader": {"batch_size": 8, "num_workers": 0},
+        "optim_wrapper": {
+            "optimizer": {"type": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4},
+            "paramwise_cfg": {"decay_all": True},
+        },
+        "param_scheduler": [{"type": "Steps", "milestones": [1], "constant_from": 2, "constant": 0.005}],
+        "precision": "fp32",
+        "log_root": str(folder / "logs"),
+        "checkpoint_root": str(folder / "saved"),
+    }
+    for key, value in changes.items():
+        cfg[key] = {**cfg[key], **value}
+    return finish_config(cfg, "run")
+
+
+FULL = {"type": "full_linear", "num_classes": len(CLASSES)}
+DREAM = {"inversion": {"iterations": 2}}
+SECOND = {"second": {"epochs": 2, "milestones": [1]}}
+RUNS = {
+    "R-DFCIL": ({"type": "RDFCIL", "finetune_epochs": 1, **DREAM}, {"type": "session_linear"}, None),
+    "ABD": ({"type": "ABD", **DREAM}, FULL, None),
+    "DGR": ({"type": "SingleLabelDGR"}, FULL, None),
+    "rehearsal": ({"type": "SingleLabelFinetune"}, FULL, {"type": "coreset", "total": 10}),
+    "E2E": ({"type": "SingleLabelE2E", **SECOND}, FULL, {"type": "coreset", "total": 10, "selection": "nearest"}),
+    "BiC": ({"type": "SingleLabelBiC", **SECOND}, FULL, {"type": "coreset", "total": 60, "selection": "herding"}),
+}
+
+
+def weights(folder, session):
+    return torch.load(folder / "saved" / "run" / f"session_{session}.pth", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
+    method, head, memory = RUNS[name]
+    results = train(config(tmp_path / "whole", method, head, memory))
+    assert len(results) == 3
+    report = results[-1]["report"]
+    if name in ("R-DFCIL", "ABD"):
+        assert set(report["inversion"]) == {"content", "balance", "smoothness", "statistics"}
+    if name == "BiC":
+        assert 0 < abs(report["correction"]["alpha"] - 1) < 0.1
+        assert 0 < abs(report["correction"]["beta"]) < 0.1
+    if name == "rehearsal":
+        assert results[1]["train"]["exemplars"] == results[1]["train"]["images"]
+
+    runner = build_runner(config(tmp_path / "cut", method, head, memory))
+    save = runner.save_resume_state
+
+    def save_and_stop(epoch, seconds):
+        save(epoch, seconds)
+        if (runner.train_loop.session, epoch) == (2, 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    train(config(tmp_path / "cut", method, head, memory), resume=True)
+    whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / "cut", 2)
+    for key, value in whole.items():
+        torch.testing.assert_close(cut[key], value, rtol=0, atol=0, msg=key)
+
+
+def test_a_second_stage_needs_a_memory(tmp_path):
+    method, head, _ = RUNS["E2E"]
+    with pytest.raises(UserError, match="second stage of SingleLabelE2E needs kept images"):
+        build_runner(config(tmp_path, method, head))
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        ({"type": "corset", "total": 3}, "did you mean 'coreset'"),
+        ({"type": "coreset"}, "needs 'total'"),
+        ({"type": "coreset", "totl": 3}, "did you mean 'total'"),
+    ],
+)
+def test_memories_are_checked(memory, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        config(tmp_path, *RUNS["E2E"][:2], memory)
+
+
+def test_the_refinement_of_rdfcil_leaves_the_backbone_alone(tmp_path):
+    method, head, _ = RUNS["R-DFCIL"]
+    runner = build_runner(config(tmp_path, method, head, train_cfg={"stop_after_session": 1}))
+    seen = {}
+    begin_epoch = runner.method.begin_epoch
+
+    def spy(epoch, epochs):
+        changed = begin_epoch(epoch, epochs)
+        if runner.method.refining:
+            seen["before"] = {k: v.clone() for k, v in runner.method.network.state_dict().items()}
+        return changed
+
+    runner.method.begin_epoch = spy
+    runner.train()
+    after = runner.method.network.state_dict()
+    for key, value in seen["before"].items():
+        same = torch.equal(after[key], value)
+        assert same == key.startswith("backbone."), key
