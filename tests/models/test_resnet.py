@@ -44,7 +44,8 @@ def test_shortcut_of_zeros(before, behind):
     y = ZeroShortcut(before, behind, 2)(x)
     assert y.shape == (1, 8, 3, 3)
     torch.testing.assert_close(y[:, before : before + 4], x[..., ::2, ::2])
-    assert y.sum() == x[..., ::2, ::2].sum()
+    assert not y[:, :before].any()
+    assert not y[:, before + 4 :].any()
 
 
 @pytest.mark.parametrize("options", [{"shortcut": "none"}, {"rectify": "last"}, {"init": "zeros"}, {"blocks": (1, 1)}])
