@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.config import finish_config
-from mlcil.engine.train import build_runner, train
+from mlcil.engine.train import build_method, build_runner, train
 from mlcil.errors import UserError
 from mlcil.registry import DATASETS
 
@@ -105,21 +106,28 @@ def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
     if name == "rehearsal":
         assert results[1]["train"]["exemplars"] == results[1]["train"]["images"]
 
-    runner = build_runner(config(tmp_path / "cut", method, head, memory))
+    # inside the last session, and where generator, corrections and memory pass from a session to the next
+    for folder, stop_at in (("inside", (2, 2)), ("between", (2, 0)))[: 2 if name in ("ABD", "BiC") else 1]:
+        interrupt(config(tmp_path / folder, method, head, memory), stop_at, monkeypatch)
+        train(config(tmp_path / folder, method, head, memory), resume=True)
+        whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / folder, 2)
+        for key, value in whole.items():
+            torch.testing.assert_close(cut[key], value, rtol=0, atol=0, msg=key)
+
+
+def interrupt(cfg, stop_at, monkeypatch):
+    """Run until the state of this session and epoch was saved."""
+    runner = build_runner(cfg)
     save = runner.save_resume_state
 
     def save_and_stop(epoch, seconds):
         save(epoch, seconds)
-        if (runner.train_loop.session, epoch) == (2, 2):
+        if (runner.train_loop.session, epoch) == stop_at:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         runner.train()
-    train(config(tmp_path / "cut", method, head, memory), resume=True)
-    whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / "cut", 2)
-    for key, value in whole.items():
-        torch.testing.assert_close(cut[key], value, rtol=0, atol=0, msg=key)
 
 
 def test_a_second_stage_needs_a_memory(tmp_path):
@@ -185,3 +193,14 @@ def test_two_processes_change_phase_together(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert all(value.isfinite().all() for value in weights(tmp_path, 2).values())
+
+
+@pytest.mark.parametrize("name", ["rdfcil_cifar100", "abd_cifar100"])
+def test_recipes_are_accepted(name, tmp_path):
+    recipe = Config.fromfile(Path(__file__).parents[2] / "configs" / "_base_" / f"{name}.py").to_dict()
+    scenario = {"dataset": {"type": "OneClassEach", "root": str(tmp_path)}, "base": 2, "increment": 2}
+    cfg = finish_config({**recipe, "scenario": scenario}, name)
+    method = build_method(cfg)
+    assert method.settings.iterations == recipe["method"]["inversion"]["iterations"]
+    method.network.grow(2)
+    assert method.network(torch.rand(2, 3, 32, 32)).logits_BC.shape == (2, 2)
