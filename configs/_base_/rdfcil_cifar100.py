@@ -1,6 +1,6 @@
 # R-DFCIL on CIFAR-100 (release: 200 epochs, the last 40 of them refine the classifier; session 0 has no refinement).
-# Tiny-ImageNet-200: image_size 64, weight_decay 2e-4. ImageNet-100: resnet18_rdfcil, 120 epochs with refinement from 90,
-# milestones 30 and 60, weight_decay 1e-4, batches of 64, 10000 iterations of inversion.
+# Tiny-ImageNet-200: image_size 64, weight_decay 2e-4. ImageNet-100: resnet18_rdfcil, 120 epochs, the last 30 of them
+# for the refinement, milestones 30 and 60, weight_decay 1e-4, batches of 64, 10000 iterations of inversion.
 network = dict(
     backbone=dict(name="resnet32_rdfcil", mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
     head=dict(type="session_linear"),
