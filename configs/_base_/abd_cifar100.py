@@ -1,6 +1,6 @@
 # ABD's system on CIFAR-100: network, optimiser and schedule of every row of its tables, and the method ABD itself.
 # Other rows change the method (SingleLabel*); DGR also mean 0, std 1 and weight_decay 0. Rows with a coreset have
-# memory=dict(type="coreset", total=2000, selection=...): random (rehearsal, LwF), nearest (E2E) or herding (BiC).
+# memory=dict(total=2000, selection=...): random_coreset (rehearsal, LwF), nearest_coreset (E2E), herding_coreset (BiC).
 # Tiny-ImageNet-200: image_size 64 and 200 outputs.
 network = dict(
     backbone=dict(

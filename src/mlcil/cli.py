@@ -49,6 +49,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--json", action="store_true", help="print json instead of tables")
 
+    sub = command("bench", bench, "Train methods x seeds x class orders and write one table.")
+    sub.add_argument("config", type=Path, help="a bench config, such as configs/bench/demo.py")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
+    sub.add_argument("--jobs", type=int, help="runs at the same time (default: what the bench config says)")
+    sub.add_argument("--table", action="store_true", help="train nothing, write the table of the finished runs")
+
+    sub = command("compare", compare, "Put finished runs of one protocol into a table.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+
     sub = command("test", test, "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("config")
@@ -142,6 +152,21 @@ def plan(options: argparse.Namespace) -> int:
 
     content = make_plan(load_config(options.config, options.overrides))
     print(json.dumps(content, indent=1) if options.json else plan_text(content))
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """``bench CONFIG``."""
+    from mlcil.engine.bench import run_bench
+
+    return run_bench(options.config, options.overrides, options.jobs, options.table)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """``compare RUN RUN ...``."""
+    from mlcil.engine.bench import compare_runs
+
+    print(compare_runs(options.runs, options.output))
     return 0
 
 

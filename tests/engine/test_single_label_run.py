@@ -82,9 +82,9 @@ RUNS = {
     "R-DFCIL": ({"type": "RDFCIL", "finetune_epochs": 1, **DREAM}, {"type": "session_linear"}, None),
     "ABD": ({"type": "ABD", **DREAM}, FULL, None),
     "DGR": ({"type": "SingleLabelDGR"}, FULL, None),
-    "rehearsal": ({"type": "SingleLabelFinetune"}, FULL, {"type": "coreset", "total": 10}),
-    "E2E": ({"type": "SingleLabelE2E", **SECOND}, FULL, {"type": "coreset", "total": 10, "selection": "nearest"}),
-    "BiC": ({"type": "SingleLabelBiC", **SECOND}, FULL, {"type": "coreset", "total": 60, "selection": "herding"}),
+    "rehearsal": ({"type": "SingleLabelFinetune"}, FULL, {"total": 10, "selection": "random_coreset"}),
+    "E2E": ({"type": "SingleLabelE2E", **SECOND}, FULL, {"total": 10, "selection": "nearest_coreset"}),
+    "BiC": ({"type": "SingleLabelBiC", **SECOND}, FULL, {"total": 60, "selection": "herding_coreset"}),
 }
 
 
@@ -132,16 +132,15 @@ def interrupt(cfg, stop_at, monkeypatch):
 
 def test_a_second_stage_needs_a_memory(tmp_path):
     method, head, _ = RUNS["E2E"]
-    with pytest.raises(UserError, match="second stage of SingleLabelE2E needs kept images"):
+    with pytest.raises(UserError, match=r"SingleLabelE2E replays stored images.*nearest_coreset"):
         build_runner(config(tmp_path, method, head))
 
 
 @pytest.mark.parametrize(
     ("memory", "words"),
     [
-        ({"type": "corset", "total": 3}, "did you mean 'coreset'"),
-        ({"type": "coreset"}, "needs 'total'"),
-        ({"type": "coreset", "totl": 3}, "did you mean 'total'"),
+        ({"total": 3, "selection": "random"}, "does not work with memory.selection='random'"),
+        ({"totl": 3, "selection": "nearest_coreset"}, "did you mean 'total'"),
     ],
 )
 def test_memories_are_checked(memory, words, tmp_path):

@@ -42,7 +42,7 @@ def sessions(memory, count=3, per_class=10):
         yield t, rows, memory.update(t, 2 * t, 2 * t + 2, rows, rng.normal(size=(len(rows), 3)), targets)
 
 
-@pytest.mark.parametrize("selection", ["random", "nearest", "herding"])
+@pytest.mark.parametrize("selection", ["random_coreset", "nearest_coreset", "herding_coreset"])
 def test_the_budget_is_kept_and_balanced(selection):
     memory = CoresetMemory(15, selection)
     for t, _, counts in sessions(memory):
@@ -56,18 +56,18 @@ def test_the_budget_is_kept_and_balanced(selection):
 
 
 def test_replay_is_as_long_as_the_new_images_and_repeats():
-    memory = CoresetMemory(6, "random", seed=2)
+    memory = CoresetMemory(6, "random_coreset", seed=2)
     list(sessions(memory, count=1))
     assert len(memory.replayed(1, 40)) == 40
     assert memory.replayed(1, 40).tolist() == memory.replayed(1, 40).tolist()
     assert memory.replayed(1, 40).tolist() != memory.replayed(2, 40).tolist()
-    assert CoresetMemory(6, "nearest").oversample is False
+    assert CoresetMemory(6, "nearest_coreset").oversample is False
 
 
 def test_state_survives():
-    memory = CoresetMemory(6, "herding")
+    memory = CoresetMemory(6, "herding_coreset")
     list(sessions(memory))
-    other = CoresetMemory(6, "herding")
+    other = CoresetMemory(6, "herding_coreset")
     other.load_state_dict(memory.state_dict())
     assert other.contents()[0].tolist() == memory.contents()[0].tolist()
 

@@ -570,7 +570,7 @@ class Coreset:
         memory.update(session, low, high, rows, self.features[rows], targets_NC)
 
 
-CORESET_KINDS = {"random": "random", "e2e": "nearest", "bic": "herding"}
+CORESET_KINDS = {"random": "random_coreset", "e2e": "nearest_coreset", "bic": "herding_coreset"}
 
 
 @pytest.mark.parametrize("kind", CORESET_KINDS)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_info
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.engine.evaluation import predict_view, scores_of, session_metrics, test_rows
 from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
@@ -57,6 +57,8 @@ class IncrementalTrainLoop(BaseLoop):
         self.stop_training = False
         self._test_loader: Any = None
         self.held_out: SessionView | None = None  # images kept from training for the method's second stage
+        self.audit: dict[str, float] = {}  # of the session's pseudo-labels
+        self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
     # -- what mmengine's hooks ask for; all counted within the running session -------------------------
 
@@ -117,7 +119,8 @@ class IncrementalTrainLoop(BaseLoop):
         else:
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
-        runner.log(log_lines.report(method.session_report()))
+            self.audit = self.audit_pseudo_labels()
+        runner.log(log_lines.report(self.session_report()))
 
         runner.call_hook("before_train")
         runner.model.train()
@@ -135,7 +138,7 @@ class IncrementalTrainLoop(BaseLoop):
             classes=list(session.classes),
             train=counts,
             memory=memory,
-            report=method.session_report(),
+            report=self.session_report(),
             seconds=round(time.time() - started, 1),
         )
         runner.finish_session(session, result)
@@ -171,6 +174,7 @@ class IncrementalTrainLoop(BaseLoop):
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
+        sessions = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
             "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
@@ -179,37 +183,40 @@ class IncrementalTrainLoop(BaseLoop):
         self.held_out = None
         if memory is not None and len(memory):
             memory.begin_session()
-            old_rows, old_targets = self.exemplars()
+            old_rows, old_targets, origins = self.exemplars()
             again = memory.replayed(t, len(rows))
-            old_rows, old_targets = old_rows[again], old_targets[again]
-            both, both_targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
+            parts = ((rows, old_rows), (targets, old_targets), (sessions, origins))
+            everything = [np.concatenate([new, old[again]]) for new, old in parts]
+            kept = np.ones(len(everything[0]), bool)
             if runner.method.second_stage == "held_out":
-                masks = hold_out(targets.argmax(1), old_targets.argmax(1), session.low)
+                masks = hold_out(targets.argmax(1), old_targets[again].argmax(1), session.low)
                 kept = ~np.concatenate(masks)
-                self.held_out = self.augmented_view(both[~kept], both_targets[~kept])
-                both, both_targets = both[kept], both_targets[kept]
-            rows, targets = both, both_targets
-            counts["exemplars"] = len(old_rows)
-        return self.augmented_view(rows, targets), counts
+                self.held_out = self.augmented_view(*(part[~kept] for part in everything))
+            rows, targets, sessions = (part[kept] for part in everything)
+            counts["exemplars"] = len(again)
+        return self.augmented_view(rows, targets, sessions), counts
 
-    def exemplars(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (M,) of the memory in class order and the labels (M, C_seen) they show in this session."""
-        scenario, t = self._runner.scenario, self.session
-        rows, origins = self._runner.memory.contents()
-        targets = np.zeros((len(rows), scenario.sessions[t].high), np.int8)
+    def exemplars(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (M,) of the memory, the labels (M, C_seen) they show in this session, and their sessions (M,)."""
+        scenario, memory, t = self._runner.scenario, self._runner.memory, self.session
+        high = scenario.sessions[t].high
+        rows, origins = memory.contents()
+        if memory.labels == "propagate":
+            return rows, memory.propagated_targets(rows, high), origins
+        targets = np.zeros((len(rows), high), np.int8)
         for origin in np.unique(origins):
-            low, high = scenario.exemplar_range(int(origin), t)
+            low, above = scenario.exemplar_range(int(origin), t)
             picked = origins == origin
-            targets[picked, :high] = scenario.train_targets(rows[picked], low, high)
-        return rows, targets
+            targets[picked, :above] = scenario.train_targets(rows[picked], low, above)
+        return rows, targets, origins
 
-    def augmented_view(self, rows: np.ndarray, targets: np.ndarray) -> SessionView:
+    def augmented_view(self, rows: np.ndarray, targets: np.ndarray, origins: np.ndarray) -> SessionView:
         """Training images under the config's augmentation."""
         runner = self._runner
         transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform)
+        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform, origins)
 
-    def finish_session(self) -> dict[str, int]:
+    def finish_session(self) -> dict[str, Any]:
         """The method's last part, on what its ``second_stage`` asks for, and the update of the memory."""
         method = self._runner.method
         if method.second_stage == "memory":
@@ -259,23 +266,70 @@ class IncrementalTrainLoop(BaseLoop):
             batch_size=self.loader_options["batch_size"],
         )
 
-    def update_memory(self) -> dict[str, int]:
+    def update_memory(self) -> dict[str, Any]:
         """Choose exemplars from the session's new images; rank 0 decides for all."""
-        runner = self._runner
+        runner, t = self._runner, self.session
         memory, scenario = runner.memory, runner.scenario
         if memory is None:
-            return {}
-        session = scenario.sessions[self.session]
-        rows = scenario.train_rows(self.session)
+            return {"bytes": {"images": 0, **runner.method.state_bytes()}}
+        session = scenario.sessions[t]
+        rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
-        view = SessionView(scenario.train, rows, targets, runner.image_size)
-        _, features = predict_view(runner.method, self.plain_loader(view), torch.float32)
-        counts = memory.update(self.session, session.low, session.high, rows, features, targets)
+        logits, features = self.predict_training(rows)
+        counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
         memory.load_state_dict(shared[0])
+        stored, origins = memory.contents()
+        taken = np.unique(stored[origins == t])
+        runner.method.remember(taken, logits[np.searchsorted(rows, taken)], stored)
+        if memory.labels == "propagate":
+            earlier = np.setdiff1d(stored, rows)
+            if len(earlier):
+                logits = np.concatenate([logits, self.predict_training(earlier)[0]])
+                nothing = np.zeros((len(earlier), session.high), np.int8)
+                rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
+            new = np.arange(len(rows)) < len(rows) - len(earlier)
+            memory.propagate(session.low, rows, scores_of(logits), targets, new)
         runner.log([log_lines.memory(counts)])
+        counts["bytes"] = {"images": memory.image_bytes(runner.image_size), **runner.method.state_bytes()}
         return counts
+
+    def session_report(self) -> dict[str, Any]:
+        """What the method tells of the session, its pseudo-labels with what they should have been."""
+        report = dict(self._runner.method.session_report())
+        if self.audit:
+            report["dpl"] = {**report.get("dpl", {}), **self.audit}
+        return report
+
+    def predict_training(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and pooled features (N, K) of training rows, without augmentation."""
+        runner = self._runner
+        view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
+        return predict_view(runner.method, self.plain_loader(view), torch.float32)
+
+    def audit_pseudo_labels(self) -> dict[str, float]:
+        """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
+
+        Returns:
+            ``true``: old-class labels per image that are really there; ``precision`` and ``recall`` of the
+            pseudo-labels, in [0, 1]. Empty when the method makes none.
+        """
+        found = self._runner.method.pseudo_label_decisions()
+        if found is None:
+            return {}
+        rows, fires_NO = found
+        truth_NO = self._runner.scenario.train.labels_NC[rows, : fires_NO.shape[1]] == 1
+        counts = torch.tensor(
+            [len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64
+        )
+        all_reduce(counts)
+        images, true, made, right = counts.tolist()
+        return {
+            "true": true / max(images, 1),
+            "precision": right / made if made else float("nan"),
+            "recall": right / true if true else float("nan"),
+        }
 
     def evaluate(self) -> dict[str, Any]:
         """Predict every needed test image once and compute all metrics from that score matrix."""
@@ -289,6 +343,7 @@ class IncrementalTrainLoop(BaseLoop):
             self._test_loader = self.plain_loader(view)
         started = time.time()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
+        self.scores = (rows, logits)
         result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
         result["evaluation_seconds"] = round(time.time() - started, 1)
         barrier()

@@ -21,7 +21,7 @@ from mlcil.engine.runner import IncrementalRunner
 from mlcil.errors import UserError
 from mlcil.files import check_writable
 from mlcil.interop.pretrained import load_pretrained, resolve_source
-from mlcil.memory import MEMORIES, Memory
+from mlcil.memory import Memory, build_memory
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.registry import DATASETS, METHODS
@@ -65,14 +65,6 @@ def build_method(cfg: Config) -> Method:
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise UserError(f"network or method of the config: {error}") from error
-
-
-def build_memory(cfg: Config) -> Memory | None:
-    """The memory of a config, or ``None``; raises :class:`UserError` for options that it does not take."""
-    if cfg.memory is None:
-        return None
-    arguments = as_dict(cfg.memory)
-    return MEMORIES[arguments.pop("type", "exemplars")](**arguments)  # type: ignore[no-any-return]
 
 
 def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, Any] | None:
@@ -124,14 +116,9 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
         keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    memory = build_memory(cfg)
+    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None else None
     set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
     method = build_method(cfg)
-    if method.second_stage is not None and memory is None:
-        raise UserError(
-            f"the second stage of {cfg.method['type']} needs kept images; set memory=dict(type='coreset', total=2000, "
-            "selection='nearest')"
-        )
     if state is None:
         return Start(scenario, method, memory, load_weights(cfg, method, scenario), None)
     if state["protocol_hash"] != scenario.hash:

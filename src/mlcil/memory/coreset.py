@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from mlcil.errors import UserError
+from mlcil.memory.base import Memory
+
+SELECTIONS = ("random_coreset", "nearest_coreset", "herding_coreset")
 
 
 def quotas(candidates: Mapping[int, int], total: int) -> dict[int, int]:
@@ -89,37 +92,39 @@ def _first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
     return mask
 
 
-class CoresetMemory:
+class CoresetMemory(Memory):
     """``total`` images, shared equally by all classes seen; every image shows one class.
 
     Args:
         total: images in all.
-        selection: ``random`` draws all classes anew from the images that a session was trained on (so old
-            classes slowly lose distinct images), ``nearest`` keeps the images nearest to the class mean (E2E),
-            ``herding`` follows the class mean (BiC); the latter two only shorten the lists of old classes.
+        selection: ``random_coreset`` draws all classes anew from the images that a session was trained on (so
+            old classes slowly lose distinct images), ``nearest_coreset`` keeps the images nearest to the class
+            mean (E2E), ``herding_coreset`` follows the class mean (BiC); the latter two only shorten the lists
+            of old classes.
         oversample: a session trains on as many replayed images as it has new ones, drawn with replacement;
-            ``None`` means with ``random`` only.
+            ``None`` means with ``random_coreset`` only.
         seed: of the draws.
-        labels: as in :class:`~mlcil.memory.exemplars.ExemplarMemory`; of no consequence for one class an image.
+        labels: see :class:`~mlcil.memory.base.Memory`; of no consequence for images of one class each.
 
     Raises:
-        UserError: a budget of no image, or an unknown selection.
+        UserError: no budget, one of no image, or an unknown selection.
     """
 
     def __init__(
         self,
-        total: int,
-        selection: str = "random",
+        total: int | None = None,
+        selection: str = "random_coreset",
         oversample: bool | None = None,
         seed: int = 0,
         labels: str = "oracle",
     ) -> None:
-        if total < 1:
-            raise UserError("memory: the budget must be at least one image; leave memory=None for no memory")
-        if selection not in ("random", "nearest", "herding"):
-            raise UserError(f"memory: selection {selection!r} is unknown; use 'random', 'nearest' or 'herding'")
-        self.total, self.selection, self.seed, self.labels = total, selection, seed, labels
-        self.oversample = selection == "random" if oversample is None else oversample
+        super().__init__(labels)
+        if total is None or total < 1:
+            raise UserError(f"memory: a coreset of total={total} images; give memory.total of at least 1")
+        if selection not in SELECTIONS:
+            raise UserError(f"memory: selection {selection!r} is unknown; use one of {', '.join(SELECTIONS)}")
+        self.total, self.selection, self.seed = total, selection, seed
+        self.oversample = selection == "random_coreset" if oversample is None else oversample
         self.rows_of_class: dict[int, list[int]] = {}
         self.session_of_class: dict[int, int] = {}
 
@@ -127,7 +132,6 @@ class CoresetMemory:
         return sum(map(len, self.rows_of_class.values()))
 
     def contents(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (M,) int64 and the session each class came in (M,), in class order."""
         classes = sorted(self.rows_of_class)
         rows = [row for c in classes for row in self.rows_of_class[c]]
         origins = [self.session_of_class[c] for c in classes for _ in self.rows_of_class[c]]
@@ -138,20 +142,15 @@ class CoresetMemory:
         return np.repeat(sorted(self.rows_of_class), [len(self.rows_of_class[c]) for c in sorted(self.rows_of_class)])
 
     def replayed(self, session: int, new_images: int) -> np.ndarray:
-        """Positions in :meth:`contents` that a session with so many new images is trained on."""
         if not self.oversample:
             return np.arange(len(self))
         return np.random.RandomState(100 * self.seed + session).choice(len(self), new_images)
 
-    def begin_session(self) -> None:
-        """Nothing: the budget was kept when the last session ended."""
-
     def update(
         self, session: int, low: int, high: int, rows: np.ndarray, features_ND: np.ndarray, targets_NC: np.ndarray
     ) -> dict[str, int]:
-        """Take in the classes of the session that ends; arguments and counts as of ``ExemplarMemory``."""
         labels_N = targets_NC.argmax(1)
-        if self.selection == "random":
+        if self.selection == "random_coreset":
             if len(self):
                 again = self.replayed(session, len(rows))
                 rows = np.concatenate([rows, self.contents()[0][again]])
@@ -171,15 +170,15 @@ class CoresetMemory:
         return {"chosen": chosen, "stored": chosen, "total": len(self)}
 
     def _order(self, features_ND: np.ndarray) -> list[int]:
-        if self.selection == "nearest":
+        if self.selection == "nearest_coreset":
             return nearest_to_mean(features_ND)
         return greedy_herding(features_ND, self.total)
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows and sessions by class."""
-        return {"rows_of_class": self.rows_of_class, "session_of_class": self.session_of_class}
+        mine = {"rows_of_class": self.rows_of_class, "session_of_class": self.session_of_class}
+        return {**super().state_dict(), **mine}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        super().load_state_dict(state)
         self.rows_of_class = {int(c): [int(r) for r in rows] for c, rows in state["rows_of_class"].items()}
         self.session_of_class = {int(c): int(s) for c, s in state["session_of_class"].items()}

@@ -54,6 +54,7 @@ class SingleLabelBiC(Method):
 
     uses_teacher = True
     second_stage = "held_out"
+    memory_selections = ("herding_coreset", "nearest_coreset", "herding")
 
     def __init__(
         self,
@@ -105,9 +106,14 @@ class SingleLabelBiC(Method):
         return F.cross_entropy(self.correct(at_least_float32(self.network(inputs).logits_BC)), labels_B)
 
     def forward(  # type: ignore[override]
-        self, inputs: Tensor, targets: Tensor | None = None, rows: Tensor | None = None, mode: str = "tensor"
+        self,
+        inputs: Tensor,
+        targets: Tensor | None = None,
+        rows: Tensor | None = None,
+        origins: Tensor | None = None,
+        mode: str = "tensor",
     ) -> Any:
-        output = super().forward(inputs, targets, rows, mode)
+        output = super().forward(inputs, targets, rows, origins, mode)
         if mode == "predict" and self.correct_predictions:
             return self.correct(output[0]), output[1]
         return output

@@ -46,6 +46,7 @@ class SingleLabelE2E(Method):
 
     uses_teacher = True
     second_stage = "memory"
+    memory_selections = ("nearest_coreset", "herding_coreset", "herding")
 
     def __init__(
         self,
