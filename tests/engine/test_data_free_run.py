@@ -175,7 +175,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from test_single_label_run import RUNS, config
+from test_data_free_run import RUNS, config
 from mlcil.engine.train import train
 cfg = config(Path({folder!r}), *RUNS["R-DFCIL"])
 cfg.launcher = "pytorch"
