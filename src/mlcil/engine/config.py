@@ -34,13 +34,15 @@ import mlcil.methods  # noqa: F401  (registers the methods)
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, OneCycle, decay_groups
+from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS, decay_groups
 from mlcil.errors import UserError
 from mlcil.memory import memory_class
-from mlcil.models.backbones import TimmBackbone, check_name
+from mlcil.models.backbones import OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.tresnet import VARIANTS, TResNet
+from mlcil.models.resnet import VARIANTS as RESNETS
+from mlcil.models.resnet import ResNet
+from mlcil.models.tresnet import TResNet
 from mlcil.registry import DATASETS, METHODS
 
 #: every top-level key and its default; ``...`` marks what a config must give
@@ -184,14 +186,15 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     check_keys(network, _arguments(IncrementalNetwork.__init__), "network")
     backbone = _mapping(network.get("backbone") or {}, "network.backbone")
     if "name" not in backbone:
-        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(VARIANTS) + " or a timm model")
+        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(OWN) + " or a timm model")
     try:
         check_name(str(backbone["name"]))
     except ValueError as error:
         raise UserError(f"network.backbone.name: {error}") from error
-    own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
-    keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
-    check_keys(backbone, {"name", *keys}, "network.backbone")
+    backbone_class: Any = TResNet if backbone["name"] in OWN else TimmBackbone
+    if backbone["name"] in RESNETS:
+        backbone_class = ResNet
+    check_keys(backbone, {"name", *_arguments(backbone_class.__init__, "image_size")}, "network.backbone")
     head = _mapping(network.get("head") or {}, "network.head")
     head_class: Any = HEADS.get(str(head.get("type")))
     if head_class is None:
@@ -225,8 +228,9 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
-        if scheduler["type"] == "OneCycle":
-            check_keys(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
+        if scheduler["type"] in SESSION_SCHEDULERS:
+            arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
+            check_keys(scheduler, {"type", *arguments}, "param_scheduler")
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")

@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, scores_of, session_metrics, test_rows
+from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
@@ -55,6 +56,7 @@ class IncrementalTrainLoop(BaseLoop):
         self._iter = 0
         self.stop_training = False
         self._test_loader: Any = None
+        self.held_out: SessionView | None = None  # images kept from training for the method's second stage
         self.audit: dict[str, float] = {}  # of the session's pseudo-labels
         self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
@@ -129,8 +131,7 @@ class IncrementalTrainLoop(BaseLoop):
                 runner.log_metrics(self.evaluate(), final=False)
         runner.call_hook("after_train")
 
-        method.finish_session(self.dataloader)
-        memory = self.update_memory()
+        memory = self.finish_session()
         result = self.evaluate()
         result.update(
             index=t,
@@ -151,6 +152,9 @@ class IncrementalTrainLoop(BaseLoop):
         runner = self._runner
         self.dataloader.sampler.set_epoch(self._epoch)
         runner.call_hook("before_train_epoch")
+        if runner.method.begin_epoch(self._epoch, self.max_epochs):
+            runner.unwrap()
+            runner.wrap()
         runner.model.train()
         for index, batch in enumerate(self.dataloader):
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
@@ -176,22 +180,63 @@ class IncrementalTrainLoop(BaseLoop):
             "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
             "exemplars": 0,
         }
+        self.held_out = None
         if memory is not None and len(memory):
             memory.begin_session()
-            old_rows, origins = memory.contents()
-            old_targets = np.zeros((len(old_rows), session.high), np.int8)
-            if memory.labels == "propagate":
-                old_targets = memory.propagated_targets(old_rows, session.high)
-            else:
-                for origin in np.unique(origins):
-                    low, high = scenario.exemplar_range(int(origin), t)
-                    picked = origins == origin
-                    old_targets[picked, :high] = scenario.train_targets(old_rows[picked], low, high)
-            sessions = np.concatenate([sessions, origins])
-            rows, targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
-            counts["exemplars"] = len(old_rows)
+            old_rows, old_targets, origins = self.exemplars()
+            again = memory.replayed(t, len(rows))
+            parts = ((rows, old_rows), (targets, old_targets), (sessions, origins))
+            everything = [np.concatenate([new, old[again]]) for new, old in parts]
+            kept = np.ones(len(everything[0]), bool)
+            if runner.method.second_stage == "held_out":
+                masks = hold_out(targets.argmax(1), old_targets[again].argmax(1), session.low)
+                kept = ~np.concatenate(masks)
+                self.held_out = self.augmented_view(*(part[~kept] for part in everything))
+            rows, targets, sessions = (part[kept] for part in everything)
+            counts["exemplars"] = len(again)
+        return self.augmented_view(rows, targets, sessions), counts
+
+    def exemplars(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (M,) of the memory, the labels (M, C_seen) they show in this session, and their sessions (M,)."""
+        scenario, memory, t = self._runner.scenario, self._runner.memory, self.session
+        high = scenario.sessions[t].high
+        rows, origins = memory.contents()
+        if memory.labels == "propagate":
+            return rows, memory.propagated_targets(rows, high), origins
+        targets = np.zeros((len(rows), high), np.int8)
+        for origin in np.unique(origins):
+            low, above = scenario.exemplar_range(int(origin), t)
+            picked = origins == origin
+            targets[picked, :above] = scenario.train_targets(rows[picked], low, above)
+        return rows, targets, origins
+
+    def augmented_view(self, rows: np.ndarray, targets: np.ndarray, origins: np.ndarray) -> SessionView:
+        """Training images under the config's augmentation."""
+        runner = self._runner
         transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(scenario.train, rows, targets, runner.image_size, transform, sessions), counts
+        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform, origins)
+
+    def finish_session(self) -> dict[str, Any]:
+        """The method's last part, on what its ``second_stage`` asks for, and the update of the memory."""
+        method = self._runner.method
+        if method.second_stage == "memory":
+            counts = self.update_memory()
+            method.finish_session(self.second_loader(self.augmented_view(*self.exemplars())))
+            return counts
+        if method.second_stage == "held_out":
+            method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
+        else:
+            method.finish_session(self.dataloader)
+        return self.update_memory()
+
+    def second_loader(self, view: SessionView) -> Any:
+        """Shuffled loader of this process's share, with other draws than those of any session."""
+        if not len(view):
+            return []
+        rank, world_size = get_dist_info()
+        draws = len(self._runner.scenario.sessions) + self.session
+        sampler = SessionSampler(len(view), self._runner.seed, draws, True, rank, world_size)
+        return build_loader(view, sampler, **self.loader_options)
 
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""

@@ -1,8 +1,8 @@
-"""Optimiser groups, the one-cycle schedule and mixed precision, in mmengine's terms."""
+"""Optimiser groups, schedules and mixed precision, in mmengine's terms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from mlcil.errors import UserError
 
@@ -18,7 +18,11 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def decay_groups(
-    model: nn.Module, weight_decay: float, lr: float | None = None, backbone_lr_mult: float = 1.0
+    model: nn.Module,
+    weight_decay: float,
+    lr: float | None = None,
+    backbone_lr_mult: float = 1.0,
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: without decay (1-D or ``*.bias``) and with.
 
@@ -31,12 +35,13 @@ def decay_groups(
         lr: peak learning rate; needed with ``backbone_lr_mult``.
         backbone_lr_mult: when it is not 1, the backbone's parameters form two more groups that learn at
             ``lr * backbone_lr_mult`` (0 freezes them).
+        decay_all: everything decays (official behaviour of the single-label papers).
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         inside = backbone_lr_mult != 1 and "backbone." in name
         if parameter.requires_grad and not (inside and backbone_lr_mult == 0):
-            plain = parameter.ndim == 1 or name.endswith(".bias")
+            plain = not decay_all and (parameter.ndim == 1 or name.endswith(".bias"))
             groups.setdefault((inside, not plain), []).append(parameter)
     made = []
     for (inside, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
@@ -54,7 +59,7 @@ class DecayGroupsConstructor:
 
     Args:
         optim_wrapper_cfg: ``optimizer`` and the wrapper's options.
-        paramwise_cfg: ``backbone_lr_mult``, see :func:`decay_groups`.
+        paramwise_cfg: ``backbone_lr_mult`` and ``decay_all``, see :func:`decay_groups`.
     """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
@@ -171,3 +176,53 @@ class OneCycle(OneCycleLR):
     def state_dict(self) -> dict[str, Any]:
         """The iteration; everything else follows from the config."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+
+@PARAM_SCHEDULERS.register_module()
+class Steps(LRScheduler):
+    """Steps by epochs, and on request a constant rate at the end (schedules of ABD's system and of R-DFCIL).
+
+    Args:
+        optimizer: an mmengine ``OptimWrapper`` or a torch optimiser; its ``lr`` is the first rate.
+        epochs, epoch_length: of the session (of no consequence here).
+        milestones: epochs from which on the rate has one factor ``gamma`` more.
+        gamma: the factor.
+        constant_from, constant: from that epoch on the rate is ``constant`` (R-DFCIL's refinement).
+
+    Raises:
+        ValueError: only one of ``constant_from`` and ``constant`` is given.
+    """
+
+    by_epoch = True
+
+    def __init__(
+        self,
+        optimizer: Any,
+        epochs: int,
+        epoch_length: int,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.1,
+        constant_from: int | None = None,
+        constant: float | None = None,
+    ) -> None:
+        if (constant_from is None) != (constant is None):
+            raise ValueError("a constant rate at the end needs both constant_from=EPOCH and constant=RATE")
+        self.milestones, self.gamma = sorted(milestones), gamma
+        self.constant_from, self.constant = constant_from, constant
+        super().__init__(getattr(optimizer, "optimizer", optimizer))
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Learning rate of each group in the current epoch."""
+        epoch = self.last_epoch
+        if self.constant_from is not None and self.constant is not None and epoch >= self.constant_from:
+            return [self.constant for _ in self.base_lrs]
+        factor = self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return [float(first) * factor for first in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch; everything else follows from the config."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+
+#: schedules that are built per session with its epochs and their length
+SESSION_SCHEDULERS: dict[str, Any] = {"OneCycle": OneCycle, "Steps": Steps}

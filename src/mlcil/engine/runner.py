@@ -25,7 +25,7 @@ from torch import nn
 import mlcil
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
-from mlcil.engine.optim import OneCycle, resolve_precision
+from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
 from mlcil.evaluation.sessions import summarise
@@ -187,9 +187,9 @@ class IncrementalRunner(Runner):
         self.param_schedulers = []
         for scheduler in self._scheduler_cfg:
             options = dict(scheduler)
-            if options["type"] == "OneCycle":  # knows its length from the session, not from the config
-                del options["type"]
-                self.param_schedulers.append(OneCycle(self.optim_wrapper, epochs, epoch_length, **options))
+            if options["type"] in SESSION_SCHEDULERS:  # knows its length from the session, not from the config
+                schedule = SESSION_SCHEDULERS[options.pop("type")]
+                self.param_schedulers.append(schedule(self.optim_wrapper, epochs, epoch_length, **options))
             else:
                 self.param_schedulers += self.build_param_scheduler(options)
         self.optim_wrapper.initialize_count_status(self.model, 0, epochs * epoch_length)

@@ -1,5 +1,6 @@
 """One file a method; importing this package registers them all."""
 
+from mlcil.methods.abd import ABD
 from mlcil.methods.agcn import AGCN
 from mlcil.methods.bic import BiC
 from mlcil.methods.derpp import DERpp
@@ -12,6 +13,39 @@ from mlcil.methods.ocdm import OCDM
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
 from mlcil.methods.prs import PRS
+from mlcil.methods.rdfcil import RDFCIL
+from mlcil.methods.single_label_bic import SingleLabelBiC
+from mlcil.methods.single_label_deep_inversion import SingleLabelDeepInversion
+from mlcil.methods.single_label_dgr import SingleLabelDGR
+from mlcil.methods.single_label_e2e import SingleLabelE2E
+from mlcil.methods.single_label_finetune import SingleLabelFinetune
+from mlcil.methods.single_label_lwf import SingleLabelLwF
+from mlcil.methods.single_label_lwf_mc import SingleLabelLwFMC
+from mlcil.methods.single_label_lwf_synthetic import SingleLabelLwFSynthetic
 from mlcil.methods.tpcil import TPCIL
 
-__all__ = ["AGCN", "ER", "KRT", "OCDM", "OEWC", "POD", "PRS", "TPCIL", "BiC", "DERpp", "Finetune", "ICaRL", "LwF"]
+__all__ = [
+    "ABD",
+    "AGCN",
+    "ER",
+    "KRT",
+    "OCDM",
+    "OEWC",
+    "POD",
+    "PRS",
+    "RDFCIL",
+    "TPCIL",
+    "BiC",
+    "DERpp",
+    "Finetune",
+    "ICaRL",
+    "LwF",
+    "SingleLabelBiC",
+    "SingleLabelDGR",
+    "SingleLabelDeepInversion",
+    "SingleLabelE2E",
+    "SingleLabelFinetune",
+    "SingleLabelLwF",
+    "SingleLabelLwFMC",
+    "SingleLabelLwFSynthetic",
+]

@@ -1,8 +1,9 @@
 """What every method is: a network that grows, perhaps a teacher, and a loss.
 
 The engine calls, per session: ``begin_session`` (grow, freeze, take the teacher), ``prepare_session`` (one
-pass over the training loader, if the method wants one), ``loss`` for every batch, ``finish_session``. Only
-the engine calls backward and step.
+pass over the training loader, or an inversion, if the method wants one), ``begin_epoch`` before every epoch,
+``loss`` for every batch, ``finish_session``. Only the engine calls backward and step on the network; a method
+may train what is its own, such as a generator of images, in ``prepare_session``.
 
 Legend: B images, C classes seen so far, O old classes, S sessions, D token width, K pooled width.
 """
@@ -56,6 +57,9 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
+    #: the new classes, or ``held_out``, a balanced part of images that training does not see
+    second_stage: str | None = None
     #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
     memory_selections: tuple[str, ...] = ()
 
@@ -86,12 +90,22 @@ class Method(BaseModel):
     def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
         """Anything that needs a pass over the session's training loader before the first step."""
 
+    def begin_epoch(self, epoch: int, epochs: int) -> bool:
+        """Before epoch ``epoch`` of ``epochs``; what it does may depend on these and on the method state only.
+
+        Returns:
+            Whether other parameters train from here on, so that the engine wraps the model anew.
+        """
+        del epoch, epochs
+        return False
+
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Named losses; those whose name contains ``loss`` are summed and minimised.
 
         Args:
             inputs: (B, 3, H, W) float in [0, 1].
-            targets: (B, C) float; 1 present, 0 absent or not given, -1 not judged.
+            targets: (B, C) float; 1 present, 0 absent or not given, -1 not judged. Images that show exactly
+                one class come with a single 1.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
@@ -106,7 +120,7 @@ class Method(BaseModel):
         return self.loss(inputs, targets)
 
     def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Anything after the last step: bias correction, balanced fine-tuning."""
+        """Anything after the last step: bias correction, balanced fine-tuning (see ``second_stage``)."""
 
     def remember(self, rows: np.ndarray, logits_MC: np.ndarray, kept: np.ndarray) -> None:
         """Told of the images that the memory has just taken in, after :meth:`finish_session`.

@@ -34,7 +34,7 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (``ica``, ``linear``, ``prototype`` or ``graph``) and the options of the head.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head.
         image_size: side of the square input in pixels.
         frozen_statistics: batch norm in the backbone uses the pretrained running statistics in training too and
             never changes them; for small batches.
@@ -65,7 +65,7 @@ class IncrementalNetwork(nn.Module):
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""
         self.head.grow(classes)  # type: ignore[operator]
-        self.head.to(next(self.backbone.parameters()))  # a first linear layer has nothing to copy that from
+        self.head.to(next(self.backbone.parameters()))  # a new linear layer has nothing to copy that from
         self.classes_per_session.append(int(classes))
 
     def train(self, mode: bool = True) -> IncrementalNetwork:
