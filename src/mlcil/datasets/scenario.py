@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable, check_option
+from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
-from mlcil.protocols import Session, order_classes, protocol_hash, protocol_name, split_sessions
+from mlcil.protocols import Session, check_option, order_classes, protocol_hash, protocol_name, split_sessions
 
 
 class Dataset(Protocol):

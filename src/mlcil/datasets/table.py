@@ -1,7 +1,8 @@
-"""One split of a multi-label data set: images in a fixed order, labels, and which class selects which image.
+"""One split of a data set: images in a fixed order, labels, and which class selects which image.
 
 Two rules are kept apart, as in KRT's official behaviour: ``selects_NC`` says whether an image belongs to a
-session that owns the class, ``labels_NC`` says what the training target may show. N images, C classes.
+session that owns the class, ``labels_NC`` says what the training target may show. With one class an image
+they are the same array. Pixels come from files, or from an array in memory. N images, C classes.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import UserError
-from mlcil.protocols import did_you_mean, order_classes
+from mlcil.protocols import order_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +28,11 @@ class ImageTable:
         name: the split, for messages.
         classes: names of the C columns.
         ids: N image ids, each once (COCO: its integer id; VOC: the name in the list).
-        files: N image files; they are not opened here.
+        files: N image files; they are opened by :meth:`image` only. Empty when ``pixels`` are given.
         labels_NC: (N, C) int8; 1 given label, 0 absent, -1 not judged.
         selects_NC: (N, C) bool; the class makes the image part of a session that owns the class.
+        pixels: (N, H, W, 3) uint8, the images themselves, or ``None``.
+        fit: how an image is brought to the size that the network takes.
     """
 
     name: str
@@ -36,10 +41,18 @@ class ImageTable:
     files: tuple[Path, ...]
     labels_NC: np.ndarray
     selects_NC: np.ndarray
+    pixels: np.ndarray | None = None
+    fit: Fit = SQUARE
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
-        assert len(self.files) == len(self.ids), "one file per image"
+        if self.pixels is None:
+            assert len(self.files) == len(self.ids), "one file per image"
+        else:
+            assert not self.files, "images come from files or from memory"
+            assert self.pixels.ndim == 4, "(N, H, W, 3)"
+            assert (len(self.pixels), self.pixels.shape[3]) == (len(self.ids), 3), "(N, H, W, 3)"
+            assert self.pixels.dtype == np.uint8, "pixels are uint8"
         assert self.labels_NC.shape == shape, "one label per image and class"
         assert self.selects_NC.shape == shape, "one flag per image and class"
         assert self.labels_NC.dtype == np.int8, "labels are int8"
@@ -47,6 +60,14 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def image(self, row: int) -> Image.Image:
+        """The image of a row as RGB, in its own size.
+
+        Raises:
+            UserError: the file is missing, empty, cut off or no image.
+        """
+        return load_rgb(self.files[row]) if self.pixels is None else Image.fromarray(self.pixels[row])
 
     def reorder(self, class_order: Sequence[str]) -> ImageTable:
         """The same rows with the columns in another order.
@@ -58,11 +79,14 @@ class ImageTable:
             UserError: a name is unknown, missing or doubled.
         """
         order = order_classes(self.classes, list(class_order))
+        if order == self.classes:
+            return self
         column_of = {name: column for column, name in enumerate(self.classes)}
         columns = [column_of[name] for name in order]
-        return replace(
-            self, classes=order, labels_NC=self.labels_NC[:, columns], selects_NC=self.selects_NC[:, columns]
-        )
+        labels_NC = np.take(self.labels_NC, columns, axis=1)
+        shared = np.shares_memory(self.labels_NC, self.selects_NC)  # one class an image: one array for both
+        selects_NC = labels_NC.view(np.bool_) if shared else np.take(self.selects_NC, columns, axis=1)
+        return replace(self, classes=order, labels_NC=labels_NC, selects_NC=selects_NC)
 
     def rows_of(self, low: int, high: int) -> np.ndarray:
         """Rows selected by any class of [low, high): int64, ascending, each once."""
@@ -110,16 +134,33 @@ def _files_in(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def check_option(name: str, value: object, known: Sequence[str]) -> None:
-    """Refuse a value that is not one of the known words.
+def single_label_table(
+    name: str,
+    classes: Sequence[str],
+    labels_N: np.ndarray,
+    *,
+    files: Sequence[Path] = (),
+    pixels: np.ndarray | None = None,
+    ids: Sequence[str | int] | None = None,
+    fit: Fit = SQUARE,
+) -> ImageTable:
+    """A table of images that show exactly one class each.
 
-    Raises:
-        UserError: names the option, the value, the near word and all known ones.
+    Args:
+        name: the split, for messages.
+        classes: C names.
+        labels_N: (N,) class indices in [0, C).
+        files, pixels: one of them, see :class:`ImageTable`.
+        ids: N image ids; ``None`` numbers them.
+        fit: see :class:`ImageTable`.
+
+    Returns:
+        A table whose labels and selections share one array of N x C bytes.
     """
-    if value not in known:
-        raise UserError(
-            f"{name} is {value!r}{did_you_mean(str(value), known)}; use one of {', '.join(map(repr, known))}"
-        )
+    labels_NC = np.zeros((len(labels_N), len(classes)), np.int8)
+    labels_NC[np.arange(len(labels_N)), labels_N] = 1
+    ids = range(len(labels_N)) if ids is None else ids
+    return ImageTable(name, tuple(classes), tuple(ids), tuple(files), labels_NC, labels_NC.view(np.bool_), pixels, fit)
 
 
 def check_root(root: Path, contents: str) -> None:
