@@ -195,28 +195,29 @@ def order_classes(names: Sequence[str], order: str | Sequence[str] | Sequence[in
         raise UserError(f"the data set has the class {twice!r} twice; class names must differ, rename one of them")
     if isinstance(order, str):
         return _order_by_keyword(names, order)
-    if isinstance(order, Sequence) and order and all(type(index) is int for index in order):
-        return _order_by_index(names, order)  # type: ignore[arg-type]
-    if not isinstance(order, Sequence) or not all(isinstance(name, str) for name in order):
+    given: list[Any] = list(order) if isinstance(order, Sequence) else [None]
+    if given and all(type(index) is int for index in given):
+        return _order_by_index(names, given)
+    if not all(isinstance(name, str) for name in given):
         raise UserError(f"class_order is {order!r}; expected a keyword or a list of class names")
     known = set(names)
-    for name in order:
+    for name in given:
         if name not in known:
             raise UserError(
                 f"class_order names {name!r}, which is none of the {len(names)} classes of the data set"
                 f"{did_you_mean(name, names)}; correct that name"
             )
-    twice = _first_duplicate(order)
+    twice = _first_duplicate(given)
     if twice is not None:
         raise UserError(f"class_order names {twice!r} twice; name every class exactly once")
-    missing = [name for name in names if name not in set(order)]
+    missing = [name for name in names if name not in set(given)]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise UserError(
-            f"class_order has {len(order)} of {len(names)} classes and misses {', '.join(map(repr, missing[:3]))}"
+            f"class_order has {len(given)} of {len(names)} classes and misses {', '.join(map(repr, missing[:3]))}"
             f"{more}; name every class exactly once"
         )
-    return tuple(order)
+    return tuple(given)
 
 
 def _order_by_keyword(names: Sequence[str], order: str) -> tuple[str, ...]:
@@ -235,7 +236,8 @@ def _order_by_keyword(names: Sequence[str], order: str) -> tuple[str, ...]:
     if keyword in ("random", "numpy", "torch") and colon:
         if not (seed.isascii() and seed.isdigit()) or int(seed) >= 2**32:
             raise UserError(
-                f"class_order is {order!r}; expected a whole number after '{keyword}:', such as '{keyword}:1993'"
+                f"class_order is {order!r}; expected a whole number below 2**32 after '{keyword}:', such as "
+                f"'{keyword}:1993'"
             )
         return tuple(names[index] for index in _shuffled(keyword, int(seed), len(names)))
     known = ("as_given", "lexicographic", "random:SEED", "numpy:SEED", "torch:SEED", *ORDERS)

@@ -321,7 +321,7 @@ def _images_and_labels(batch: Mapping[str, Any], key: str, classes: int, where: 
             f"{where} has {len(data)} images and {len(labels)} labels; expected one label per image, so download it "
             "again"
         )
-    if len(labels) and not (0 <= labels.min() and labels.max() < classes):
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         odd = int(labels[(labels < 0) | (labels >= classes)][0])
         raise UserError(
             f"{key!r} in {where} holds the label {odd}; expected 0 to {classes - 1}, the classes that the meta file "

@@ -87,9 +87,7 @@ class Fit:
         if isinstance(value, str):
             return cls(value)
         if not isinstance(value, Mapping):
-            raise UserError(
-                f"fit is {value!r}; expected 'square', 'centre' or a dictionary such as dict(kind='centre')"
-            )
+            raise UserError(f"fit is {value!r}; expected 'square', 'centre' or dict(kind='centre', ...)")
         for key in value:
             known = tuple(cls.__dataclass_fields__)
             if key not in known:

@@ -31,6 +31,7 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
 import mlcil.methods  # noqa: F401  (registers the methods)
+from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
@@ -40,6 +41,7 @@ from mlcil.memory.exemplars import ExemplarMemory
 from mlcil.models.backbones import TimmBackbone, check_name
 from mlcil.models.heads import ICAHead, LinearHead
 from mlcil.models.tresnet import VARIANTS, TResNet
+from mlcil.protocols import check_option
 from mlcil.registry import DATASETS, METHODS
 
 #: every top-level key and its default; ``...`` marks what a config must give
@@ -73,6 +75,7 @@ DEFAULTS: dict[str, Any] = {
 }
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
+_TRAIN_LOADER_KEYS = (*_LOADER_KEYS, "drop_last")
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -175,9 +178,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     scenario = dict(_mapping(cfg["scenario"], "scenario"))
     _check(scenario, _arguments(Scenario.__init__), "scenario")
     _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
-    for key in ("base", "increment"):
-        if key not in scenario:
-            raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
+    if "num_sessions" not in scenario:
+        for key in ("base", "increment"):
+            if key not in scenario:
+                raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
     network = _mapping(cfg["network"], "network")
     _check(network, ("backbone", "head", "image_size"), "network")
     backbone = _mapping(network.get("backbone") or {}, "network.backbone")
@@ -190,6 +194,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
     keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
     _check(backbone, {"name", *keys}, "network.backbone")
+    _name_normalisation(cfg["network"]["backbone"])
     head = _mapping(network.get("head") or {}, "network.head")
     head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
     head_class = head_classes.get(head.get("type"))
@@ -200,7 +205,8 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     if cfg["memory"] is not None:
         _check(_mapping(cfg["memory"], "memory"), _arguments(ExemplarMemory.__init__), "memory")
     _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
-    _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
+    TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
+    _check(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
     wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor")
@@ -232,6 +238,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
         raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
+    if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):
+        raise UserError(
+            f"train_dataloader.drop_last is {cfg['train_dataloader']['drop_last']!r}; expected True or False"
+        )
     for key in ("batch_size", "num_workers"):
         for section in ("train_dataloader", "test_dataloader"):
             value = cfg[section][key]
@@ -240,6 +250,14 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     epochs = cfg["train_cfg"].get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
+
+
+def _name_normalisation(backbone: dict[str, Any]) -> None:
+    """Numbers in place of ``mean="cifar100"`` and ``std="cifar100"``."""
+    for index, key in enumerate(("mean", "std")):
+        if isinstance(backbone.get(key), str):
+            check_option(f"network.backbone.{key}", backbone[key], tuple(NORMALISATIONS))
+            backbone[key] = list(NORMALISATIONS[backbone[key]][index])
 
 
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
