@@ -29,7 +29,7 @@ EXECUTED = 0.5  # probability that a drawn operation is executed
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """An image file as RGB.
+    """An image file as RGB: grey (8 or 16 bits), CMYK and palette images are converted.
 
     Raises:
         UserError: missing, empty, truncated, or no image.
@@ -38,6 +38,8 @@ def load_rgb(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+                    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
                 return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, but the annotations name it; put the image there") from None

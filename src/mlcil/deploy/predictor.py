@@ -35,7 +35,7 @@ class Predictor:
     @property
     def fit(self) -> Fit:
         """How images become squares of :attr:`image_size`."""
-        return Fit(**self.info.get("fit", {}))
+        return Fit.of(self.info.get("fit", {}))
 
     @property
     def image_size(self) -> int:
