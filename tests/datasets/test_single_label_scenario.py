@@ -100,7 +100,7 @@ def test_protocols(options: dict[str, Any], protocol: str, sizes: list[int]) -> 
 
 def test_an_increment_or_a_number_of_sessions() -> None:
     for options in ({"increment": None}, {"increment": 2, "num_sessions": 5}):
-        with pytest.raises(UserError, match="exactly one of increment.* and num_sessions"):
+        with pytest.raises(UserError, match=r"exactly one of increment.* and num_sessions"):
             made(**options)
     with pytest.raises(UserError, match="num_sessions is 11, but there are only 10 classes"):
         made(increment=None, num_sessions=11)

@@ -106,7 +106,8 @@ class SingleLabel:
 
     def session(self, test: TestSet, rows: np.ndarray, logits_RS: np.ndarray) -> dict[str, Any]:
         labels_R = test.labels_NC[rows, : test.high].argmax(1)
-        return singlelabel.evaluate_session(logits_RS, labels_R, test.edges, test.base_high)
+        scores_RS = logits_RS.reshape(len(rows), test.high)  # of no image at all nobody knows the width
+        return singlelabel.evaluate_session(scores_RS, labels_R, test.edges, test.base_high)
 
     def summarise(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return singlelabel.summarise(results)
