@@ -255,8 +255,9 @@ class _Files:
                     if name is not None and file is not None and member.size <= LARGEST:
                         found[name] = file.read()
         except Exception as error:  # a damaged stream can fail in any way
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip("(: ")
             raise UserError(
-                f"{path} is cut off or no archive ({error}); expected {self.layout.archive}, so download it again"
+                f"{path} is cut off or no archive ({reason}); expected {self.layout.archive}, so download it again"
             ) from error
         missing = [name for name in names if name not in found]
         if missing:
