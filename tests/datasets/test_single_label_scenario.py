@@ -1,6 +1,7 @@
 """Sessions, targets and memory where every image shows exactly one class."""
 
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.scenario import Scenario
-from mlcil.datasets.table import ImageTable, single_label_table
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
@@ -26,7 +27,7 @@ class Made:
         labels = np.tile(np.arange(self.classes), images)
         pixels = np.random.default_rng(len(split)).integers(0, 256, (len(labels), 8, 8, 3), dtype=np.uint8)
         names = [f"class {c}" for c in range(self.classes)]
-        return single_label_table(split, names, labels, pixels=pixels, **self.options)
+        return SingleLabelTable(split, names, labels, pixels=pixels, **self.options)
 
     def train(self) -> ImageTable:
         return self.table("train", self.images)
@@ -57,7 +58,26 @@ def test_sessions_hold_the_images_of_their_classes() -> None:
         np.testing.assert_array_equal(scenario.test_rows(0, session.high), np.sort(scenario.test_rows(0, session.high)))
         assert len(scenario.test_rows(0, session.high)) == 2 * session.high
     assert sorted(seen) == list(range(60))  # every image in exactly one session
-    assert np.shares_memory(scenario.train.labels_NC, scenario.train.selects_NC)
+    np.testing.assert_array_equal(scenario.train.selects_NC, scenario.train.labels_NC == 1)
+
+
+def test_it_is_the_table_of_its_matrices() -> None:
+    """One number an image gives what the general table gives."""
+    one = Made().train().reorder([f"class {c}" for c in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)])
+    general = ImageTable(one.name, one.classes, one.ids, (), one.labels_NC, one.selects_NC, one.pixels)
+    rows = np.array([5, 5, 17, 0])
+    for a, b in ((0, 3), (2, 2), (4, 10)):
+        np.testing.assert_array_equal(one.rows_of(a, b), general.rows_of(a, b))
+        assert one.rows_of(a, b).dtype == general.rows_of(a, b).dtype == np.int64
+    for high in (0, 4, 10):
+        np.testing.assert_array_equal(one.labels_of(rows, high), general.labels_of(rows, high))
+        assert one.labels_of(rows, high).dtype == np.int8
+    np.testing.assert_array_equal(one.positives(), general.positives())
+    np.testing.assert_array_equal(one.positives(rows), general.positives(rows))
+    np.testing.assert_array_equal(one.selected(), general.selected())
+    assert one.digest() != Made().train().digest()
+    again = pickle.loads(pickle.dumps(one))  # to worker processes
+    assert (again.digest(), again.classes) == (one.digest(), one.classes)
 
 
 def test_the_loader_gives_one_hot_rows() -> None:

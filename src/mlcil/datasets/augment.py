@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
-from torchvision.transforms import v2
 
 from mlcil.errors import UserError
 from mlcil.protocols import check_option, did_you_mean
@@ -34,7 +33,7 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
     "abd_tiny_imagenet": ((0.4389, 0.4114, 0.3682), (0.2402, 0.2350, 0.2268)),
 }
-INTERPOLATIONS = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CROPS = ("padded", "resized")
 POLICIES = ("autoaugment_cifar10", "autoaugment_imagenet", "autoaugment_svhn", "randaugment_increasing")
 Step = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -77,6 +76,12 @@ class Seeded:
             return self.transform(image)
 
 
+def _torchvision() -> Any:
+    from torchvision.transforms import v2  # heavy: only when asked for
+
+    return v2
+
+
 def crop_step(kind: str, size: int, padding: int, fill: str, interpolation: str) -> Step:
     """A random crop of ``size`` pixels.
 
@@ -91,12 +96,13 @@ def crop_step(kind: str, size: int, padding: int, fill: str, interpolation: str)
         UserError: an unknown word, or a padding that is no whole number of at least 0.
     """
     check_option("train_transform.crop", kind, CROPS)
-    check_option("train_transform.interpolation", interpolation, tuple(INTERPOLATIONS))
+    check_option("train_transform.interpolation", interpolation, tuple(RESAMPLING))
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
         raise UserError(f"train_transform.padding is {padding!r}; expected a whole number of pixels of at least 0")
+    v2 = _torchvision()
     if kind == "padded":
         return Seeded(v2.RandomCrop(size, padding=padding, fill=colour(fill)))
-    return Seeded(v2.RandomResizedCrop(size, interpolation=INTERPOLATIONS[interpolation]))
+    return Seeded(v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode(interpolation)))
 
 
 def jitter_step(strengths: Mapping[str, float]) -> Step:
@@ -113,6 +119,7 @@ def jitter_step(strengths: Mapping[str, float]) -> Step:
             raise UserError(
                 f"unknown key {key!r} in train_transform.jitter{did_you_mean(str(key), known)}; use {', '.join(known)}"
             )
+    v2 = _torchvision()
     try:
         return Seeded(v2.ColorJitter(**strengths))
     except (TypeError, ValueError) as error:
@@ -128,6 +135,7 @@ def policy_step(name: str) -> Step:
     check_option("train_transform.policy", name, POLICIES)
     if name == "randaugment_increasing":
         return IncreasingRandAugment()
+    v2 = _torchvision()
     return Seeded(v2.AutoAugment(v2.AutoAugmentPolicy(name.removeprefix("autoaugment_"))))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable, check_root, single_label_table
+from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.errors import UserError
 from mlcil.protocols import check_option
 
@@ -379,7 +379,7 @@ class CifarDataset:
             parts = [_images_and_labels(files.read(n), key, len(classes), f"{n} of {files.where}") for n in names]
             pixels = np.ascontiguousarray(np.concatenate([part[0] for part in parts]))
             labels = np.concatenate([part[1] for part in parts])
-            self._tables[split] = single_label_table(split, classes, labels, pixels=pixels)
+            self._tables[split] = SingleLabelTable(split, classes, labels, pixels=pixels)
         return self._tables[split]
 
 

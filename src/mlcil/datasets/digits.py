@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mlcil.datasets.coco import CocoDataset
-from mlcil.datasets.table import ImageTable, single_label_table
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.errors import UserError
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -99,7 +99,7 @@ class SingleDigitsDataset:
     def _table(self, split: str, part: int) -> ImageTable:
         images, labels_N = digit_pool(part)
         grey = np.rint(images * 255).astype(np.uint8)
-        return single_label_table(split, NAMES, labels_N, pixels=np.repeat(grey[..., None], 3, axis=3))
+        return SingleLabelTable(split, NAMES, labels_N, pixels=np.repeat(grey[..., None], 3, axis=3))
 
 
 def default_cache() -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable, check_root, single_label_table
+from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
 from mlcil.protocols import did_you_mean
@@ -118,7 +118,7 @@ def file_table(
 ) -> ImageTable:
     """A table whose image ids are the paths below ``root``, which are the same on every machine."""
     ids = [file.relative_to(root).as_posix() for file in files]
-    return single_label_table(name, classes, labels_N, files=files, ids=ids, fit=fit)
+    return SingleLabelTable(name, classes, labels_N, files=files, ids=ids, fit=fit)
 
 
 class FolderDataset:

@@ -8,8 +8,6 @@ the same rules give each session the images of its classes and one-hot targets. 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -139,14 +137,14 @@ class Scenario:
                 "difficult": getattr(dataset, "difficult", None),
                 "fixed_test_images": fixed_test_images,
                 "replay_labels": replay_labels,
-                "train": _fingerprint(self.train),
-                "test": _fingerprint(self.test),
+                "train": {"rows": len(self.train), "sha256": self.train.digest()},
+                "test": {"rows": len(self.test), "sha256": self.test.digest()},
                 **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
             }
         )
 
     def _refuse_empty_classes(self) -> None:
-        shown_C = np.asarray(self.train.selects_NC.any(axis=0))
+        shown_C = self.train.selected()
         empty = [name for column, name in enumerate(self.classes) if not shown_C[column]]
         if empty:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
@@ -179,7 +177,7 @@ class Scenario:
         Returns:
             (R, high) int8; 1 given label, 0 absent or below ``low``, -1 not judged.
         """
-        targets = self.train.labels_NC[rows, :high]
+        targets = self.train.labels_of(rows, high)
         hidden = np.arange(high)[None, :] < np.broadcast_to(np.asarray(low), (len(rows),))[:, None]
         targets[hidden] = 0
         return targets
@@ -241,8 +239,7 @@ class Scenario:
             before = int((exposures_N[rows] > 0).sum())
             exposures_N[rows] += 1
             rows_of_sessions.append(self._plan_session(session, rows, before, (batch_size, epochs, drop_last)))
-        train_positives = (self.train.labels_NC == 1).sum(axis=0)
-        test_positives = (self.test.labels_NC == 1).sum(axis=0)
+        train_positives, test_positives = self.train.positives(), self.test.positives()
         rarest = int(test_positives.argmin())
         used = int((exposures_N > 0).sum())
         return {
@@ -268,7 +265,7 @@ class Scenario:
         batches = -(-len(rows) // batch_size) if batch_size else 0
         if drop_last and batches > 1 and batch_size:
             batches = len(rows) // batch_size
-        positives_C = (self.train.labels_NC[rows] == 1).sum(axis=0)
+        positives_C = self.train.positives(rows)
         old, future = int(positives_C[: session.low].sum()), int(positives_C[session.high :].sum())
         return {
             "index": session.index,
@@ -290,11 +287,3 @@ class Scenario:
             },
             "steps": batches * epochs if batch_size and epochs else None,
         }
-
-
-def _fingerprint(table: ImageTable) -> dict[str, Any]:
-    """Rows and a digest over ids, labels and selections; paths do not matter."""
-    digest = hashlib.sha256(json.dumps(table.ids).encode())
-    digest.update(np.ascontiguousarray(table.labels_NC).data)
-    digest.update(np.packbits(table.selects_NC).tobytes())
-    return {"rows": len(table), "sha256": digest.hexdigest()}

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
-from mlcil.datasets.augment import INTERPOLATIONS, Hole, Step, crop_step, jitter_step, policy_step
+from mlcil.datasets.augment import RESAMPLING, Hole, Step, crop_step, jitter_step, policy_step
 from mlcil.errors import UserError
 from mlcil.protocols import check_option, did_you_mean
 
@@ -74,7 +73,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         check_option("fit", self.kind, ("square", "centre"))
-        check_option("fit.interpolation", self.interpolation, tuple(INTERPOLATIONS))
+        check_option("fit.interpolation", self.interpolation, tuple(RESAMPLING))
         side = self.short_side
         if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
             raise UserError(f"fit.short_side is {side!r}; expected a whole number of pixels, such as 256")
@@ -98,11 +97,13 @@ class Fit:
 
     def __call__(self, image: Image.Image, size: int) -> Image.Image:
         """An image (PIL, RGB) -> (size, size)."""
-        mode = INTERPOLATIONS[self.interpolation]
         if self.kind == "square":
-            return image if image.size == (size, size) else F.resize(image, [size, size], mode)
+            return image if image.size == (size, size) else image.resize((size, size), RESAMPLING[self.interpolation])
+        from torchvision.transforms.v2 import InterpolationMode  # heavy: only when asked for
+        from torchvision.transforms.v2 import functional as F
+
         side = self.short_side or round(size * 256 / 224)
-        return F.center_crop(F.resize(image, [side], mode), [size, size])
+        return F.center_crop(F.resize(image, [side], InterpolationMode(self.interpolation)), [size, size])
 
 
 SQUARE = Fit()
