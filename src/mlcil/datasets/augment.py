@@ -76,6 +76,21 @@ class Seeded:
             return self.transform(image)
 
 
+class PaddedCrop:
+    """A random crop of ``size`` pixels from a ``size`` x ``size`` image with a border."""
+
+    def __init__(self, size: int, padding: int, fill: tuple[int, int, int]) -> None:
+        self.size, self.padding, self.fill = size, padding, fill
+        _torchvision()  # here rather than in every worker process
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Draw the crop's first row, then its first column, in the bordered image."""
+        functional = _torchvision().functional
+        top, left = (int(v) for v in rng.integers(0, 2 * self.padding + 1, size=2))
+        bordered = functional.pad(image, [self.padding] * 4, fill=self.fill)
+        return functional.crop(bordered, top, left, self.size, self.size)  # type: ignore[no-any-return]
+
+
 def _torchvision() -> Any:
     from torchvision.transforms import v2  # heavy: only when asked for
 
@@ -99,9 +114,9 @@ def crop_step(kind: str, size: int, padding: int, fill: str, interpolation: str)
     check_option("train_transform.interpolation", interpolation, tuple(RESAMPLING))
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
         raise UserError(f"train_transform.padding is {padding!r}; expected a whole number of pixels of at least 0")
-    v2 = _torchvision()
     if kind == "padded":
-        return Seeded(v2.RandomCrop(size, padding=padding, fill=colour(fill)))
+        return PaddedCrop(size, padding, colour(fill))
+    v2 = _torchvision()
     return Seeded(v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode(interpolation)))
 
 
