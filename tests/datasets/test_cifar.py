@@ -61,6 +61,14 @@ def test_a_pickle_of_python_2_is_read() -> None:
     assert found["fine_labels"] == [3, 1, 2]
 
 
+def test_labels_may_be_an_array(tmp_path: Path) -> None:
+    root = tiny.cifar_folder(tmp_path)
+    file = root / "cifar-100-python" / "test"
+    content = pickle.loads(file.read_bytes())
+    file.write_bytes(pickle.dumps({**content, "fine_labels": np.array([3, 2, 1, 0])}))
+    assert cifar100_dataset(root, verify=False).test().labels_NC.argmax(1).tolist() == [3, 2, 1, 0]
+
+
 def test_keys_may_be_bytes() -> None:
     found = load_batch(pickle.dumps({b"data": np.arange(3, dtype=np.uint8)}), "train")
     assert found["data"].tolist() == [0, 1, 2]

@@ -23,6 +23,7 @@ from mlcil.errors import UserError
 from mlcil.protocols import check_option
 
 SIDE = 32
+_AGAIN = "download it again"
 LARGEST = 512 * 2**20  # bytes of a member of the archive; the largest official one has 155 MB
 
 
@@ -300,11 +301,11 @@ def _names(meta: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
 
 def _images_and_labels(batch: Mapping[str, Any], key: str, classes: int, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 32, 32, 3) uint8 and labels (N,) of one file."""
+    there = ", ".join(repr(name[:30]) for name in sorted(batch)[:8]) or "nothing"
     for name in ("data", key):
         if name not in batch:
             raise UserError(
-                f"{where} lacks {name!r} (it has {', '.join(map(repr, sorted(batch)))}); expected a file of CIFAR's "
-                "python archive, so download it again"
+                f"{where} lacks {name!r} (it has {there}); expected a file of CIFAR's python archive, so {_AGAIN}"
             )
     data = batch["data"]
     width = 3 * SIDE * SIDE
@@ -313,10 +314,10 @@ def _images_and_labels(batch: Mapping[str, Any], key: str, classes: int, where: 
         raise UserError(
             f"'data' in {where} is {found}; expected uint8 rows of {width} numbers, so download the file again"
         )
-    try:
-        labels = np.asarray(batch[key], np.int64).reshape(-1)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{key!r} in {where} holds no whole numbers ({error}); download the file again") from error
+    given = batch[key].tolist() if isinstance(batch[key], np.ndarray) else batch[key]
+    if not isinstance(given, list) or not all(type(label) is int and abs(label) < 2**31 for label in given):
+        raise UserError(f"{key!r} in {where} is no list of whole numbers; expected one label per image, so {_AGAIN}")
+    labels = np.asarray(given, np.int64)
     if len(labels) != len(data):
         raise UserError(
             f"{where} has {len(data)} images and {len(labels)} labels; expected one label per image, so download it "

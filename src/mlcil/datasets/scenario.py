@@ -54,7 +54,7 @@ class Scenario:
         joint: train on all classes in a single session (the upper bound); ``base_high`` stays the base of
             the protocol, so that base metrics compare.
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
-            split, or ``shown``, those that some class selects.
+            split, or ``shown``, those that some class selects (multi-label only).
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
             own session's classes and all later ones) or ``frozen`` (its own session's classes only).
         name: for logs; ``None`` takes the data set's name.

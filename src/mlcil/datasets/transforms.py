@@ -283,6 +283,11 @@ class TrainTransform:
         policy: str | None = None,
         hole: int = 0,
     ) -> None:
+        if isinstance(cutout, bool) or not isinstance(cutout, (int, float)) or not 0 <= cutout <= 1:
+            raise UserError(f"train_transform.cutout is {cutout!r}; expected a share of the image from 0 to 1")
+        for name, value in (("flip", flip), ("randaugment", randaugment)):
+            if not isinstance(value, bool):
+                raise UserError(f"train_transform.{name} is {value!r}; expected True or False")
         self.size, self.whole = size, crop == "resized"
         self.steps: list[Step] = []
         if jitter is not None:
