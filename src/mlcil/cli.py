@@ -54,6 +54,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1; the last wins")
     sub.add_argument("--output", type=Path, metavar="FILE.py", help="write it to a file instead")
 
+    sub = command("bench", bench, "Train methods x seeds x class orders and write one table.")
+    sub.add_argument("config", type=Path, help="a bench config, such as configs/bench/demo.py")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
+    sub.add_argument("--jobs", type=int, help="runs at the same time (default: what the bench config says)")
+    sub.add_argument("--table", action="store_true", help="train nothing, write the table of the finished runs")
+
+    sub = command("compare", compare, "Put finished runs of one protocol into a table.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+
     sub = command("test", test, "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("config")
@@ -162,6 +172,21 @@ def config(options: argparse.Namespace) -> int:
     if options.output.suffix != ".py" or options.output.is_dir():
         raise UserError(f"--output {options.output} is no name of a python file; expected one such as mine.py")
     write_text(options.output, cfg.pretty_text)
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """``bench CONFIG``."""
+    from mlcil.engine.bench import run_bench
+
+    return run_bench(options.config, options.overrides, options.jobs, options.table)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """``compare RUN RUN ...``."""
+    from mlcil.engine.bench import compare_runs
+
+    print(compare_runs(options.runs, options.output))
     return 0
 
 

@@ -80,7 +80,7 @@ def test_overrides_do_not_reach_the_next_config(tmp_path: Path) -> None:
         ({"param_scheduler": [{"type": "OneCycle", "pct": 1}]}, "unknown key 'pct' in param_scheduler"),
         ({"method": {"type": "KRT", "token_wieght": 1}}, "did you mean 'token_weight'"),
         ({"method": {"type": "KRT", "network": 1}}, "unknown key 'network' in method"),
-        ({"method": {}}, "method needs a 'type'; known: Finetune, KRT"),
+        ({"method": {}}, "method needs a 'type'; known: AGCN, BiC"),
     ],
 )
 def test_unknown_keys_name_the_near_one(more: dict[str, Any], message: str) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlcil.evaluation.metrics import METRICS
 from mlcil.evaluation.sessions import evaluate_session as multi_label
 from mlcil.evaluation.singlelabel import evaluate_session
-from mlcil.reporting import log_lines, plots, tables
+from mlcil.reporting import comparison, log_lines, plots, tables
 
 EDGES = [(0, 2), (2, 3)]
 
@@ -77,6 +78,24 @@ def test_numbers_that_do_not_exist() -> None:
     assert tables.session_table({"a": results}).splitlines()[3].split()[-1] == "-"
     assert "nan" in log_lines.metrics(results[1], "session")[2]
     plots.accuracy_per_session(results)
+
+
+def run(results: list[dict[str, Any]], task: str | None) -> dict[str, Any]:
+    """What a results.json holds of a run."""
+    metrics = METRICS[task or "multi_label"]
+    facts = {} if task is None else {"task": task}
+    return {**facts, "summary": metrics.summarise(results), "sessions": results}
+
+
+def test_comparisons_have_the_columns_of_their_task() -> None:
+    row = comparison.make_row("Finetune", [run(single(), "single_label")] * 2)
+    late = comparison.make_row("KRT", [], missing=2)
+    table = comparison.as_markdown("title", [late, row])
+    assert "| method | runs | average accuracy | last accuracy | last top-5 | forgetting | backward transfer |" in table
+    assert "| Finetune | 2 | 70.8 ± 0.0 | 75.0 ± 0.0 | 100.0 ± 0.0 | 16.7 ± 0.0 | -16.7 ± 0.0 |" in table
+    assert "accuracy in percent" in table
+    assert "average accuracy std" in comparison.as_csv([row, late]).splitlines()[0]
+    assert "average mAP" in comparison.as_latex("title", [comparison.make_row("old", [run(many(), None)])])
 
 
 def test_csv() -> None:

@@ -32,6 +32,8 @@ class SessionView(Dataset[dict[str, Any]]):
         image_size: side of the square images in pixels; the table's ``fit`` brings them to it.
         augment: training augmentation on (H, W, 3) uint8, or ``None``. One with a true ``whole`` gets the image
             as it is and brings it to the size itself.
+        origins: (N,) session each image was stored in; by default ``session``.
+        session: the running session.
     """
 
     def __init__(
@@ -41,16 +43,19 @@ class SessionView(Dataset[dict[str, Any]]):
         targets: np.ndarray,
         image_size: int,
         augment: Augment | None = None,
+        origins: np.ndarray | None = None,
+        session: int = 0,
     ) -> None:
         assert len(rows) == len(targets)
         self.table, self.rows, self.targets = table, rows, targets
+        self.origins = np.full(len(rows), session, np.int64) if origins is None else origins
         self.image_size, self.augment = image_size, augment
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, item: int | tuple[int, Key]) -> dict[str, Any]:
-        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows`` the table row."""
+        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows``, ``origins``."""
         position, key = item if isinstance(item, tuple) else (item, None)
         row = int(self.rows[position])
         picture = self.table.image(row)
@@ -64,6 +69,7 @@ class SessionView(Dataset[dict[str, Any]]):
             "inputs": to_tensor(image),
             "targets": torch.from_numpy(self.targets[position].astype(np.float32)),
             "rows": row,
+            "origins": int(self.origins[position]),
         }
 
 

@@ -56,7 +56,8 @@ class Scenario:
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
             split, or ``shown``, those that some class selects (multi-label only).
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
-            own session's classes and all later ones) or ``frozen`` (its own session's classes only).
+            own session's classes and all later ones), ``frozen`` (its own session's classes only) or ``propagate``
+            (what later networks said of it; the memory keeps them).
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
         num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
@@ -71,6 +72,8 @@ class Scenario:
         train, test: tables with columns in class order.
         protocol: ``B0-C10``, with ``joint-`` before it for joint training.
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
+        comparison_hash: the same without ``joint`` and ``replay_labels``, which differ between methods; runs
+            with equal ones may stand in one table.
         label_cardinality: the data set's.
 
     Raises:
@@ -97,7 +100,7 @@ class Scenario:
                 "scenario.increment=10 or scenario.num_sessions=10"
             )
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
-        check_option("replay_labels", replay_labels, ("oracle", "frozen"))
+        check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
         train, test = dataset.train(), dataset.test()
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):
@@ -126,22 +129,20 @@ class Scenario:
         self.label_cardinality = dataset.label_cardinality
         if not allow_empty_classes:
             self._refuse_empty_classes()
-        self.hash = protocol_hash(
-            {
-                "dataset": dataset.name,
-                "classes": list(self.classes),
-                "base": self.base_high,
-                "increment": increment,
-                "joint": joint,
-                "crowd": getattr(dataset, "crowd", None),
-                "difficult": getattr(dataset, "difficult", None),
-                "fixed_test_images": fixed_test_images,
-                "replay_labels": replay_labels,
-                "train": {"rows": len(self.train), "sha256": self.train.digest()},
-                "test": {"rows": len(self.test), "sha256": self.test.digest()},
-                **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
-            }
-        )
+        compared = {
+            "dataset": dataset.name,
+            "classes": list(self.classes),
+            "base": self.base_high,
+            "increment": increment,
+            "crowd": getattr(dataset, "crowd", None),
+            "difficult": getattr(dataset, "difficult", None),
+            "fixed_test_images": fixed_test_images,
+            "train": {"rows": len(self.train), "sha256": self.train.digest()},
+            "test": {"rows": len(self.test), "sha256": self.test.digest()},
+            **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
+        }
+        self.comparison_hash = protocol_hash(compared)
+        self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels})
 
     def _refuse_empty_classes(self) -> None:
         shown_C = self.train.selected()

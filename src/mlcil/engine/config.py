@@ -7,7 +7,7 @@ and their meaning are in that docstring:
 ``scenario``       :class:`mlcil.datasets.scenario.Scenario`; its ``dataset`` names a data set by ``type``
 ``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
 ``method``         a class of :mod:`mlcil.methods` by ``type``
-``memory``         :class:`mlcil.memory.exemplars.ExemplarMemory`, or ``None``
+``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 =================  ======================================================================
@@ -35,11 +35,12 @@ from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, OneCycle
+from mlcil.engine.optim import PRECISIONS, OneCycle, decay_groups
 from mlcil.errors import UserError
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.memory import memory_class
 from mlcil.models.backbones import TimmBackbone, check_name
-from mlcil.models.heads import ICAHead, LinearHead
+from mlcil.models.heads import HEADS
+from mlcil.models.network import IncrementalNetwork
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.protocols import check_option
 from mlcil.registry import DATASETS, METHODS
@@ -104,7 +105,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
     """Defaults and checks for a dictionary; see :func:`load_config`."""
     where = str(filename) if filename else "the config"
-    _check(cfg, DEFAULTS, where)
+    check_keys(cfg, DEFAULTS, where)
     for key, default in DEFAULTS.items():
         if default is ... and key not in cfg:
             raise UserError(f"{where} has no {key!r}; every config gives scenario, network and method, so add it")
@@ -150,7 +151,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _check(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    """Raise :class:`UserError` for the first unknown key, suggesting the near one."""
     allowed = list(allowed)
     for key in given:
         if key not in allowed:
@@ -176,14 +178,14 @@ def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
 
 def _check_sections(cfg: dict[str, Any]) -> None:
     scenario = dict(_mapping(cfg["scenario"], "scenario"))
-    _check(scenario, _arguments(Scenario.__init__), "scenario")
+    check_keys(scenario, _arguments(Scenario.__init__), "scenario")
     _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
     if "num_sessions" not in scenario:
         for key in ("base", "increment"):
             if key not in scenario:
                 raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
     network = _mapping(cfg["network"], "network")
-    _check(network, ("backbone", "head", "image_size"), "network")
+    check_keys(network, _arguments(IncrementalNetwork.__init__), "network")
     backbone = _mapping(network.get("backbone") or {}, "network.backbone")
     if "name" not in backbone:
         raise UserError("network.backbone has no 'name'; use one of " + ", ".join(VARIANTS) + " or a timm model")
@@ -193,31 +195,31 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         raise UserError(f"network.backbone.name: {error}") from error
     own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
     keys = _arguments(TResNet.__init__) if own else _arguments(TimmBackbone.__init__, "image_size")
-    _check(backbone, {"name", *keys}, "network.backbone")
+    check_keys(backbone, {"name", *keys}, "network.backbone")
     _name_normalisation(cfg["network"]["backbone"])
     head = _mapping(network.get("head") or {}, "network.head")
-    head_classes: dict[Any, Any] = {"ica": ICAHead, "linear": LinearHead}
-    head_class = head_classes.get(head.get("type"))
+    head_class: Any = HEADS.get(str(head.get("type")))
     if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use 'ica' or 'linear'")
-    _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
+    check_keys(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
-    if cfg["memory"] is not None:
-        _check(_mapping(cfg["memory"], "memory"), _arguments(ExemplarMemory.__init__), "memory")
-    _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
+    _check_memory(cfg)
+    check_keys(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
     TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
-    _check(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
-    _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
-    _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor")
-    _check(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
+    check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
+    check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg")
+    check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
+    check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
     if optimizer_class is None:
         raise UserError(
             f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
         )
-    _check(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
+    check_keys(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
     try:
         optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
     except (TypeError, ValueError) as error:
@@ -230,7 +232,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] == "OneCycle":
-            _check(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
+            check_keys(scheduler, {"type", *_arguments(OneCycle.__init__, "optimizer")}, "param_scheduler")
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
@@ -260,6 +262,26 @@ def _name_normalisation(backbone: dict[str, Any]) -> None:
             backbone[key] = list(NORMALISATIONS[backbone[key]][index])
 
 
+def _check_memory(cfg: Mapping[str, Any]) -> None:
+    """The memory's keys, and whether the method works with such a memory."""
+    name = cfg["method"]["type"]
+    wanted = METHODS.get(name).memory_selections
+    if cfg["memory"] is None:
+        if wanted:
+            raise UserError(
+                f"method {name} replays stored images, but the config has no memory; add "
+                f"memory=dict(total=100, selection={wanted[0]!r}) with the budget you want"
+            )
+        return
+    memory = _mapping(cfg["memory"], "memory")
+    selection = memory.get("selection", "herding")
+    check_keys(memory, _arguments(memory_class(selection).__init__), "memory")
+    if wanted and selection not in wanted:
+        raise UserError(
+            f"method {name} does not work with memory.selection={selection!r}; use {' or '.join(map(repr, wanted))}"
+        )
+
+
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
     if not isinstance(section, Mapping) or "type" not in section:
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
@@ -267,7 +289,7 @@ def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None
     if cls is None:
         raise UserError(f"{where}.type {section['type']!r} is unknown; {_near(section['type'], registry.module_dict)}")
     function = cls.__init__ if inspect.isclass(cls) else cls
-    _check(section, {"type", *_arguments(function, *without)}, where)
+    check_keys(section, {"type", *_arguments(function, *without)}, where)
 
 
 def as_dict(value: Any) -> Any:

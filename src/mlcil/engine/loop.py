@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_info
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.evaluation.metrics import scores_of
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
@@ -55,6 +56,8 @@ class IncrementalTrainLoop(BaseLoop):
         self._iter = 0
         self.stop_training = False
         self._test_loader: Any = None
+        self.audit: dict[str, float] = {}  # of the session's pseudo-labels
+        self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
     # -- what mmengine's hooks ask for; all counted within the running session -------------------------
 
@@ -115,7 +118,8 @@ class IncrementalTrainLoop(BaseLoop):
         else:
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
-        runner.log(log_lines.report(method.session_report()))
+            self.audit = self.audit_pseudo_labels()
+        runner.log(log_lines.report(self.session_report()))
 
         runner.call_hook("before_train")
         runner.model.train()
@@ -134,7 +138,7 @@ class IncrementalTrainLoop(BaseLoop):
             classes=list(session.classes),
             train=counts,
             memory=memory,
-            report=method.session_report(),
+            report=self.session_report(),
             seconds=round(time.time() - started, 1),
         )
         runner.finish_session(session, result)
@@ -167,6 +171,7 @@ class IncrementalTrainLoop(BaseLoop):
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
+        sessions = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
             "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
@@ -176,14 +181,18 @@ class IncrementalTrainLoop(BaseLoop):
             memory.begin_session()
             old_rows, origins = memory.contents()
             old_targets = np.zeros((len(old_rows), session.high), np.int8)
-            for origin in np.unique(origins):
-                low, high = scenario.exemplar_range(int(origin), t)
-                picked = origins == origin
-                old_targets[picked, :high] = scenario.train_targets(old_rows[picked], low, high)
+            if memory.labels == "propagate":
+                old_targets = memory.propagated_targets(old_rows, session.high)
+            else:
+                for origin in np.unique(origins):
+                    low, high = scenario.exemplar_range(int(origin), t)
+                    picked = origins == origin
+                    old_targets[picked, :high] = scenario.train_targets(old_rows[picked], low, high)
+            sessions = np.concatenate([sessions, origins])
             rows, targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
             counts["exemplars"] = len(old_rows)
         transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(scenario.train, rows, targets, runner.image_size, transform), counts
+        return SessionView(scenario.train, rows, targets, runner.image_size, transform, sessions), counts
 
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""
@@ -213,23 +222,70 @@ class IncrementalTrainLoop(BaseLoop):
             batch_size=self.loader_options["batch_size"],
         )
 
-    def update_memory(self) -> dict[str, int]:
+    def update_memory(self) -> dict[str, Any]:
         """Choose exemplars from the session's new images; rank 0 decides for all."""
-        runner = self._runner
+        runner, t = self._runner, self.session
         memory, scenario = runner.memory, runner.scenario
         if memory is None:
-            return {}
-        session = scenario.sessions[self.session]
-        rows = scenario.train_rows(self.session)
+            return {"bytes": {"images": 0, **runner.method.state_bytes()}}
+        session = scenario.sessions[t]
+        rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
-        view = SessionView(scenario.train, rows, targets, runner.image_size)
-        _, features = predict_view(runner.method, self.plain_loader(view), torch.float32)
-        counts = memory.update(self.session, session.low, session.high, rows, features, targets)
+        logits, features = self.predict_training(rows)
+        counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
         memory.load_state_dict(shared[0])
+        stored, origins = memory.contents()
+        taken = np.unique(stored[origins == t])
+        runner.method.remember(taken, logits[np.searchsorted(rows, taken)], stored)
+        if memory.labels == "propagate":
+            earlier = np.setdiff1d(stored, rows)
+            if len(earlier):
+                logits = np.concatenate([logits, self.predict_training(earlier)[0]])
+                nothing = np.zeros((len(earlier), session.high), np.int8)
+                rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
+            new = np.arange(len(rows)) < len(rows) - len(earlier)
+            memory.propagate(session.low, rows, scores_of(logits), targets, new)
         runner.log([log_lines.memory(counts)])
+        counts["bytes"] = {"images": memory.image_bytes(runner.image_size), **runner.method.state_bytes()}
         return counts
+
+    def session_report(self) -> dict[str, Any]:
+        """What the method tells of the session, its pseudo-labels with what they should have been."""
+        report = dict(self._runner.method.session_report())
+        if self.audit:
+            report["dpl"] = {**report.get("dpl", {}), **self.audit}
+        return report
+
+    def predict_training(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and pooled features (N, K) of training rows, without augmentation."""
+        runner = self._runner
+        view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
+        return predict_view(runner.method, self.plain_loader(view), torch.float32)
+
+    def audit_pseudo_labels(self) -> dict[str, float]:
+        """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
+
+        Returns:
+            ``true``: old-class labels per image that are really there; ``precision`` and ``recall`` of the
+            pseudo-labels, in [0, 1]. Empty when the method makes none.
+        """
+        found = self._runner.method.pseudo_label_decisions()
+        if found is None:
+            return {}
+        rows, fires_NO = found
+        truth_NO = self._runner.scenario.train.labels_of(rows, fires_NO.shape[1]) == 1
+        counts = torch.tensor(
+            [len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64
+        )
+        all_reduce(counts)
+        images, true, made, right = counts.tolist()
+        return {
+            "true": true / max(images, 1),
+            "precision": right / made if made else float("nan"),
+            "recall": right / true if true else float("nan"),
+        }
 
     def evaluate(self) -> dict[str, Any]:
         """Predict every needed test image once and compute all metrics from that score matrix."""
@@ -243,6 +299,7 @@ class IncrementalTrainLoop(BaseLoop):
             self._test_loader = self.plain_loader(view)
         started = time.time()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
+        self.scores = (rows, logits)
         result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
         result["evaluation_seconds"] = round(time.time() - started, 1)
         barrier()

@@ -17,32 +17,55 @@ from mlcil.errors import UserError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(
+    model: nn.Module, weight_decay: float, lr: float | None = None, backbone_lr_mult: float = 1.0
+) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: without decay (1-D or ``*.bias``) and with.
 
     Tokens and the positional embedding decay, norm weights and biases do not; frozen parameters are in
     neither group (KRT official behaviour).
+
+    Args:
+        model: a method, or a network.
+        weight_decay: of the second group.
+        lr: peak learning rate; needed with ``backbone_lr_mult``.
+        backbone_lr_mult: when it is not 1, the backbone's parameters form two more groups that learn at
+            ``lr * backbone_lr_mult`` (0 freezes them).
     """
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (plain if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
-    groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
-    return [group for group in groups if group["params"]]
+        inside = backbone_lr_mult != 1 and "backbone." in name
+        if parameter.requires_grad and not (inside and backbone_lr_mult == 0):
+            plain = parameter.ndim == 1 or name.endswith(".bias")
+            groups.setdefault((inside, not plain), []).append(parameter)
+    made = []
+    for (inside, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
+        group: dict[str, Any] = {"params": parameters, "weight_decay": weight_decay if decays else 0.0}
+        if inside:
+            assert lr is not None
+            group["lr"] = lr * backbone_lr_mult
+        made.append(group)
+    return made
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DecayGroupsConstructor:
-    """mmengine optim-wrapper constructor that uses :func:`decay_groups`."""
+    """mmengine optim-wrapper constructor that uses :func:`decay_groups`.
+
+    Args:
+        optim_wrapper_cfg: ``optimizer`` and the wrapper's options.
+        paramwise_cfg: ``backbone_lr_mult``, see :func:`decay_groups`.
+    """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         self.wrapper_cfg = dict(optim_wrapper_cfg)
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
+        self.groups_cfg = dict(paramwise_cfg or {})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         decay = self.optimizer_cfg.pop("weight_decay", 0.0)
-        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": decay_groups(model, decay)})
+        groups = decay_groups(model, decay, self.optimizer_cfg.get("lr"), **self.groups_cfg)
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
         return OPTIM_WRAPPERS.build({"type": "AutocastOptimWrapper", **self.wrapper_cfg, "optimizer": optimizer})
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -29,8 +30,8 @@ from mlcil.engine.optim import OneCycle, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
 from mlcil.evaluation.metrics import METRICS
-from mlcil.files import write_text
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.files import write_arrays, write_text
+from mlcil.memory import Memory
 from mlcil.methods.base import Method
 from mlcil.reporting import log_lines, tables
 
@@ -56,7 +57,7 @@ class IncrementalRunner(Runner):
         cfg: Config,
         scenario: Scenario,
         method: Method,
-        memory: ExemplarMemory | None = None,
+        memory: Memory | None = None,
         weights: dict[str, Any] | None = None,
         resume: dict[str, Any] | None = None,
     ) -> None:
@@ -227,6 +228,7 @@ class IncrementalRunner(Runner):
             "method": self.method.method_state(),
             "memory": self.memory.state_dict() if self.memory is not None else None,
             "random": checkpoint.random_state(),
+            "audit": dict(loop.audit),
             "results": self.results,
             "weights": self.weights,
         }
@@ -264,6 +266,7 @@ class IncrementalRunner(Runner):
         for scheduler, saved in zip(self.param_schedulers or [], state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
         checkpoint.restore_random_state(state["random"])
+        self.train_loop.audit = dict(state["audit"])  # type: ignore[union-attr]
 
     # -- files of a finished session ------------------------------------------------------------------------
 
@@ -272,8 +275,23 @@ class IncrementalRunner(Runner):
         self.results.append(result)
         self.log_metrics(result, final=True)
         if is_main_process():
+            self.save_scores(session.index)
             self.save_stage(session.index)
             self.write_results("running")
+
+    def save_scores(self, index: int) -> None:
+        """``logs/<run>/scores``: the session's test logits, and once the labels that they are judged by."""
+        rows, logits = self.train_loop.scores  # type: ignore[union-attr]
+        write_arrays(self.run_dir / "scores" / f"session_{index}.npz", {"rows": rows, "logits": logits})
+        if index == 0:
+            test = self.scenario.test
+            arrays = {
+                "targets": test.labels_NC,
+                "selects": test.selects_NC,
+                "paths": np.asarray([str(path) for path in test.files or test.ids]),
+                "classes": np.asarray(self.scenario.classes),
+            }
+            write_arrays(self.run_dir / "scores" / "test.npz", arrays)
 
     def save_stage(self, index: int) -> None:
         """``saved_models/<run>/session_<t>.pth``."""
@@ -310,6 +328,8 @@ class IncrementalRunner(Runner):
             "task": self.scenario.task,
             "protocol": self.scenario.protocol,
             "protocol_hash": self.scenario.hash,
+            "comparison_hash": self.scenario.comparison_hash,
+            "dataset": self.scenario.name,
             "classes": list(self.scenario.classes),
             "sessions": self.results,
             "summary": self.metrics.summarise(self.results),

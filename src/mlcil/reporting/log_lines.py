@@ -49,9 +49,14 @@ def session_start(session: Any, counts: Mapping[str, Any], epochs: int, steps: i
 def report(values_by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a method found out before the first step (``dpl: target, reached, threshold, ...``)."""
     return [
-        f"{name}: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+        f"{name}: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown(values))
         for name, values in values_by_name.items()
     ]
+
+
+def shown(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What fits on a line: everything but lists (results.json has them)."""
+    return [(key, value) for key, value in values.items() if not isinstance(value, list)]
 
 
 def memory(counts: Mapping[str, int]) -> str:

@@ -1,6 +1,10 @@
-"""Classifiers that grow by a session: incremental cross-attention and the plain linear layer."""
+"""Classifiers that grow by a session."""
 
+from mlcil.models.heads.graph import GraphHead
 from mlcil.models.heads.ica import ICAHead
 from mlcil.models.heads.linear import LinearHead
+from mlcil.models.heads.prototype import PrototypeHead
 
-__all__ = ["ICAHead", "LinearHead"]
+HEADS: dict[str, type] = {"ica": ICAHead, "linear": LinearHead, "prototype": PrototypeHead, "graph": GraphHead}
+
+__all__ = ["HEADS", "GraphHead", "ICAHead", "LinearHead", "PrototypeHead"]
