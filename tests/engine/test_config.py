@@ -9,7 +9,12 @@ from mlcil.engine.config import DEFAULTS, finish_config, load_config, run_name
 from mlcil.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FILES = sorted(p for p in CONFIGS.glob("*/*.py") if not any(x.startswith("_") for x in (p.name, p.parent.name)))
+SEVERAL = ("bench",)  # configs of many runs
+FILES = sorted(
+    p
+    for p in CONFIGS.glob("*/*.py")
+    if not any(x.startswith("_") for x in (p.name, p.parent.name)) and p.parent.name not in SEVERAL
+)
 
 
 def tiny_config(**more: Any) -> dict[str, Any]:
