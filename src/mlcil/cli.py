@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--json", action="store_true", help="print json instead of tables")
 
+    sub = command("config", config, "Print what a config resolves to, as a python config to train from.")
+    sub.add_argument("config")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1; the last wins")
+    sub.add_argument("--output", type=Path, metavar="FILE.py", help="write it to a file instead")
+
     sub = command("bench", bench, "Train methods x seeds x class orders and write one table.")
     sub.add_argument("config", type=Path, help="a bench config, such as configs/bench/demo.py")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
@@ -156,6 +161,21 @@ def plan(options: argparse.Namespace) -> int:
 
     content = make_plan(load_config(options.config, options.overrides))
     print(json.dumps(content, indent=1) if options.json else plan_text(content))
+    return 0
+
+
+def config(options: argparse.Namespace) -> int:
+    """``config CONFIG [key=value ...]``."""
+    from mlcil.engine.config import load_config
+    from mlcil.files import write_text
+
+    cfg = load_config(options.config, options.overrides)
+    if options.output is None:
+        print(cfg.pretty_text, end="" if cfg.pretty_text.endswith("\n") else "\n")
+        return 0
+    if options.output.suffix != ".py" or options.output.is_dir():
+        raise UserError(f"--output {options.output} is no name of a python file; expected one such as mine.py")
+    write_text(options.output, cfg.pretty_text)
     return 0
 
 

@@ -31,6 +31,7 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
 import mlcil.methods  # noqa: F401  (registers the methods)
+from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
@@ -43,6 +44,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.resnet import VARIANTS as RESNETS
 from mlcil.models.resnet import ResNet
 from mlcil.models.tresnet import TResNet
+from mlcil.protocols import check_option
 from mlcil.registry import DATASETS, METHODS
 
 #: every top-level key and its default; ``...`` marks what a config must give
@@ -76,6 +78,7 @@ DEFAULTS: dict[str, Any] = {
 }
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
+_TRAIN_LOADER_KEYS = (*_LOADER_KEYS, "drop_last")
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -179,9 +182,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     scenario = dict(_mapping(cfg["scenario"], "scenario"))
     check_keys(scenario, _arguments(Scenario.__init__), "scenario")
     _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
-    for key in ("base", "increment"):
-        if key not in scenario:
-            raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
+    if "num_sessions" not in scenario:
+        for key in ("base", "increment"):
+            if key not in scenario:
+                raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
     network = _mapping(cfg["network"], "network")
     check_keys(network, _arguments(IncrementalNetwork.__init__), "network")
     backbone = _mapping(network.get("backbone") or {}, "network.backbone")
@@ -195,6 +199,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     if backbone["name"] in RESNETS:
         backbone_class = ResNet
     check_keys(backbone, {"name", *_arguments(backbone_class.__init__, "image_size")}, "network.backbone")
+    _name_normalisation(cfg["network"]["backbone"])
     head = _mapping(network.get("head") or {}, "network.head")
     head_class: Any = HEADS.get(str(head.get("type")))
     if head_class is None:
@@ -203,7 +208,8 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check_typed(cfg["method"], METHODS, "method", "network")
     _check_memory(cfg)
     check_keys(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
-    check_keys(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
+    TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
+    check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
     wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg")
@@ -238,6 +244,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
         raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
+    if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):
+        raise UserError(
+            f"train_dataloader.drop_last is {cfg['train_dataloader']['drop_last']!r}; expected True or False"
+        )
     for key in ("batch_size", "num_workers"):
         for section in ("train_dataloader", "test_dataloader"):
             value = cfg[section][key]
@@ -246,6 +256,14 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     epochs = cfg["train_cfg"].get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
+
+
+def _name_normalisation(backbone: dict[str, Any]) -> None:
+    """Numbers in place of ``mean="cifar100"`` and ``std="cifar100"``."""
+    for index, key in enumerate(("mean", "std")):
+        if isinstance(backbone.get(key), str):
+            check_option(f"network.backbone.{key}", backbone[key], tuple(NORMALISATIONS))
+            backbone[key] = list(NORMALISATIONS[backbone[key]][index])
 
 
 def _check_memory(cfg: Mapping[str, Any]) -> None:

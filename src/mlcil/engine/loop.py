@@ -13,7 +13,8 @@ from mmengine.runner import BaseLoop
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.evaluation import predict_view, scores_of, session_metrics, test_rows
+from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.evaluation.metrics import scores_of
 from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
@@ -319,7 +320,7 @@ class IncrementalTrainLoop(BaseLoop):
         if found is None:
             return {}
         rows, fires_NO = found
-        truth_NO = self._runner.scenario.train.labels_NC[rows, : fires_NO.shape[1]] == 1
+        truth_NO = self._runner.scenario.train.labels_of(rows, fires_NO.shape[1]) == 1
         counts = torch.tensor(
             [len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64
         )

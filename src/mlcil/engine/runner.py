@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
-from mlcil.evaluation.sessions import summarise
+from mlcil.evaluation.metrics import METRICS
 from mlcil.files import write_arrays, write_text
 from mlcil.memory import Memory
 from mlcil.methods.base import Method
@@ -61,6 +62,7 @@ class IncrementalRunner(Runner):
         resume: dict[str, Any] | None = None,
     ) -> None:
         self.scenario, self.memory = scenario, memory
+        self.metrics = METRICS[scenario.task]
         self.name: str = cfg.name
         self.run_dir = Path(cfg.log_root) / cfg.name
         self.checkpoint_dir = Path(cfg.checkpoint_root) / cfg.name
@@ -286,7 +288,7 @@ class IncrementalRunner(Runner):
             arrays = {
                 "targets": test.labels_NC,
                 "selects": test.selects_NC,
-                "paths": np.asarray([str(path) for path in test.files]),
+                "paths": np.asarray([str(path) for path in test.files or test.ids]),
                 "classes": np.asarray(self.scenario.classes),
             }
             write_arrays(self.run_dir / "scores" / "test.npz", arrays)
@@ -309,7 +311,9 @@ class IncrementalRunner(Runner):
                 "method_state": self.method.method_state(),
                 "protocol": self.scenario.protocol,
                 "protocol_hash": self.scenario.hash,
-                "metrics": {k: self.results[-1][k] for k in ("mAP", "fixed_mAP") if self.results},
+                "task": self.scenario.task,
+                "fit": asdict(self.scenario.test.fit),
+                "metrics": {k: self.results[-1][k] for k in self.metrics.kept if self.results},
                 "weights": self.weights,
             },
         )
@@ -321,13 +325,14 @@ class IncrementalRunner(Runner):
             "name": self.name,
             "status": status,
             "method": type(self.method).__name__,
+            "task": self.scenario.task,
             "protocol": self.scenario.protocol,
             "protocol_hash": self.scenario.hash,
             "comparison_hash": self.scenario.comparison_hash,
             "dataset": self.scenario.name,
             "classes": list(self.scenario.classes),
             "sessions": self.results,
-            "summary": summarise(self.results),
+            "summary": self.metrics.summarise(self.results),
             "provenance": self.provenance(),
             "config": self.cfg.pretty_text,
         }
@@ -374,10 +379,13 @@ class IncrementalRunner(Runner):
             self.log(log_lines.metrics(result, f"epoch {self.epoch}"))
             return
         self.log(log_lines.metrics(result, "session"))
-        average = summarise(self.results)["average_mAP"]
-        self.log([f"session average_mAP = {average:.2f} over {len(self.results)} session(s)"])
-        scalars = {f"mAP/{split}": value for split, value in result["mAP"].items() if value is not None}
-        self.visualizer.add_scalars({**scalars, "mAP/average": average}, step=len(result["AP"]))
+        headline = self.metrics.headline
+        average = self.metrics.summarise(self.results)[f"average_{headline}"]
+        self.log([f"session average_{headline} = {log_lines.number(average)} over {len(self.results)} session(s)"])
+        scalars = {f"{headline}/{split}": value for split, value in result[headline].items() if value is not None}
+        if average is not None:
+            scalars[f"{headline}/average"] = average
+        self.visualizer.add_scalars(scalars, step=len(result[self.metrics.per_class]))
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

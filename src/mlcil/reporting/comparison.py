@@ -26,6 +26,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "OF1": ("f1", "OF1"),
     "forgetting": ("summary", "forgetting"),
 }
+#: the same for images with one class each, see mlcil.evaluation.singlelabel.GLOSSARY
+SINGLE_LABEL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "average accuracy": ("summary", "average_accuracy"),
+    "last accuracy": ("summary", "last_accuracy"),
+    "last top-5": ("summary", "last_top5"),
+    "forgetting": ("summary", "forgetting"),
+    "backward transfer": ("summary", "backward_transfer"),
+}
 THRESHOLD = "0.8"  # of CF1 and OF1, as in KRT's tables
 #: columns that published tables have, in the order of a published entry
 PUBLISHED_COLUMNS = ("average mAP", "last mAP", "CF1", "OF1")
@@ -39,6 +47,7 @@ class Row:
     values: dict[str, list[float]] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
     missing: int = 0  # runs that were asked for and are not finished
+    task: str = "multi_label"  # of the runs' scenario
 
     def mean(self, column: str) -> float | None:
         """Mean over the runs, ``None`` without one."""
@@ -92,9 +101,24 @@ def read_run(folder: Path) -> dict[str, Any]:
     return content
 
 
+def task_of(run: Run) -> str:
+    """``multi_label`` or ``single_label``."""
+    return str(run.get("task", "multi_label"))
+
+
+def columns_of(task: str) -> dict[str, tuple[str, ...]]:
+    """The columns of a table of such runs."""
+    return SINGLE_LABEL_COLUMNS if task == "single_label" else COLUMNS
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """The columns of a table; rows without a finished run do not count."""
+    return list(columns_of(next((row.task for row in rows if row.values), "multi_label")))
+
+
 def value_of(run: Run, column: str) -> float | None:
     """A column's value in a run."""
-    kind, name = COLUMNS[column]
+    kind, name = columns_of(task_of(run))[column]
     found = run["summary"][name] if kind == "summary" else run["sessions"][-1]["f1"].get(THRESHOLD, {}).get(name)
     return None if found is None else float(found)
 
@@ -125,8 +149,8 @@ def make_row(label: str, runs: Sequence[Run], published: str | None = None, miss
         published: experiment of :data:`~mlcil.reporting.published.PUBLISHED` to look the label up in.
         missing: runs that are not finished.
     """
-    row = Row(label, missing=missing)
-    for column in COLUMNS:
+    row = Row(label, missing=missing, task=task_of(runs[0]) if runs else "multi_label")
+    for column in columns_of(row.task):
         values = [value for value in (value_of(run, column) for run in runs) if value is not None]
         if values:
             row.values[column] = values
@@ -146,7 +170,8 @@ def group_name(run_name: str) -> str:
 
 def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
     """Header and rows as text; published numbers and differences only when a row has some."""
-    header = ["method", "runs", *COLUMNS]
+    columns = _columns(rows)
+    header = ["method", "runs", *columns]
     shown = [c for c in PUBLISHED_COLUMNS[:2] if any(c in row.published for row in rows)]
     for column in shown:
         header += [f"published {column}", "difference"]
@@ -154,7 +179,7 @@ def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
     for row in rows:
         count = max((len(values) for values in row.values.values()), default=0)
         line = [row.label, f"{count}" + (f" of {count + row.missing}" if row.missing else "")]
-        line += [_with_std(row.mean(column), row.std(column), plus_minus) for column in COLUMNS]
+        line += [_with_std(row.mean(column), row.std(column), plus_minus) for column in columns]
         for column in shown:
             published, ours = row.published.get(column), row.mean(column)
             line.append(_with_std(published, None, plus_minus))
@@ -171,6 +196,11 @@ def _with_std(mean: float | None, std: float | None, plus_minus: str) -> str:
 
 def caption(rows: Sequence[Row]) -> str:
     """What the columns are, in a sentence or two."""
+    if "average accuracy" in _columns(rows):
+        return (
+            "accuracy in percent, predictions among all classes seen so far; forgetting and backward transfer in "
+            "points over the sessions' classes; mean ± sample standard deviation over the runs."
+        )
     text = (
         "mAP, CF1 and OF1 in percent on the growing test set, CF1 and OF1 after the last session at score "
         f"{THRESHOLD}; forgetting in points on the fixed test set; mean ± sample standard deviation over the runs."
@@ -190,13 +220,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     """Means, standard deviations and published numbers in columns of their own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    header = ["method", "runs", "missing"]
-    for column in COLUMNS:
+    header, columns = ["method", "runs", "missing"], _columns(rows)
+    for column in columns:
         header += [column, f"{column} std"]
     writer.writerow(header + [f"published {column}" for column in PUBLISHED_COLUMNS])
     for row in rows:
         line: list[Any] = [row.label, max((len(v) for v in row.values.values()), default=0), row.missing]
-        for column in COLUMNS:
+        for column in columns:
             line += [_number(row.mean(column)), _number(row.std(column))]
         writer.writerow(line + [_number(row.published.get(column)) for column in PUBLISHED_COLUMNS])
     return out.getvalue()
