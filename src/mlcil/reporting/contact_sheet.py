@@ -18,9 +18,9 @@ from PIL import Image
 from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
 from mlcil.reporting.comparison import THRESHOLD
-from mlcil.reporting.markup import DASH, Content, Markup, element, shorten
+from mlcil.reporting.markup import DASH, Content, Markup, details, element, shorten
 from mlcil.reporting.report_runs import ReportRun
-from mlcil.reporting.report_tables import named, section
+from mlcil.reporting.report_tables import FOLDED, named, section
 
 PIXELS = 160  # longest side of a thumbnail
 QUALITY = 72
@@ -214,7 +214,7 @@ def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Markup:
         f"{THRESHOLD}. True: what the image shows of the classes seen so far, with the score that it got. Predicted: "
         "what the run says. ✓ right, ✗ wrong, ? not judged."
     )
-    sheets = [element("div", element("h3", named(run)), _sheet(run, per_kind)) for run in runs]
+    sheets = [details(named(run), _sheet(run, per_kind), unfolded=len(runs) <= FOLDED) for run in runs]
     return section("images", "Test images", element("p", text), sheets)
 
 

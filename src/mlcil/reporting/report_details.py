@@ -9,7 +9,7 @@ from typing import Any
 from mlcil.evaluation.sessions import GLOSSARY
 from mlcil.reporting.markup import DASH, Content, Markup, details, element, number, scrolled, table
 from mlcil.reporting.report_runs import ReportRun
-from mlcil.reporting.report_tables import figures, named, section
+from mlcil.reporting.report_tables import FOLDED, figures, named, section
 from mlcil.reporting.svg import Series
 
 LEVELS = 11  # shades of the heat map: classes h0 ... h10 of the style sheet
@@ -89,7 +89,12 @@ def pseudo_labels(runs: Sequence[ReportRun]) -> Markup | None:
         "for the score threshold that gives the target number of labels per image. The hidden truth is used here "
         "only, to say how right these labels are."
     )
-    return section("pseudo-labels", "Pseudo-labels", element("p", text), [_pseudo_labels(run) for run in shown])
+    return section(
+        "pseudo-labels",
+        "Pseudo-labels",
+        element("p", text),
+        [_pseudo_labels(run, len(shown) <= FOLDED) for run in shown],
+    )
 
 
 def _dpl(session: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -97,7 +102,7 @@ def _dpl(session: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _pseudo_labels(run: ReportRun) -> Markup:
+def _pseudo_labels(run: ReportRun, unfolded: bool) -> Markup:
     found = [_dpl(session) for session in run.sessions]
     rows: list[list[Content]] = []
     for t, dpl in enumerate(found):
@@ -129,7 +134,7 @@ def _pseudo_labels(run: ReportRun) -> Markup:
         include_zero=(True, True),
         decimals=2,
     )
-    return element("div", element("h3", named(run)), charts, whole, _class_thresholds(run, found))
+    return details(named(run), charts, whole, _class_thresholds(run, found), unfolded=unfolded)
 
 
 def _class_thresholds(run: ReportRun, found: Sequence[Mapping[str, Any]]) -> Markup | None:
@@ -165,7 +170,7 @@ def other_reports(runs: Sequence[ReportRun]) -> Markup | None:
 
 def provenance(runs: Sequence[ReportRun]) -> Markup:
     """Command, config, weights, versions, seed and hashes of every run."""
-    return section("provenance", "Where the numbers come from", [_provenance(run, len(runs) <= 2) for run in runs])
+    return section("provenance", "Where the numbers come from", [_provenance(run, len(runs) <= FOLDED) for run in runs])
 
 
 def _provenance(run: ReportRun, unfolded: bool) -> Markup:

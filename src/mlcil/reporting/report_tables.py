@@ -19,6 +19,7 @@ MEMORY_KINDS: dict[str, str] = {
     "parameters": "parameters of the head beyond one linear classifier",
     "teacher": "the copy of the previous model that training needs beside the current one",
 }
+FOLDED = 3  # with more runs, what is said of each run alone is folded
 
 
 @dataclass(frozen=True)

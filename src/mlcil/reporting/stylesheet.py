@@ -61,6 +61,7 @@ svg circle,svg rect,svg path{fill:currentColor}svg .lead{stroke:currentColor;str
 .heat .first>*{border-top:3px solid var(--fg)}.heat .moved{text-align:right;color:var(--soft)}
 .ramp{display:inline-flex;vertical-align:-2px}.ramp span{width:18px;height:14px}
 details{margin:10px 0}summary{cursor:pointer;color:var(--link);padding:4px 0}
+summary .run{color:var(--fg);font-weight:600}
 dl{display:grid;grid-template-columns:minmax(9em,max-content) 1fr;gap:4px 18px;max-width:none;font-size:.92rem}
 dt{font-weight:600}dd{margin:0}
 pre{overflow-x:auto;background:var(--panel);padding:12px;border-radius:8px;font-size:.8rem;line-height:1.4}
