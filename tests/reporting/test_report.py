@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from report_files import CLASSES, make_run
+from report_files import make_run
 from tiny import call, coco_folder, write_config
 
 from mlcil.errors import UserError
@@ -94,11 +94,11 @@ def test_it_needs_nothing_but_itself(run):
 
 
 def test_it_is_small(tmp_path):
-    runs = [make_run(tmp_path, f"run{k}", seed=k) for k in range(3)]
+    runs = [make_run(tmp_path, f"run{k}", seed=k, images=150) for k in range(3)]
     content = render(*runs)
     assert Page(content).names.count("img") == 3 * 24
     assert len(content) < 1_500_000
-    many = [make_run(tmp_path, f"more{k}", seed=k) for k in range(12)]
+    many = [make_run(tmp_path, f"more{k}", seed=k, images=150) for k in range(12)]
     assert Page(render(*many)).names.count("img") <= 150
 
 
@@ -119,7 +119,7 @@ def test_it_shows_every_part(run):
     for words in ("0123abcd", "mlcil train zoo.py", "aaaaaaaaaaaa", "seed = 3", "5.0 MB", "37.5 s|38 s"):
         assert re.search(words, parsed.text), words
     assert set(GLOSSARY) <= {word.strip() for word in parsed.words}
-    assert [v for t, k, v in parsed.attributes if (t, k) == ("tr", "class")] == ["first"] * 3  # session boundaries
+    assert [v for t, k, v in parsed.attributes if (t, k) == ("tr", "class")] == ["first"] * 2  # session boundaries
 
 
 def test_forgetting_over_sessions_is_the_summary_of_the_sessions_so_far(run):
@@ -142,7 +142,7 @@ def test_names_from_data_and_users_are_escaped(tmp_path):
     (run / "results.json").write_text(json.dumps(content))
     written = render(run, make_run(tmp_path, "tame"))
     parsed = Page(written)
-    assert not {"script", "u", "a<", "KRT", "img src"} & set(parsed.names)
+    assert not {"script", "u", "krt", "extra", "leak", "w", "k", "v"} & set(parsed.names)
     assert "<script" not in written
     for name in (*EVIL, "<u>evil</u>", "<KRT>", "</pre><script>", "<extra>", "<k> <v>", "<w>", "<leak>"):
         assert name in parsed.text
@@ -169,8 +169,7 @@ def test_damaged_scores_and_lost_images_do_not_stop_the_report(tmp_path):
 
 
 def note_before_table(content):
-    notes = re.findall(r'<p class="note (\w+)" role="note">(.*?)</p>', content.split("<table", 1)[0])
-    return notes
+    return re.findall(r'<p class="note (\w+)" role="note">(.*?)</p>', content.split("<table", 1)[0])
 
 
 def test_protocols_that_differ_are_marked_above_the_table(tmp_path):
@@ -246,7 +245,7 @@ def test_numbers_that_do_not_exist_are_dashes(tmp_path):
     content["summary"]["forgetting"] = float("nan")
     (run / "results.json").write_text(json.dumps(content))
     shown = Page(render(run)).text
-    assert "nan" not in shown.lower().replace("finance", "")
+    assert "nan" not in shown.lower()
     assert "No session has this number." in shown
 
 
@@ -294,6 +293,5 @@ def test_a_run_of_the_engine_gives_a_whole_report(tmp_path, capsys):
     assert "Pseudo-labels" in parsed.text
     assert "teacher" in parsed.text
     assert "saved no scores" not in parsed.text
-    assert len(CLASSES) == 6
     with np.load(run / "scores" / "test.npz") as test:
         assert set(test["classes"]) <= set(" ".join(parsed.words).split())

@@ -20,7 +20,7 @@ from mlcil.errors import UserError
 from mlcil.reporting.comparison import THRESHOLD
 from mlcil.reporting.markup import DASH, Content, Markup, details, element, shorten
 from mlcil.reporting.report_runs import ReportRun
-from mlcil.reporting.report_tables import FOLDED, named, section
+from mlcil.reporting.report_tables import FOLDED, Section, named, section
 
 PIXELS = 160  # longest side of a thumbnail
 QUALITY = 72
@@ -202,7 +202,7 @@ def thumbnail(path: Path) -> str | None:
 # -- as markup ----------------------------------------------------------------------------------------------
 
 
-def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Markup:
+def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Section:
     """The section with a sheet per run, or a sentence where a run has none.
 
     Args:

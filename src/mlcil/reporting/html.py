@@ -12,7 +12,7 @@ from mlcil.reporting.contact_sheet import contact_sheets
 from mlcil.reporting.markup import Markup, element
 from mlcil.reporting.report_details import LEVELS, glossary, heat_maps, other_reports, provenance, pseudo_labels
 from mlcil.reporting.report_runs import ReportRun, read_runs
-from mlcil.reporting.report_tables import cost_section, forgetting_section, measure_section, summary
+from mlcil.reporting.report_tables import Section, cost_section, forgetting_section, measure_section, summary
 from mlcil.reporting.stylesheet import style_sheet
 
 IMAGES = 150  # about as many thumbnails a report may hold; keeps it near a megabyte
@@ -50,7 +50,7 @@ def page(runs: Sequence[ReportRun]) -> str:
     """
     title = f"Report: {runs[0].name}" if len(runs) == 1 else f"Report: {len(runs)} runs"
     protocols = dict.fromkeys(run.protocol for run in runs)
-    sections: list[Markup | None] = [
+    sections: list[Section | None] = [
         summary(runs),
         measure_section(runs),
         heat_maps(runs),
@@ -77,15 +77,8 @@ def page(runs: Sequence[ReportRun]) -> str:
             "header",
             element("h1", title),
             element("p", "; ".join(protocols), f" · mlcil {__version__}", class_="muted"),
-            element("nav", [_link(part) for part in shown], aria_label="Sections"),
+            element("nav", [element("a", s.heading, href=f"#{s.anchor}") for s in shown], aria_label="Sections"),
         ),
-        element("main", shown),
+        element("main", [element("section", element("h2", s.heading), s.content, id=s.anchor) for s in shown]),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _link(part: Markup) -> Markup:
-    """A link to a section, by the heading that it starts with."""
-    identity = part.split('id="', 1)[1].split('"', 1)[0]
-    heading = part.split("<h2>", 1)[1].split("</h2>", 1)[0]
-    return element("a", Markup(heading), href=f"#{identity}")

@@ -9,7 +9,7 @@ from typing import Any
 from mlcil.evaluation.sessions import GLOSSARY
 from mlcil.reporting.markup import DASH, Content, Markup, details, element, number, scrolled, table
 from mlcil.reporting.report_runs import ReportRun
-from mlcil.reporting.report_tables import FOLDED, figures, named, section
+from mlcil.reporting.report_tables import FOLDED, Section, figures, named, section
 from mlcil.reporting.svg import Series
 
 LEVELS = 11  # shades of the heat map: classes h0 ... h10 of the style sheet
@@ -25,7 +25,7 @@ WORDS: dict[str, str] = {
 }
 
 
-def heat_maps(runs: Sequence[ReportRun]) -> Markup:
+def heat_maps(runs: Sequence[ReportRun]) -> Section:
     """A class x session map per run."""
     scale = [element("span", class_=f"h{level}") for level in range(LEVELS)]
     key = element("p", "0 ", element("span", scale, class_="ramp", aria_hidden="true"), " 100 percent", class_="muted")
@@ -79,7 +79,7 @@ def _difference(a: float | None, b: float | None) -> float | None:
 # -- what methods tell of themselves ----------------------------------------------------------------------------
 
 
-def pseudo_labels(runs: Sequence[ReportRun]) -> Markup | None:
+def pseudo_labels(runs: Sequence[ReportRun]) -> Section | None:
     """KRT's dynamic pseudo-labels; ``None`` when no run has any."""
     shown = [run for run in runs if any(_dpl(session) for session in run.sessions)]
     if not shown:
@@ -150,7 +150,7 @@ def _class_thresholds(run: ReportRun, found: Sequence[Mapping[str, Any]]) -> Mar
     return details("Thresholds of the classes", whole)
 
 
-def other_reports(runs: Sequence[ReportRun]) -> Markup | None:
+def other_reports(runs: Sequence[ReportRun]) -> Section | None:
     """What methods report besides pseudo-labels; ``None`` when there is nothing."""
     rows: list[list[Content]] = []
     for run in runs:
@@ -168,7 +168,7 @@ def other_reports(runs: Sequence[ReportRun]) -> Markup | None:
 # -- where the numbers come from --------------------------------------------------------------------------------
 
 
-def provenance(runs: Sequence[ReportRun]) -> Markup:
+def provenance(runs: Sequence[ReportRun]) -> Section:
     """Command, config, weights, versions, seed and hashes of every run."""
     return section("provenance", "Where the numbers come from", [_provenance(run, len(runs) <= FOLDED) for run in runs])
 
@@ -203,7 +203,7 @@ def _fact(value: Any) -> Markup:
     return element("span", "none" if value is None else str(value))
 
 
-def glossary() -> Markup:
+def glossary() -> Section:
     """The words of the metrics and of the report."""
     words = {**GLOSSARY, **WORDS}
     return section(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlcil.reporting.comparison import THRESHOLD
-from mlcil.reporting.markup import DASH, Content, Markup, bytes_text, details, duration, element, number, table
+from mlcil.reporting.markup import DASH, Content, Markup, bytes_text, details, duration, element, number, table, text
 from mlcil.reporting.report_runs import ReportRun, notes
 from mlcil.reporting.svg import Series, line_chart, swatch
 
@@ -46,9 +46,18 @@ def legend(runs: Sequence[ReportRun]) -> Markup | None:
     return element("p", [named(run) for run in runs], class_="legend") if len(runs) > 1 else None
 
 
-def section(identity: str, heading: str, *content: Content) -> Markup:
-    """A section with an anchor."""
-    return element("section", element("h2", heading), *content, id=identity)
+@dataclass(frozen=True)
+class Section:
+    """A section of the report: its anchor, its heading, its content."""
+
+    anchor: str
+    heading: str
+    content: Markup
+
+
+def section(anchor: str, heading: str, *content: Content) -> Section:
+    """A section from its parts."""
+    return Section(anchor, heading, text(content))
 
 
 def summary_columns(runs: Sequence[ReportRun]) -> list[Column]:
@@ -81,7 +90,7 @@ def summary_columns(runs: Sequence[ReportRun]) -> list[Column]:
     return [column for column in columns if any(column.cell(run) != DASH for run in runs)]
 
 
-def summary(runs: Sequence[ReportRun]) -> Markup:
+def summary(runs: Sequence[ReportRun]) -> Section:
     """A row per run, with the notes that must be read first."""
     columns = summary_columns(runs)
     lengths = len({len(run.sessions) for run in runs}) > 1
@@ -112,7 +121,7 @@ def summary(runs: Sequence[ReportRun]) -> Markup:
     return section("summary", "Summary", warnings, whole)
 
 
-def measure_section(runs: Sequence[ReportRun]) -> Markup:
+def measure_section(runs: Sequence[ReportRun]) -> Section:
     """The measure per session on both test sets."""
     names = sorted({run.measure.name for run in runs})
     name = " / ".join(names)
@@ -163,7 +172,7 @@ def _session_numbers(run: ReportRun) -> Markup:
     )
 
 
-def forgetting_section(runs: Sequence[ReportRun]) -> Markup:
+def forgetting_section(runs: Sequence[ReportRun]) -> Section:
     """Forgetting and plasticity as they stood after each session."""
     return section(
         "forgetting",
@@ -199,14 +208,21 @@ def _forgetting_numbers(run: ReportRun) -> Markup:
         keys = ("forgetting", "forgetting_learned", "plasticity")
         rows.append([t, number(old[t]), number(new[t]), *(number(so_far.get(key)) for key in keys)])
     return table(
-        ["session", "old classes", "new classes", "forgetting", "forgetting since learned", "plasticity so far"],
+        [
+            "session",
+            "old classes",
+            "new classes (plasticity)",
+            "forgetting",
+            "forgetting since learned",
+            "plasticity so far",
+        ],
         rows,
         f"{run.label}: {run.measure.name} of old and new classes (percent), forgetting (points), and plasticity "
         "(percent) of all classes so far, fixed test set",
     )
 
 
-def cost_section(runs: Sequence[ReportRun]) -> Markup:
+def cost_section(runs: Sequence[ReportRun]) -> Section:
     """What is kept after each session, and how long it took."""
     most = max((sum(run.memory_bytes.values()) for run in runs), default=0) or 1
     kinds = list(dict.fromkeys([*MEMORY_KINDS, *(kind for run in runs for kind in run.memory_bytes)]))

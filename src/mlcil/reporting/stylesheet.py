@@ -76,7 +76,7 @@ pre{overflow-x:auto;background:var(--panel);padding:12px;border-radius:8px;font-
 text-overflow:ellipsis;white-space:nowrap;margin-top:2px}
 .tag{display:inline-block;margin-right:7px}.score{font-weight:400;font-variant-numeric:tabular-nums;opacity:.85}
 .right{color:var(--good)}.wrong,.missed{color:var(--bad)}.open{color:var(--soft)}
-@media(max-width:600px){body{padding:16px 14px 48px;font-size:15px}h1{font-size:1.4rem}
+@media(max-width:600px){.wide{min-width:80px}body{padding:16px 14px 48px;font-size:15px}h1{font-size:1.4rem}
 .figures figure{padding:8px 4px}
 .scroll tbody th:first-child{max-width:45vw;overflow:hidden;text-overflow:ellipsis}
 dl{display:block}dd{margin:0 0 8px}th,td{padding:5px 7px}.heat th,.heat td{padding:2px 4px;min-width:32px}
