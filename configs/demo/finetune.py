@@ -1,8 +1,3 @@
-_base_ = ["_digits.py"]
+_base_ = ["_linear.py"]
 
-network = dict(
-    backbone=dict(name="tresnet", layers=[1, 1, 1, 1], width=0.25),
-    head=dict(type="linear"),
-    image_size=64,
-)
 method = dict(type="Finetune")

@@ -49,6 +49,25 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--json", action="store_true", help="print json instead of tables")
 
+    sub = command("config", config, "Print what a config resolves to, as a python config to train from.")
+    sub.add_argument("config")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1; the last wins")
+    sub.add_argument("--output", type=Path, metavar="FILE.py", help="write it to a file instead")
+
+    sub = command("bench", bench, "Train methods x seeds x class orders and write one table.")
+    sub.add_argument("config", type=Path, help="a bench config, such as configs/bench/demo.py")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
+    sub.add_argument("--jobs", type=int, help="runs at the same time (default: what the bench config says)")
+    sub.add_argument("--table", action="store_true", help="train nothing, write the table of the finished runs")
+
+    sub = command("compare", compare, "Put finished runs of one protocol into a table.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+
+    sub = command("report", report, "Write one HTML file about finished runs that opens without a network.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/report.html, several: report.html")
+
     sub = command("test", test, "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("config")
@@ -142,6 +161,44 @@ def plan(options: argparse.Namespace) -> int:
 
     content = make_plan(load_config(options.config, options.overrides))
     print(json.dumps(content, indent=1) if options.json else plan_text(content))
+    return 0
+
+
+def config(options: argparse.Namespace) -> int:
+    """``config CONFIG [key=value ...]``."""
+    from mlcil.engine.config import load_config
+    from mlcil.files import write_text
+
+    cfg = load_config(options.config, options.overrides)
+    if options.output is None:
+        print(cfg.pretty_text, end="" if cfg.pretty_text.endswith("\n") else "\n")
+        return 0
+    if options.output.suffix != ".py" or options.output.is_dir():
+        raise UserError(f"--output {options.output} is no name of a python file; expected one such as mine.py")
+    write_text(options.output, cfg.pretty_text)
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """``bench CONFIG``."""
+    from mlcil.engine.bench import run_bench
+
+    return run_bench(options.config, options.overrides, options.jobs, options.table)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """``compare RUN RUN ...``."""
+    from mlcil.engine.bench import compare_runs
+
+    print(compare_runs(options.runs, options.output))
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """``report RUN [RUN ...]``."""
+    from mlcil.reporting.html import write_report
+
+    print(write_report(options.runs, options.output))
     return 0
 
 

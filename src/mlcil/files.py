@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +67,13 @@ def check_writable(folder: Path, setting: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Atomically write bytes."""
     write_atomically(path, lambda file: file.write(content))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Atomically write a compressed ``.npz`` that loads without pickle."""
+    import numpy as np
+
+    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
 
 
 def write_text(path: Path, text: str) -> None:

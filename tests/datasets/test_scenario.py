@@ -162,7 +162,7 @@ def test_a_class_without_images() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"replay_labels": "propagate"}, "'propagate'.*'oracle', 'frozen'"),
+        ({"replay_labels": "propagated"}, "'propagated'.*'oracle', 'frozen', 'propagate'"),
         ({"fixed_test_images": "show"}, "did you mean 'shown'.*'all', 'shown'"),
         ({"increment": 3}, "increment=2 or 4"),
         ({"class_order": ["a", "b", "c"]}, "misses 'd'"),

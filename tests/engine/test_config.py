@@ -5,11 +5,16 @@ import pytest
 import tiny
 
 from mlcil.engine import config
+from mlcil.engine.bench import load_bench, plan_jobs
 from mlcil.engine.config import DEFAULTS, finish_config, load_config, run_name
 from mlcil.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FILES = sorted(p for p in CONFIGS.glob("*/*.py") if not any(x.startswith("_") for x in (p.name, p.parent.name)))
+FILES = sorted(
+    path
+    for path in CONFIGS.glob("*/*.py")
+    if not path.name.startswith("_") and not path.parent.name.startswith("_") and path.parent.name != "bench"
+)
 
 
 def tiny_config(**more: Any) -> dict[str, Any]:
@@ -31,6 +36,13 @@ def test_every_config_passes_the_key_check(path: Path) -> None:
     assert cfg.name == f"{path.parent.name}_{path.stem}"
     assert set(cfg.to_dict()) == set(DEFAULTS)
     assert all(cfg[key] is not ... for key in DEFAULTS)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "bench").glob("*.py")), ids=lambda p: p.name)
+def test_every_run_of_every_bench_passes_the_key_check(path: Path) -> None:
+    first, runs = plan_jobs(path, load_bench(path))
+    for job in [*first, *runs]:
+        load_config(job.config, job.overrides)
 
 
 def test_the_configs_as_written_are_loadable_again(tmp_path: Path) -> None:
@@ -80,7 +92,7 @@ def test_overrides_do_not_reach_the_next_config(tmp_path: Path) -> None:
         ({"param_scheduler": [{"type": "OneCycle", "pct": 1}]}, "unknown key 'pct' in param_scheduler"),
         ({"method": {"type": "KRT", "token_wieght": 1}}, "did you mean 'token_weight'"),
         ({"method": {"type": "KRT", "network": 1}}, "unknown key 'network' in method"),
-        ({"method": {}}, "method needs a 'type'; known: "),
+        ({"method": {}}, "method needs a 'type'; known:"),
     ],
 )
 def test_unknown_keys_name_the_near_one(more: dict[str, Any], message: str) -> None:

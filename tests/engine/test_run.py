@@ -90,7 +90,7 @@ def test_a_run_leaves_its_files(finished):
         assert words in log or words == "sha256"
     assert "weights: none" in log
     assert "activated batch norm" in log
-    assert not [p.name for p in run.iterdir() if p.is_dir() and p.name not in ("log", "vis_data")]
+    assert not [p.name for p in run.iterdir() if p.is_dir() and p.name not in ("log", "vis_data", "scores")]
 
 
 def test_the_written_config_trains_the_same_run_again(finished, tmp_path, capfd):

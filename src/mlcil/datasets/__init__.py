@@ -1,13 +1,36 @@
 """Data sets, scenarios, transforms; importing this package registers the data sets by name."""
 
+from mlcil.datasets.cifar import CifarDataset, cifar10_dataset, cifar100_dataset
 from mlcil.datasets.coco import CocoDataset
-from mlcil.datasets.digits import digits_dataset, letters_dataset
+from mlcil.datasets.digits import SingleDigitsDataset, digits_dataset, letters_dataset
+from mlcil.datasets.folder import FolderDataset
+from mlcil.datasets.imagenet import ImageNetDataset
+from mlcil.datasets.tiny_imagenet import TinyImageNetDataset
 from mlcil.datasets.voc import VocDataset
 from mlcil.registry import DATASETS
 
-DATASETS.register_module(name="coco", module=CocoDataset)
-DATASETS.register_module(name="voc", module=VocDataset)
-DATASETS.register_module(name="digits", module=digits_dataset)
-DATASETS.register_module(name="letters", module=letters_dataset)
+for _name, _module in {
+    "coco": CocoDataset,
+    "voc": VocDataset,
+    "digits": digits_dataset,
+    "letters": letters_dataset,
+    "cifar10": cifar10_dataset,
+    "cifar100": cifar100_dataset,
+    "tiny_imagenet": TinyImageNetDataset,
+    "imagenet": ImageNetDataset,
+    "folder": FolderDataset,
+    "digits_single": SingleDigitsDataset,
+}.items():
+    DATASETS.register_module(name=_name, module=_module)
 
-__all__ = ["CocoDataset", "VocDataset", "digits_dataset", "letters_dataset"]
+__all__ = [
+    "CifarDataset",
+    "CocoDataset",
+    "FolderDataset",
+    "ImageNetDataset",
+    "SingleDigitsDataset",
+    "TinyImageNetDataset",
+    "VocDataset",
+    "digits_dataset",
+    "letters_dataset",
+]

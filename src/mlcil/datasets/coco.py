@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable, check_option, check_root
+from mlcil.datasets.table import ImageTable, check_root
 from mlcil.errors import UserError
-from mlcil.protocols import did_you_mean
+from mlcil.protocols import check_option, did_you_mean
 
 CROWD = ("select", "label", "ignore")
 _KEYS = ("images", "annotations", "categories")

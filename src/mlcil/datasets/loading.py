@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import decode, to_tensor
+from mlcil.datasets.transforms import to_tensor
 from mlcil.errors import UserError
 
 Key = tuple[int, ...]
@@ -29,8 +29,11 @@ class SessionView(Dataset[dict[str, Any]]):
         table: the split's images.
         rows: (N,) int64 rows of the table.
         targets: (N, C) int8, 1 present, 0 absent, -1 not judged.
-        image_size: both sides are forced to this many pixels.
-        augment: training augmentation on (H, W, 3) uint8, or ``None``.
+        image_size: side of the square images in pixels; the table's ``fit`` brings them to it.
+        augment: training augmentation on (H, W, 3) uint8, or ``None``. One with a true ``whole`` gets the image
+            as it is and brings it to the size itself.
+        origins: (N,) session each image was stored in; by default ``session``.
+        session: the running session.
     """
 
     def __init__(
@@ -40,19 +43,25 @@ class SessionView(Dataset[dict[str, Any]]):
         targets: np.ndarray,
         image_size: int,
         augment: Augment | None = None,
+        origins: np.ndarray | None = None,
+        session: int = 0,
     ) -> None:
         assert len(rows) == len(targets)
         self.table, self.rows, self.targets = table, rows, targets
+        self.origins = np.full(len(rows), session, np.int64) if origins is None else origins
         self.image_size, self.augment = image_size, augment
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, item: int | tuple[int, Key]) -> dict[str, Any]:
-        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows`` the table row."""
+        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows``, ``origins``."""
         position, key = item if isinstance(item, tuple) else (item, None)
         row = int(self.rows[position])
-        image = decode(self.table.files[row], self.image_size)
+        picture = self.table.image(row)
+        if not getattr(self.augment, "whole", False):
+            picture = self.table.fit(picture, self.image_size)
+        image = np.asarray(picture)
         if self.augment is not None:
             assert key is not None, "augmented views are read through a SessionSampler"
             image = self.augment(image, np.random.default_rng(np.random.SeedSequence(key)))
@@ -60,6 +69,7 @@ class SessionView(Dataset[dict[str, Any]]):
             "inputs": to_tensor(image),
             "targets": torch.from_numpy(self.targets[position].astype(np.float32)),
             "rows": row,
+            "origins": int(self.origins[position]),
         }
 
 
@@ -113,8 +123,17 @@ class Loader(DataLoader[dict[str, Any]]):
             raise UserError(sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from None
 
 
-def build_loader(view: SessionView, sampler: SessionSampler, batch_size: int, num_workers: int = 0) -> Loader:
-    """A loader over the view; the last, smaller batch is kept.
+def build_loader(
+    view: SessionView, sampler: SessionSampler, batch_size: int, num_workers: int = 0, drop_last: bool = False
+) -> Loader:
+    """A loader over the view.
+
+    Args:
+        view, sampler: the images and their order.
+        batch_size: images a batch.
+        num_workers: processes that read images; 0 reads in this one.
+        drop_last: leave out the last batch when it is smaller (R-DFCIL and ABD); a view with less than one batch
+            keeps it.
 
     Iterating raises :class:`UserError` when an image cannot be read.
     """
@@ -123,6 +142,7 @@ def build_loader(view: SessionView, sampler: SessionSampler, batch_size: int, nu
         batch_size=batch_size,
         sampler=sampler,
         num_workers=num_workers,
+        drop_last=drop_last and len(sampler) >= batch_size,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
         worker_init_fn=_one_thread if num_workers else None,

@@ -2,25 +2,36 @@
 
 KRT official behaviour: an image belongs to every session that owns one of its classes, and shows the labels
 of that session's classes only; a replayed image shows ground truth for its own and all later classes; test
-sets hold the images of the test split that show a class of the range. N images, C classes of the scenario.
+sets hold the images of the test split that show a class of the range. Where every image shows exactly one class
+the same rules give each session the images of its classes and one-hot targets. N images, C classes of the scenario.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable, check_option
+from mlcil.datasets.table import ImageTable
+from mlcil.datasets.transforms import SQUARE
 from mlcil.errors import UserError
-from mlcil.protocols import Session, order_classes, protocol_hash, protocol_name, split_sessions
+from mlcil.protocols import (
+    Session,
+    check_option,
+    order_classes,
+    protocol_hash,
+    protocol_name,
+    split_evenly,
+    split_sessions,
+)
+
+TASKS = ("multi_label", "single_label")
 
 
 class Dataset(Protocol):
-    """What a scenario needs of a data set."""
+    """What a scenario needs of a data set; ``task`` may be missing, which means ``multi_label``."""
 
     name: str
     label_cardinality: float | None
@@ -38,25 +49,31 @@ class Scenario:
     Args:
         dataset: has ``name``, ``label_cardinality``, ``train()`` and ``test()``.
         base: classes of session 0; 0 means ``increment``.
-        increment: classes of every later session.
+        increment: classes of every later session; or else ``num_sessions``.
         class_order: see :func:`mlcil.protocols.order_classes`.
         joint: train on all classes in a single session (the upper bound); ``base_high`` stays the base of
             the protocol, so that base metrics compare.
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
-            split, or ``shown``, those that some class selects.
+            split, or ``shown``, those that some class selects (multi-label only).
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
-            own session's classes and all later ones) or ``frozen`` (its own session's classes only).
+            own session's classes and all later ones), ``frozen`` (its own session's classes only) or ``propagate``
+            (what later networks said of it; the memory keeps them).
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
+        num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
 
     Attributes:
+        task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
+            chooses the metrics.
         classes: C names in class order.
         sessions: the sessions; a single one with ``joint``.
         base_high: number of base classes.
-        increment: as given.
+        increment: classes of every later session.
         train, test: tables with columns in class order.
         protocol: ``B0-C10``, with ``joint-`` before it for joint training.
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
+        comparison_hash: the same without ``joint`` and ``replay_labels``, which differ between methods; runs
+            with equal ones may stand in one table.
         label_cardinality: the data set's.
 
     Raises:
@@ -67,17 +84,23 @@ class Scenario:
     def __init__(
         self,
         dataset: Dataset,
-        base: int,
-        increment: int,
-        class_order: str | Sequence[str] = "as_given",
+        base: int = 0,
+        increment: int | None = None,
+        class_order: str | Sequence[str] | Sequence[int] = "as_given",
         joint: bool = False,
         fixed_test_images: str = "all",
         replay_labels: str = "oracle",
         name: str | None = None,
         allow_empty_classes: bool = False,
+        num_sessions: int | None = None,
     ) -> None:
+        if (increment is None) == (num_sessions is None):
+            raise UserError(
+                "scenario needs exactly one of increment, the classes of a session, and num_sessions; set "
+                "scenario.increment=10 or scenario.num_sessions=10"
+            )
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
-        check_option("replay_labels", replay_labels, ("oracle", "frozen"))
+        check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
         train, test = dataset.train(), dataset.test()
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):
@@ -91,7 +114,12 @@ class Scenario:
                 f"{self.name}: the class {odd!r} is in only one of the training and test splits; expected the same "
                 "classes in both, so use matching annotation files"
             )
+        self.task: str = getattr(dataset, "task", "multi_label")
+        assert self.task in TASKS
         self.classes = order_classes(train.classes, class_order)
+        if num_sessions is not None:
+            base, increment = split_evenly(len(self.classes), num_sessions, base)
+        assert increment is not None
         sessions = split_sessions(self.classes, base, increment)
         self.base_high, self.increment, self.joint = sessions[0].high, increment, joint
         self.sessions = (Session(0, 0, len(self.classes), self.classes),) if joint else sessions
@@ -101,24 +129,23 @@ class Scenario:
         self.label_cardinality = dataset.label_cardinality
         if not allow_empty_classes:
             self._refuse_empty_classes()
-        self.hash = protocol_hash(
-            {
-                "dataset": dataset.name,
-                "classes": list(self.classes),
-                "base": self.base_high,
-                "increment": increment,
-                "joint": joint,
-                "crowd": getattr(dataset, "crowd", None),
-                "difficult": getattr(dataset, "difficult", None),
-                "fixed_test_images": fixed_test_images,
-                "replay_labels": replay_labels,
-                "train": _fingerprint(self.train),
-                "test": _fingerprint(self.test),
-            }
-        )
+        compared = {
+            "dataset": dataset.name,
+            "classes": list(self.classes),
+            "base": self.base_high,
+            "increment": increment,
+            "crowd": getattr(dataset, "crowd", None),
+            "difficult": getattr(dataset, "difficult", None),
+            "fixed_test_images": fixed_test_images,
+            "train": {"rows": len(self.train), "sha256": self.train.digest()},
+            "test": {"rows": len(self.test), "sha256": self.test.digest()},
+            **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
+        }
+        self.comparison_hash = protocol_hash(compared)
+        self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels})
 
     def _refuse_empty_classes(self) -> None:
-        shown_C = np.asarray(self.train.selects_NC.any(axis=0))
+        shown_C = self.train.selected()
         empty = [name for column, name in enumerate(self.classes) if not shown_C[column]]
         if empty:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
@@ -151,7 +178,7 @@ class Scenario:
         Returns:
             (R, high) int8; 1 given label, 0 absent or below ``low``, -1 not judged.
         """
-        targets = self.train.labels_NC[rows, :high]
+        targets = self.train.labels_of(rows, high)
         hidden = np.arange(high)[None, :] < np.broadcast_to(np.asarray(low), (len(rows),))[:, None]
         targets[hidden] = 0
         return targets
@@ -184,15 +211,16 @@ class Scenario:
 
     # -- plan ----------------------------------------------------------------------------------------------
 
-    def plan(self, batch_size: int | None = None, epochs: int | None = None) -> dict[str, Any]:
+    def plan(self, batch_size: int | None = None, epochs: int | None = None, drop_last: bool = False) -> dict[str, Any]:
         """What each session holds, without exemplars; builtins only.
 
         Args:
             batch_size: images a step, for ``steps``.
             epochs: epochs a session, for ``steps``.
+            drop_last: a last, smaller batch is left out, as :func:`mlcil.datasets.loading.build_loader` does.
 
         Returns:
-            ``name``, ``protocol``, ``hash``, ``num_classes``; ``sessions``, see below;
+            ``name``, ``task``, ``protocol``, ``hash``, ``num_classes``; ``sessions``, see below;
             ``training_images`` used by any session and ``unused_training_images``;
             ``exposures_per_image``, sessions an image of the former is in, on average;
             ``fixed_test_images``, how many; ``test_positives_minimum``, the ``class`` with the fewest
@@ -203,7 +231,7 @@ class Scenario:
             (positives of its own classes), ``labels_hidden`` (positives of other classes on its images) =
             ``hidden_old`` + ``hidden_future``, ``images_seen_before`` (an earlier session had them) with
             ``share_seen_before`` in [0, 1], ``test_images`` as ``base``, ``seen``, ``new``, ``fixed``, and
-            ``steps`` (all epochs, last batch kept; ``None`` without ``batch_size`` and ``epochs``).
+            ``steps`` (all epochs; ``None`` without ``batch_size`` and ``epochs``).
         """
         exposures_N = np.zeros(len(self.train), np.int64)
         rows_of_sessions = []
@@ -211,13 +239,13 @@ class Scenario:
             rows = self.train_rows(session.index)
             before = int((exposures_N[rows] > 0).sum())
             exposures_N[rows] += 1
-            rows_of_sessions.append(self._plan_session(session, rows, before, batch_size, epochs))
-        train_positives = (self.train.labels_NC == 1).sum(axis=0)
-        test_positives = (self.test.labels_NC == 1).sum(axis=0)
+            rows_of_sessions.append(self._plan_session(session, rows, before, (batch_size, epochs, drop_last)))
+        train_positives, test_positives = self.train.positives(), self.test.positives()
         rarest = int(test_positives.argmin())
         used = int((exposures_N > 0).sum())
         return {
             "name": self.name,
+            "task": self.task,
             "protocol": self.protocol,
             "hash": self.hash,
             "num_classes": len(self.classes),
@@ -232,9 +260,13 @@ class Scenario:
         }
 
     def _plan_session(
-        self, session: Session, rows: np.ndarray, before: int, batch_size: int | None, epochs: int | None
+        self, session: Session, rows: np.ndarray, before: int, length: tuple[int | None, int | None, bool]
     ) -> dict[str, Any]:
-        positives_C = (self.train.labels_NC[rows] == 1).sum(axis=0)
+        batch_size, epochs, drop_last = length
+        batches = -(-len(rows) // batch_size) if batch_size else 0
+        if drop_last and batches > 1 and batch_size:
+            batches = len(rows) // batch_size
+        positives_C = self.train.positives(rows)
         old, future = int(positives_C[: session.low].sum()), int(positives_C[session.high :].sum())
         return {
             "index": session.index,
@@ -254,13 +286,5 @@ class Scenario:
                 "new": len(self.test_rows(session.low, session.high)),
                 "fixed": len(self.fixed_test_rows()),
             },
-            "steps": -(-len(rows) // batch_size) * epochs if batch_size and epochs else None,
+            "steps": batches * epochs if batch_size and epochs else None,
         }
-
-
-def _fingerprint(table: ImageTable) -> dict[str, Any]:
-    """Rows and a digest over ids, labels and selections; paths do not matter."""
-    digest = hashlib.sha256(json.dumps(table.ids).encode())
-    digest.update(np.ascontiguousarray(table.labels_NC).tobytes())
-    digest.update(np.packbits(table.selects_NC).tobytes())
-    return {"rows": len(table), "sha256": digest.hexdigest()}

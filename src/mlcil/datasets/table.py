@@ -1,20 +1,25 @@
-"""One split of a multi-label data set: images in a fixed order, labels, and which class selects which image.
+"""One split of a data set: images in a fixed order, labels, and which class selects which image.
 
 Two rules are kept apart, as in KRT's official behaviour: ``selects_NC`` says whether an image belongs to a
-session that owns the class, ``labels_NC`` says what the training target may show. N images, C classes.
+session that owns the class, ``labels_NC`` says what the training target may show. With one class an image
+(:class:`SingleLabelTable`) they are the same. Pixels come from files, or from an array in memory. N images, C classes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import UserError
-from mlcil.protocols import did_you_mean, order_classes
+from mlcil.protocols import order_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +30,11 @@ class ImageTable:
         name: the split, for messages.
         classes: names of the C columns.
         ids: N image ids, each once (COCO: its integer id; VOC: the name in the list).
-        files: N image files; they are not opened here.
+        files: N image files; they are opened by :meth:`image` only. Empty when ``pixels`` are given.
         labels_NC: (N, C) int8; 1 given label, 0 absent, -1 not judged.
         selects_NC: (N, C) bool; the class makes the image part of a session that owns the class.
+        pixels: (N, H, W, 3) uint8, the images themselves, or ``None``.
+        fit: how an image is brought to the size that the network takes.
     """
 
     name: str
@@ -36,17 +43,36 @@ class ImageTable:
     files: tuple[Path, ...]
     labels_NC: np.ndarray
     selects_NC: np.ndarray
+    pixels: np.ndarray | None = None
+    fit: Fit = SQUARE
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
-        assert len(self.files) == len(self.ids), "one file per image"
         assert self.labels_NC.shape == shape, "one label per image and class"
         assert self.selects_NC.shape == shape, "one flag per image and class"
         assert self.labels_NC.dtype == np.int8, "labels are int8"
         assert self.selects_NC.dtype == np.bool_, "flags are bool"
+        self._check_images()
+
+    def _check_images(self) -> None:
+        if self.pixels is None:
+            assert len(self.files) == len(self.ids), "one file per image"
+        else:
+            assert not self.files, "images come from files or from memory"
+            assert self.pixels.ndim == 4, "(N, H, W, 3)"
+            assert (len(self.pixels), self.pixels.shape[3]) == (len(self.ids), 3), "(N, H, W, 3)"
+            assert self.pixels.dtype == np.uint8, "pixels are uint8"
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def image(self, row: int) -> Image.Image:
+        """The image of a row as RGB, in its own size.
+
+        Raises:
+            UserError: the file is missing, empty, cut off or no image.
+        """
+        return load_rgb(self.files[row]) if self.pixels is None else Image.fromarray(self.pixels[row])
 
     def reorder(self, class_order: Sequence[str]) -> ImageTable:
         """The same rows with the columns in another order.
@@ -67,6 +93,25 @@ class ImageTable:
     def rows_of(self, low: int, high: int) -> np.ndarray:
         """Rows selected by any class of [low, high): int64, ascending, each once."""
         return np.flatnonzero(self.selects_NC[:, low:high].any(axis=1)).astype(np.int64)
+
+    def labels_of(self, rows: np.ndarray, high: int) -> np.ndarray:
+        """Labels of rows on the first ``high`` classes: (R, high) int8, a copy."""
+        return self.labels_NC[rows, :high]
+
+    def positives(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """How many of the rows (``None``: of all) show each class: (C,) int64."""
+        return ((self.labels_NC if rows is None else self.labels_NC[rows]) == 1).sum(axis=0)
+
+    def selected(self) -> np.ndarray:
+        """Whether any image is selected by each class: (C,) bool."""
+        return np.asarray(self.selects_NC.any(axis=0))
+
+    def digest(self) -> str:
+        """SHA-256 over ids, labels and selections; paths do not matter."""
+        digest = hashlib.sha256(json.dumps(self.ids).encode())
+        digest.update(np.ascontiguousarray(self.labels_NC).tobytes())
+        digest.update(np.packbits(self.selects_NC).tobytes())
+        return digest.hexdigest()
 
     def check_files(self, limit: int | None = None) -> None:
         """Look whether the image files are there, without opening them.
@@ -110,16 +155,87 @@ def _files_in(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def check_option(name: str, value: object, known: Sequence[str]) -> None:
-    """Refuse a value that is not one of the known words.
+class SingleLabelTable(ImageTable):
+    """A table of images that show exactly one class each, which makes them part of its session.
 
-    Raises:
-        UserError: names the option, the value, the near word and all known ones.
+    It holds N numbers; the matrices of :class:`ImageTable` are made when they are asked for, which is for small
+    tables (ImageNet's would have 1.3 GB each).
+
+    Args:
+        name: the split, for messages.
+        classes: C names.
+        labels_N: (N,) class indices in [0, C).
+        files, pixels: one of them, see :class:`ImageTable`.
+        ids: N image ids; ``None`` numbers them.
+        fit: see :class:`ImageTable`.
     """
-    if value not in known:
-        raise UserError(
-            f"{name} is {value!r}{did_you_mean(str(value), known)}; use one of {', '.join(map(repr, known))}"
+
+    labels_N: np.ndarray
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        labels_N: np.ndarray,
+        *,
+        files: Sequence[Path] = (),
+        pixels: np.ndarray | None = None,
+        ids: Sequence[str | int] | None = None,
+        fit: Fit = SQUARE,
+    ) -> None:
+        fields = {
+            "name": name,
+            "classes": tuple(classes),
+            "ids": tuple(range(len(labels_N)) if ids is None else ids),
+            "files": tuple(files),
+            "pixels": pixels,
+            "fit": fit,
+            "labels_N": np.asarray(labels_N, np.int64),
+        }
+        for key, value in fields.items():
+            object.__setattr__(self, key, value)
+        assert len(self.labels_N) == len(self.ids), "one label per image"
+        assert not len(self.labels_N) or (self.labels_N.min() >= 0 and self.labels_N.max() < len(classes))
+        self._check_images()
+
+    @property
+    def labels_NC(self) -> np.ndarray:  # type: ignore[override]
+        """(N, C) int8, a single 1 a row."""
+        return self.labels_of(np.arange(len(self)), len(self.classes))
+
+    @property
+    def selects_NC(self) -> np.ndarray:  # type: ignore[override]
+        """(N, C) bool, where the label is."""
+        return self.labels_NC.view(np.bool_)
+
+    def reorder(self, class_order: Sequence[str]) -> SingleLabelTable:
+        order = order_classes(self.classes, list(class_order))
+        column_of = {name: column for column, name in enumerate(order)}
+        new = np.array([column_of[name] for name in self.classes], np.int64)
+        return SingleLabelTable(
+            self.name, order, new[self.labels_N], files=self.files, pixels=self.pixels, ids=self.ids, fit=self.fit
         )
+
+    def rows_of(self, low: int, high: int) -> np.ndarray:
+        return np.flatnonzero((self.labels_N >= low) & (self.labels_N < high)).astype(np.int64)
+
+    def labels_of(self, rows: np.ndarray, high: int) -> np.ndarray:
+        own = self.labels_N[rows]
+        labels = np.zeros((len(rows), high), np.int8)
+        shown = np.flatnonzero(own < high)
+        labels[shown, own[shown]] = 1
+        return labels
+
+    def positives(self, rows: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(self.labels_N if rows is None else self.labels_N[rows], minlength=len(self.classes))
+
+    def selected(self) -> np.ndarray:
+        return self.positives() > 0
+
+    def digest(self) -> str:
+        digest = hashlib.sha256(json.dumps(self.ids).encode())
+        digest.update(self.labels_N.astype("<i8").tobytes())
+        return digest.hexdigest()
 
 
 def check_root(root: Path, contents: str) -> None:

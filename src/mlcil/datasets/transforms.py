@@ -1,13 +1,15 @@
-"""Image reading and KRT's augmentation: forced square resize, Cutout, RandAugment. No mean/std anywhere.
+"""Image reading, the way to a square, and the training augmentation. No mean/std anywhere.
 
-All randomness comes from the ``numpy.random.Generator`` that is passed in. The resize is deterministic and
-stands apart from the augmentation, so resized images can be kept.
+All randomness comes from the ``numpy.random.Generator`` that is passed in. The way to a square is deterministic
+and stands apart from the augmentation, so resized images can be kept. KRT's augmentation (Cutout, RandAugment) is
+here, that of the single-label papers in :mod:`mlcil.datasets.augment`.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from mlcil.datasets.augment import RESAMPLING, Hole, Step, crop_step, jitter_step, policy_step
 from mlcil.errors import UserError
+from mlcil.protocols import check_option, did_you_mean
 
 GREY = (128, 128, 128)
 CUTOUT_GREY = (125, 122, 113)
@@ -24,7 +28,7 @@ EXECUTED = 0.5  # probability that a drawn operation is executed
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """An image file as RGB.
+    """An image file as RGB: grey (8 or 16 bits), CMYK and palette images are converted.
 
     Raises:
         UserError: missing, empty, truncated, or no image.
@@ -33,6 +37,8 @@ def load_rgb(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+                    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
                 return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, but the annotations name it; put the image there") from None
@@ -47,14 +53,65 @@ def load_rgb(path: Path) -> Image.Image:
         ) from error
 
 
-def resize(image: Image.Image, size: int) -> Image.Image:
-    """Both sides forced to ``size``, PIL bilinear (antialiased when shrinking)."""
-    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR)
+@dataclass(frozen=True)
+class Fit:
+    """How an image of any shape becomes a square of a given size.
+
+    Attributes:
+        kind: ``square`` forces both sides to the size (KRT official behaviour); ``centre`` brings the shorter side
+            to ``short_side`` and cuts the square out of the middle.
+        short_side: pixels, of ``centre``; ``None`` is 256 for 224 pixels and in proportion for other sizes.
+        interpolation: ``bilinear`` or ``bicubic``, antialiased when shrinking.
+
+    Raises:
+        UserError: an unknown word, or a side that is no positive whole number.
+    """
+
+    kind: str = "square"
+    short_side: int | None = None
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        check_option("fit", self.kind, ("square", "centre"))
+        check_option("fit.interpolation", self.interpolation, tuple(RESAMPLING))
+        side = self.short_side
+        if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
+            raise UserError(f"fit.short_side is {side!r}; expected a whole number of pixels, such as 256")
+
+    @classmethod
+    def of(cls, value: str | Mapping[str, object]) -> Fit:
+        """From a config: a kind, or a dictionary of the attributes.
+
+        Raises:
+            UserError: an unknown key or value.
+        """
+        if isinstance(value, str):
+            return cls(value)
+        if not isinstance(value, Mapping):
+            raise UserError(f"fit is {value!r}; expected 'square', 'centre' or dict(kind='centre', ...)")
+        for key in value:
+            known = tuple(cls.__dataclass_fields__)
+            if key not in known:
+                raise UserError(f"unknown key {key!r} in fit{did_you_mean(str(key), known)}; use {', '.join(known)}")
+        return cls(**value)  # type: ignore[arg-type]
+
+    def __call__(self, image: Image.Image, size: int) -> Image.Image:
+        """An image (PIL, RGB) -> (size, size)."""
+        if self.kind == "square":
+            return image if image.size == (size, size) else image.resize((size, size), RESAMPLING[self.interpolation])
+        from torchvision.transforms.v2 import InterpolationMode  # heavy: only when asked for
+        from torchvision.transforms.v2 import functional as F
+
+        side = self.short_side or round(size * 256 / 224)
+        return F.center_crop(F.resize(image, [side], InterpolationMode(self.interpolation)), [size, size])
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """File -> resized uint8 (size, size, 3)."""
-    return np.asarray(resize(load_rgb(path), size))
+SQUARE = Fit()
+
+
+def decode(path: Path, size: int, fit: Fit = SQUARE) -> np.ndarray:
+    """File -> uint8 (size, size, 3)."""
+    return np.asarray(fit(load_rgb(path), size))
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
@@ -185,31 +242,80 @@ class RandAugment:
 
 
 class TrainTransform:
-    """Cutout, then RandAugment, on a resized image.
+    """The training augmentation, on an image that was brought to the size.
+
+    Its parts in the order in which they run; KRT's are ``cutout`` and ``randaugment``.
 
     Args:
-        size: side of the images in pixels (they arrive resized).
-        cutout: side of the cut-out square as a share of the image; 0 switches it off.
-        randaugment: whether RandAugment follows.
-        flip: mirror half of the images first (KRT does not).
+        size: side of the result in pixels.
+        cutout: side of KRT's cut-out square as a share of the image; 0 switches it off.
+        randaugment: whether KRT's RandAugment follows it, as the last part.
+        flip: mirror half of the images (KRT does not).
+        jitter: strengths of a random change of ``brightness``, ``contrast``, ``saturation`` and ``hue`` (ABD:
+            ``dict(brightness=63/255, contrast=0.8)``), before everything else.
+        crop: ``padded``, a random crop of ``size`` from the image with a border; ``resized``, a random part of the
+            whole image; or ``None``. Follows ``jitter``.
+        padding: width of the border in pixels.
+        fill: its colour, ``black`` or the name of a normalisation, whose mean it has (R-DFCIL).
+        interpolation: of ``resized``: ``bilinear`` or ``bicubic``.
+        policy: ``autoaugment_cifar10``, ``autoaugment_imagenet``, ``autoaugment_svhn`` or
+            ``randaugment_increasing`` (DKT, DAFormer), after ``crop`` and ``flip``; or ``None``.
+        hole: side of a black square in pixels (DKT: 16), after ``policy``; 0 switches it off.
+
+    Attributes:
+        whole: the transform takes images of any shape, because it crops them itself.
+
+    Raises:
+        UserError: an unknown word or a number out of range.
     """
 
-    def __init__(self, size: int, cutout: float = 0.5, randaugment: bool = True, flip: bool = False) -> None:
-        self.size, self.flip = size, flip
-        self.steps: list[Cutout | RandAugment] = []
+    def __init__(
+        self,
+        size: int,
+        cutout: float = 0.5,
+        randaugment: bool = True,
+        flip: bool = False,
+        jitter: Mapping[str, float] | None = None,
+        crop: str | None = None,
+        padding: int = 4,
+        fill: str = "black",
+        interpolation: str = "bilinear",
+        policy: str | None = None,
+        hole: int = 0,
+    ) -> None:
+        if isinstance(cutout, bool) or not isinstance(cutout, (int, float)) or not 0 <= cutout <= 1:
+            raise UserError(f"train_transform.cutout is {cutout!r}; expected a share of the image from 0 to 1")
+        for name, value in (("flip", flip), ("randaugment", randaugment)):
+            if not isinstance(value, bool):
+                raise UserError(f"train_transform.{name} is {value!r}; expected True or False")
+        self.size, self.whole = size, crop == "resized"
+        self.steps: list[Step] = []
+        if jitter is not None:
+            self.steps.append(jitter_step(jitter))
+        if crop is not None:
+            self.steps.append(crop_step(crop, size, padding, fill, interpolation))
+        if flip:
+            self.steps.append(mirror)
+        if policy is not None:
+            self.steps.append(policy_step(policy))
+        if hole:
+            self.steps.append(Hole(hole))
         if cutout > 0:
             self.steps.append(Cutout(cutout))
         if randaugment:
             self.steps.append(RandAugment())
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 (H, W, 3) -> uint8 (H, W, 3)."""
-        assert image.shape == (self.size, self.size, 3)
-        if self.flip and rng.random() < 0.5:
-            image = image[:, ::-1]
+        """uint8 (H, W, 3) -> uint8 (size, size, 3); H and W are ``size`` unless ``whole``."""
+        assert self.whole or image.shape == (self.size, self.size, 3)
         if not self.steps:
             return image
-        picture = Image.fromarray(np.ascontiguousarray(image))
+        picture = Image.fromarray(image)
         for step in self.steps:
             picture = step(picture, rng)
         return np.asarray(picture)
+
+
+def mirror(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Left and right change places in half of the images."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image

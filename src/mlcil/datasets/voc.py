@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable, check_option, check_root
+from mlcil.datasets.table import ImageTable, check_root
 from mlcil.errors import UserError
-from mlcil.protocols import VOC_CLASSES, did_you_mean
+from mlcil.protocols import VOC_CLASSES, check_option, did_you_mean
 
 DIFFICULT = ("negative", "positive", "ignore")
 #: accepted endings of image files, the preferred one first

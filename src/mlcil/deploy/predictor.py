@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlcil.datasets.transforms import decode, to_tensor
+from mlcil.datasets.transforms import Fit, decode, to_tensor
 from mlcil.engine.checkpoint import load_stage, network_of
 from mlcil.errors import UserError
 from mlcil.models.network import IncrementalNetwork
@@ -33,15 +33,22 @@ class Predictor:
     info: dict[str, Any]
 
     @property
+    def fit(self) -> Fit:
+        """How images become squares of :attr:`image_size`."""
+        return Fit.of(self.info.get("fit", {}))
+
+    @property
     def image_size(self) -> int:
         """Side in pixels that images are resized to."""
         return int(self.network.spec["image_size"])
 
     def scores(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) float in [0, 1] -> sigmoid scores (B, C), float32."""
+        """(B, 3, H, W) float in [0, 1] -> scores (B, C), float32: sigmoid, or softmax for one class an image."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            return torch.sigmoid(self.network(images.to(device)).logits_BC.float()).cpu()
+            logits = self.network(images.to(device)).logits_BC.float()
+            single = self.info.get("task") == "single_label"
+            return (torch.softmax(logits, 1) if single else torch.sigmoid(logits)).cpu()
 
     def predict(self, paths: Iterable[Path | str], batch_size: int = 16) -> Iterator[tuple[Path, dict[str, float]]]:
         """Image files, lazily -> (path, {class name: score}) in the given order."""
@@ -55,7 +62,7 @@ class Predictor:
             yield from self._predict_batch(batch)
 
     def _predict_batch(self, paths: list[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
-        images = torch.stack([to_tensor(decode(path, self.image_size)) for path in paths])
+        images = torch.stack([to_tensor(decode(path, self.image_size, self.fit)) for path in paths])
         for path, row in zip(paths, self.scores(images).tolist(), strict=True):
             yield path, dict(zip(self.classes, row, strict=True))
 

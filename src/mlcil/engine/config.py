@@ -7,7 +7,7 @@ and their meaning are in that docstring:
 ``scenario``       :class:`mlcil.datasets.scenario.Scenario`; its ``dataset`` names a data set by ``type``
 ``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
 ``method``         a class of :mod:`mlcil.methods` by ``type``
-``memory``         :class:`mlcil.memory.exemplars.ExemplarMemory`, or ``None``
+``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 =================  ======================================================================
@@ -32,15 +32,20 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 import mlcil.datasets
 import mlcil.engine.mixing
 import mlcil.methods  # noqa: F401  (registers hooks and methods)
+from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS
+from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS, decay_groups
 from mlcil.errors import UserError
-from mlcil.memory.exemplars import ExemplarMemory
-from mlcil.models.backbones import ENCODERS, TimmBackbone, check_name
-from mlcil.models.heads import POOLED_HEADS, TOKEN_HEADS
-from mlcil.models.tresnet import VARIANTS, TResNet
+from mlcil.memory import memory_class
+from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
+from mlcil.models.heads import HEADS
+from mlcil.models.network import IncrementalNetwork
+from mlcil.models.resnet import VARIANTS as RESNETS
+from mlcil.models.resnet import ResNet
+from mlcil.models.tresnet import TResNet
+from mlcil.protocols import check_option
 from mlcil.registry import DATASETS, METHODS
 
 #: every top-level key and its default; ``...`` marks what a config must give
@@ -75,6 +80,7 @@ DEFAULTS: dict[str, Any] = {
 }
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
+_TRAIN_LOADER_KEYS = (*_LOADER_KEYS, "drop_last")
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -103,7 +109,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
     """Defaults and checks for a dictionary; see :func:`load_config`."""
     where = str(filename) if filename else "the config"
-    _check(cfg, DEFAULTS, where)
+    check_keys(cfg, DEFAULTS, where)
     for key, default in DEFAULTS.items():
         if default is ... and key not in cfg:
             raise UserError(f"{where} has no {key!r}; every config gives scenario, network and method, so add it")
@@ -149,7 +155,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _check(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    """Raise :class:`UserError` for the first unknown key, suggesting the near one."""
     allowed = list(allowed)
     for key in given:
         if key not in allowed:
@@ -175,46 +182,50 @@ def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
 
 def _check_sections(cfg: dict[str, Any]) -> None:
     scenario = dict(_mapping(cfg["scenario"], "scenario"))
-    _check(scenario, _arguments(Scenario.__init__), "scenario")
+    check_keys(scenario, _arguments(Scenario.__init__), "scenario")
     _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
-    for key in ("base", "increment"):
-        if key not in scenario:
-            raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
+    if "num_sessions" not in scenario:
+        for key in ("base", "increment"):
+            if key not in scenario:
+                raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
     network = _mapping(cfg["network"], "network")
-    _check(network, ("backbone", "head", "image_size"), "network")
+    check_keys(network, _arguments(IncrementalNetwork.__init__), "network")
     backbone = _mapping(network.get("backbone") or {}, "network.backbone")
     if "name" not in backbone:
-        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(VARIANTS) + " or a timm model")
+        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(OWN) + " or a timm model")
     try:
         check_name(str(backbone["name"]))
     except ValueError as error:
         raise UserError(f"network.backbone.name: {error}") from error
-    own = backbone["name"] == "tresnet" or backbone["name"] in VARIANTS
-    backbone_class = TResNet if own else ENCODERS.get(str(backbone["name"]), TimmBackbone)
-    keys = _arguments(backbone_class.__init__, "image_size")
-    _check(backbone, {"name", *keys}, "network.backbone")
+    backbone_class: Any = TResNet if backbone["name"] in OWN else TimmBackbone
+    if backbone["name"] in RESNETS:
+        backbone_class = ResNet
+    backbone_class = ENCODERS.get(str(backbone["name"]), backbone_class)
+    check_keys(backbone, {"name", *_arguments(backbone_class.__init__, "image_size")}, "network.backbone")
+    _name_normalisation(cfg["network"]["backbone"])
     head = _mapping(network.get("head") or {}, "network.head")
-    heads = {**TOKEN_HEADS, **POOLED_HEADS}
-    head_class = heads.get(str(head.get("type")))
+    head_class: Any = HEADS.get(str(head.get("type")))
     if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, heads))}")
-    _check(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
+    check_keys(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
     _check_typed(cfg["method"], METHODS, "method", "network")
-    if cfg["memory"] is not None:
-        _check(_mapping(cfg["memory"], "memory"), _arguments(ExemplarMemory.__init__), "memory")
-    _check(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
-    _check(cfg["train_dataloader"], _LOADER_KEYS, "train_dataloader")
-    _check(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
-    _check(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "rho")
-    _check(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    _check_memory(cfg)
+    check_keys(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
+    TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
+    check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
+    check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
+    check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg", "rho")
+    check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
+    check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
     if optimizer_class is None:
         raise UserError(
             f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
         )
-    _check(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
+    check_keys(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
     try:
         optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
     except (TypeError, ValueError) as error:
@@ -228,12 +239,12 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] in SESSION_SCHEDULERS:
             arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
-            _check(scheduler, {"type", *arguments}, "param_scheduler")
+            check_keys(scheduler, {"type", *arguments}, "param_scheduler")
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
     if cfg["auto_scale_lr"] is not None:
-        _check(_mapping(cfg["auto_scale_lr"], "auto_scale_lr"), ("base_batch_size",), "auto_scale_lr")
+        check_keys(_mapping(cfg["auto_scale_lr"], "auto_scale_lr"), ("base_batch_size",), "auto_scale_lr")
         base = cfg["auto_scale_lr"].get("base_batch_size")
         if not isinstance(base, int) or base < 1:
             raise UserError(f"auto_scale_lr.base_batch_size is {base!r}; expected a whole number of at least 1")
@@ -241,6 +252,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
         raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
+    if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):
+        raise UserError(
+            f"train_dataloader.drop_last is {cfg['train_dataloader']['drop_last']!r}; expected True or False"
+        )
     for key in ("batch_size", "num_workers"):
         for section in ("train_dataloader", "test_dataloader"):
             value = cfg[section][key]
@@ -251,6 +266,34 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
 
 
+def _name_normalisation(backbone: dict[str, Any]) -> None:
+    """Numbers in place of ``mean="cifar100"`` and ``std="cifar100"``."""
+    for index, key in enumerate(("mean", "std")):
+        if isinstance(backbone.get(key), str):
+            check_option(f"network.backbone.{key}", backbone[key], tuple(NORMALISATIONS))
+            backbone[key] = list(NORMALISATIONS[backbone[key]][index])
+
+
+def _check_memory(cfg: Mapping[str, Any]) -> None:
+    """The memory's keys, and whether the method works with such a memory."""
+    name = cfg["method"]["type"]
+    wanted = METHODS.get(name).memory_selections
+    if cfg["memory"] is None:
+        if wanted:
+            raise UserError(
+                f"method {name} replays stored images, but the config has no memory; add "
+                f"memory=dict(total=100, selection={wanted[0]!r}) with the budget you want"
+            )
+        return
+    memory = _mapping(cfg["memory"], "memory")
+    selection = memory.get("selection", "herding")
+    check_keys(memory, _arguments(memory_class(selection).__init__), "memory")
+    if wanted and selection not in wanted:
+        raise UserError(
+            f"method {name} does not work with memory.selection={selection!r}; use {' or '.join(map(repr, wanted))}"
+        )
+
+
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
     if not isinstance(section, Mapping) or "type" not in section:
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
@@ -258,7 +301,7 @@ def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None
     if cls is None:
         raise UserError(f"{where}.type {section['type']!r} is unknown; {_near(section['type'], registry.module_dict)}")
     function = cls.__init__ if inspect.isclass(cls) else cls
-    _check(section, {"type", *_arguments(function, *without)}, where)
+    check_keys(section, {"type", *_arguments(function, *without)}, where)
 
 
 def as_dict(value: Any) -> Any:

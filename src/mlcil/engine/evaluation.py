@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine.optim import autocast
-from mlcil.evaluation.sessions import evaluate_session, needed_rows
+from mlcil.evaluation.metrics import METRICS, TestSet
 from mlcil.methods.base import Method
 from mlcil.protocols import Session
 
@@ -44,26 +44,20 @@ def predict_view(
 
 def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
     """Rows of the test table that the session's metrics need, in table order."""
-    return needed_rows(scenario.test.selects_NC, session.high, scenario.fixed_test_rows())
+    return METRICS[scenario.task].rows(_test_set(scenario, session))
 
 
 def session_metrics(
     scenario: Scenario, session: Session, rows: np.ndarray, logits_NC: np.ndarray, empty_as: str
 ) -> dict[str, Any]:
     """All metrics of a session from the logits of its :func:`test_rows`."""
+    return METRICS[scenario.task].session(_test_set(scenario, session, empty_as), rows, logits_NC)
+
+
+def _test_set(scenario: Scenario, session: Session, empty_as: str = "zero") -> TestSet:
     test = scenario.test
-    scores = np.full((len(test), session.high), np.nan)
-    scores[rows] = scores_of(logits_NC)
-    return evaluate_session(
-        scores,
-        test.labels_NC,
-        selects_NC=test.selects_NC,
-        low=session.low,
-        high=session.high,
-        base_high=scenario.base_high,
-        fixed_rows=scenario.fixed_test_rows(),
-        empty_as=empty_as,
-    )
+    edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
+    return TestSet(test.labels_NC, test.selects_NC, scenario.fixed_test_rows(), edges, scenario.base_high, empty_as)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:
@@ -80,10 +74,3 @@ def _interleave(parts: list[np.ndarray], length: int) -> np.ndarray:
         if len(part):
             whole[rank :: len(parts)] = part
     return whole
-
-
-def scores_of(logits_NC: np.ndarray) -> np.ndarray:
-    """Sigmoid in float64 of float32 logits: no ties that the logits do not have."""
-    x = logits_NC.astype(np.float64)
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-x))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_info
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
@@ -15,6 +15,8 @@ from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.engine.sampling import RepeatedAugmentationSampler
+from mlcil.evaluation.metrics import scores_of
+from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
@@ -61,6 +63,9 @@ class IncrementalTrainLoop(BaseLoop):
         self._iter = 0
         self.stop_training = False
         self._test_loader: Any = None
+        self.held_out: SessionView | None = None  # images kept from training for the method's second stage
+        self.audit: dict[str, float] = {}  # of the session's pseudo-labels
+        self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
     # -- what mmengine's hooks ask for; all counted within the running session -------------------------
 
@@ -129,7 +134,8 @@ class IncrementalTrainLoop(BaseLoop):
         else:
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
-        runner.log(log_lines.report(method.session_report()))
+            self.audit = self.audit_pseudo_labels()
+        runner.log(log_lines.report(self.session_report()))
 
         runner.call_hook("before_train")
         runner.model.train()
@@ -140,16 +146,14 @@ class IncrementalTrainLoop(BaseLoop):
                 runner.log_metrics(self.evaluate(), final=False)
         runner.call_hook("after_train")
 
-        method.finish_session(self.dataloader)
-        memory = self.update_memory()
-        self.fine_tune()
+        memory = self.finish_session()
         result = self.evaluate()
         result.update(
             index=t,
             classes=list(session.classes),
             train=counts,
             memory=memory,
-            report=method.session_report(),
+            report=self.session_report(),
             seconds=round(time.time() - started, 1),
         )
         runner.finish_session(session, result)
@@ -163,6 +167,9 @@ class IncrementalTrainLoop(BaseLoop):
         runner = self._runner
         self.dataloader.sampler.set_epoch(self._epoch)
         runner.call_hook("before_train_epoch")
+        if runner.method.begin_epoch(self._epoch, self.max_epochs):
+            runner.unwrap()
+            runner.wrap()
         runner.model.train()
         for index, batch in enumerate(self.dataloader):
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
@@ -183,32 +190,103 @@ class IncrementalTrainLoop(BaseLoop):
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
+        sessions = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
             "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
             "exemplars": 0,
         }
+        self.held_out = None
         if memory is not None and len(memory):
             memory.begin_session()
-            old_rows, old_targets = self.exemplars()
-            rows, targets = np.concatenate([rows, old_rows]), np.concatenate([targets, old_targets])
-            counts["exemplars"] = len(old_rows)
-        return SessionView(scenario.train, rows, targets, runner.image_size, self.train_transform()), counts
+            old_rows, old_targets, origins = self.exemplars()
+            again = memory.replayed(t, len(rows))
+            parts = ((rows, old_rows), (targets, old_targets), (sessions, origins))
+            everything = [np.concatenate([new, old[again]]) for new, old in parts]
+            kept = np.ones(len(everything[0]), bool)
+            if runner.method.second_stage == "held_out":
+                masks = hold_out(targets.argmax(1), old_targets[again].argmax(1), session.low)
+                kept = ~np.concatenate(masks)
+                self.held_out = self.augmented_view(*(part[~kept] for part in everything))
+            rows, targets, sessions = (part[kept] for part in everything)
+            counts["exemplars"] = len(again)
+        return self.augmented_view(rows, targets, sessions), counts
 
-    def exemplars(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (M,) of the memory in class order and the labels (M, C_seen) they show in this session."""
-        scenario, t = self._runner.scenario, self.session
-        rows, origins = self._runner.memory.contents()
-        targets = np.zeros((len(rows), scenario.sessions[t].high), np.int8)
+    def exemplars(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows (M,) of the memory, the labels (M, C_seen) they show in this session, and their sessions (M,)."""
+        scenario, memory, t = self._runner.scenario, self._runner.memory, self.session
+        high = scenario.sessions[t].high
+        rows, origins = memory.contents()
+        if memory.labels == "propagate":
+            return rows, memory.propagated_targets(rows, high), origins
+        targets = np.zeros((len(rows), high), np.int8)
         for origin in np.unique(origins):
-            low, high = scenario.exemplar_range(int(origin), t)
+            low, above = scenario.exemplar_range(int(origin), t)
             picked = origins == origin
-            targets[picked, :high] = scenario.train_targets(rows[picked], low, high)
-        return rows, targets
+            targets[picked, :above] = scenario.train_targets(rows[picked], low, above)
+        return rows, targets, origins
 
-    def train_transform(self) -> TrainTransform:
-        """The training augmentation of the config."""
-        return TrainTransform(self._runner.image_size, **self._runner.train_transform)
+    def augmented_view(self, rows: np.ndarray, targets: np.ndarray, origins: np.ndarray) -> SessionView:
+        """Training images under the config's augmentation."""
+        runner = self._runner
+        transform = TrainTransform(runner.image_size, **runner.train_transform)
+        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform, origins)
+
+    def finish_session(self) -> dict[str, Any]:
+        """The method's last part, on what its ``second_stage`` asks for, and the update of the memory.
+
+        Balanced fine-tuning is the second stage that the engine runs itself, after the method's own.
+        """
+        method = self._runner.method
+        if method.second_stage == "memory":
+            counts = self.update_memory()
+            method.finish_session(self.second_loader(self.augmented_view(*self.exemplars())))
+            return counts
+        if method.second_stage == "held_out":
+            method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
+        else:
+            method.finish_session(self.dataloader)
+        counts = self.update_memory()
+        self.fine_tune()
+        return counts
+
+    def second_loader(self, view: SessionView, shuffle: bool = True) -> Any:
+        """Loader of this process's share, with other draws than those of any session."""
+        if not len(view):
+            return []
+        rank, world_size = get_dist_info()
+        draws = len(self._runner.scenario.sessions) + self.session
+        sampler = SessionSampler(len(view), self._runner.seed, draws, shuffle, rank, world_size)
+        return build_loader(view, sampler, **self.loader_options)
+
+    def fine_tune(self) -> None:
+        """Balanced fine-tuning on the memory, where the method has such a phase.
+
+        Without ``shuffle`` the images come in the memory's order, sorted by class, and what is left behind the
+        last whole batch is not used (DKT and DAFormer official behaviour; the newest classes stand last).
+        """
+        runner, method, memory = self._runner, self._runner.method, self._runner.memory
+        phase = method.finetuning
+        if phase is None or (self.session == 0 and not runner.scenario.joint):
+            return
+        if memory is None or not len(memory):
+            runner.log(["fine-tuning: skipped, because there are no exemplars (the config's memory)"])
+            return
+        rows, targets, origins = self.exemplars()
+        images = runner.images_per_step
+        used = len(rows) if phase.shuffle or len(rows) <= images else len(rows) // images * images
+        view = self.augmented_view(rows[:used], targets[:used], origins[:used])
+        self.dataloader = self.second_loader(view, phase.shuffle)
+        self._phase_epochs, self._epoch, self._iter = phase.epochs_of(self.session), 0, 0
+        runner.unwrap()
+        method.begin_finetuning()
+        runner.wrap()
+        lr = phase.lr * images / phase.base_batch_size
+        runner.build_session_optimizer(lr, self._phase_epochs, len(self.dataloader), sharp=False, constant=True)
+        runner.log([f"fine-tuning: {used} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
+        while self._epoch < self._phase_epochs:
+            self.run_epoch()
+        self._phase_epochs = None
 
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""
@@ -245,58 +323,72 @@ class IncrementalTrainLoop(BaseLoop):
             batch_size=self.loader_options["batch_size"],
         )
 
-    def update_memory(self) -> dict[str, int]:
+    def update_memory(self) -> dict[str, Any]:
         """Choose exemplars from the session's new images; rank 0 decides for all."""
-        runner = self._runner
+        runner, t = self._runner, self.session
         memory, scenario = runner.memory, runner.scenario
         if memory is None:
-            return {}
-        session = scenario.sessions[self.session]
-        rows = scenario.train_rows(self.session)
+            return {"bytes": {"images": 0, **runner.method.state_bytes()}}
+        session = scenario.sessions[t]
+        rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
-        augment = self.train_transform() if memory.views == "train" else None
-        view = SessionView(scenario.train, rows, targets, runner.image_size, augment)
-        _, features = predict_view(runner.method, self.plain_loader(view), torch.float32)
-        counts = memory.update(self.session, session.low, session.high, rows, features, targets)
+        logits, features = self.predict_training(rows, augmented=memory.views == "train")
+        counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
         memory.load_state_dict(shared[0])
+        stored, origins = memory.contents()
+        taken = np.unique(stored[origins == t])
+        runner.method.remember(taken, logits[np.searchsorted(rows, taken)], stored)
+        if memory.labels == "propagate":
+            earlier = np.setdiff1d(stored, rows)
+            if len(earlier):
+                logits = np.concatenate([logits, self.predict_training(earlier)[0]])
+                nothing = np.zeros((len(earlier), session.high), np.int8)
+                rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
+            new = np.arange(len(rows)) < len(rows) - len(earlier)
+            memory.propagate(session.low, rows, scores_of(logits), targets, new)
         runner.log([log_lines.memory(counts)])
+        counts["bytes"] = {"images": memory.image_bytes(runner.image_size), **runner.method.state_bytes()}
         return counts
 
-    def fine_tune(self) -> None:
-        """Balanced fine-tuning on the memory, where the method has such a phase.
+    def session_report(self) -> dict[str, Any]:
+        """What the method tells of the session, its pseudo-labels with what they should have been."""
+        report = dict(self._runner.method.session_report())
+        if self.audit:
+            report["dpl"] = {**report.get("dpl", {}), **self.audit}
+        return report
 
-        Without ``shuffle`` the images come in the memory's order, sorted by class, and what is left behind the
-        last whole batch is not used (DKT and DAFormer official behaviour; the newest classes stand last).
+    def predict_training(self, rows: np.ndarray, augmented: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and pooled features (N, K) of training rows, with one augmented view each or with none."""
+        runner = self._runner
+        view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
+        if augmented:
+            view = self.augmented_view(rows, no_labels(rows), np.full(len(rows), self.session))
+        return predict_view(runner.method, self.plain_loader(view), torch.float32)
+
+    def audit_pseudo_labels(self) -> dict[str, float]:
+        """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
+
+        Returns:
+            ``true``: old-class labels per image that are really there; ``precision`` and ``recall`` of the
+            pseudo-labels, in [0, 1]. Empty when the method makes none.
         """
-        runner, method, memory = self._runner, self._runner.method, self._runner.memory
-        phase, scenario = method.finetuning, self._runner.scenario
-        if phase is None or (self.session == 0 and not scenario.joint):
-            return
-        if memory is None or not len(memory):
-            runner.log(["fine-tuning: skipped, because there are no exemplars (the config's memory)"])
-            return
-        rows, targets = self.exemplars()
-        images = runner.images_per_step
-        if not phase.shuffle and len(rows) > images:
-            whole = len(rows) // images * images
-            rows, targets = rows[:whole], targets[:whole]
-        view = SessionView(scenario.train, rows, targets, runner.image_size, self.train_transform())
-        rank, world_size = get_dist_info()
-        draws = len(scenario.sessions) + self.session  # other augmentations than those of the session
-        sampler = SessionSampler(len(view), runner.seed, draws, phase.shuffle, rank, world_size)
-        self.dataloader = build_loader(view, sampler, **self.loader_options)
-        self._phase_epochs, self._epoch, self._iter = phase.epochs_of(self.session), 0, 0
-        runner.unwrap()
-        method.begin_finetuning()
-        runner.wrap()
-        lr = phase.lr * images / phase.base_batch_size
-        runner.build_session_optimizer(lr, self._phase_epochs, len(self.dataloader), sharp=False, constant=True)
-        runner.log([f"fine-tuning: {len(view)} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
-        while self._epoch < self._phase_epochs:
-            self.run_epoch()
-        self._phase_epochs = None
+        found = self._runner.method.pseudo_label_decisions()
+        if found is None:
+            return {}
+        rows, fires_NO = found
+        truth_NO = self._runner.scenario.train.labels_of(rows, fires_NO.shape[1]) == 1
+        counts = torch.tensor(
+            [len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64
+        )
+        all_reduce(counts)
+        images, true, made, right = counts.tolist()
+        return {
+            "true": true / max(images, 1),
+            "precision": right / made if made else float("nan"),
+            "recall": right / true if true else float("nan"),
+        }
 
     def evaluate(self) -> dict[str, Any]:
         """Predict every needed test image once and compute all metrics from that score matrix."""
@@ -310,6 +402,7 @@ class IncrementalTrainLoop(BaseLoop):
             self._test_loader = self.plain_loader(view)
         started = time.time()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
+        self.scores = (rows, logits)
         result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
         result["evaluation_seconds"] = round(time.time() - started, 1)
         barrier()

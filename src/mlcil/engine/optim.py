@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,32 +18,60 @@ from mlcil.errors import UserError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def decay_groups(
+    model: nn.Module,
+    weight_decay: float,
+    lr: float | None = None,
+    backbone_lr_mult: float = 1.0,
+    decay_all: bool = False,
+) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: without decay (1-D or ``*.bias``) and with.
 
     Tokens and the positional embedding decay, norm weights and biases do not; frozen parameters are in
     neither group (KRT official behaviour).
+
+    Args:
+        model: a method, or a network.
+        weight_decay: of the second group.
+        lr: peak learning rate; needed with ``backbone_lr_mult``.
+        backbone_lr_mult: when it is not 1, the backbone's parameters form two more groups that learn at
+            ``lr * backbone_lr_mult`` (0 freezes them).
+        decay_all: everything decays (official behaviour of the single-label papers).
     """
-    plain: list[nn.Parameter] = []
-    decayed: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (plain if parameter.ndim == 1 or name.endswith(".bias") else decayed).append(parameter)
-    groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": weight_decay}]
-    return [group for group in groups if group["params"]]
+        inside = backbone_lr_mult != 1 and "backbone." in name
+        if parameter.requires_grad and not (inside and backbone_lr_mult == 0):
+            plain = not decay_all and (parameter.ndim == 1 or name.endswith(".bias"))
+            groups.setdefault((inside, not plain), []).append(parameter)
+    made = []
+    for (inside, decays), parameters in sorted(groups.items(), key=lambda item: item[0]):
+        group: dict[str, Any] = {"params": parameters, "weight_decay": weight_decay if decays else 0.0}
+        if inside:
+            assert lr is not None
+            group["lr"] = lr * backbone_lr_mult
+        made.append(group)
+    return made
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class DecayGroupsConstructor:
-    """mmengine optim-wrapper constructor that uses :func:`decay_groups`."""
+    """mmengine optim-wrapper constructor that uses :func:`decay_groups`.
+
+    Args:
+        optim_wrapper_cfg: ``optimizer`` and the wrapper's options.
+        paramwise_cfg: ``backbone_lr_mult`` and ``decay_all``, see :func:`decay_groups`.
+    """
 
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         self.wrapper_cfg = dict(optim_wrapper_cfg)
         self.optimizer_cfg = dict(self.wrapper_cfg.pop("optimizer"))
+        self.groups_cfg = dict(paramwise_cfg or {})
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         decay = self.optimizer_cfg.pop("weight_decay", 0.0)
-        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": decay_groups(model, decay)})
+        groups = decay_groups(model, decay, self.optimizer_cfg.get("lr"), **self.groups_cfg)
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
         return OPTIM_WRAPPERS.build({"type": "AutocastOptimWrapper", **self.wrapper_cfg, "optimizer": optimizer})
 
 
@@ -262,8 +290,51 @@ class WarmupCosine(LRScheduler):
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
 
-#: schedules that take their length from the session
-SESSION_SCHEDULERS: dict[str, type[OneCycle] | type[WarmupCosine]] = {
-    "OneCycle": OneCycle,
-    "WarmupCosine": WarmupCosine,
-}
+@PARAM_SCHEDULERS.register_module()
+class Steps(LRScheduler):
+    """Steps by epochs, and on request a constant rate at the end (schedules of ABD's system and of R-DFCIL).
+
+    Args:
+        optimizer: an mmengine ``OptimWrapper`` or a torch optimiser; its ``lr`` is the first rate.
+        epochs, epoch_length: of the session (of no consequence here).
+        milestones: epochs from which on the rate has one factor ``gamma`` more.
+        gamma: the factor.
+        constant_from, constant: from that epoch on the rate is ``constant`` (R-DFCIL's refinement).
+
+    Raises:
+        ValueError: only one of ``constant_from`` and ``constant`` is given.
+    """
+
+    by_epoch = True
+
+    def __init__(
+        self,
+        optimizer: Any,
+        epochs: int,
+        epoch_length: int,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.1,
+        constant_from: int | None = None,
+        constant: float | None = None,
+    ) -> None:
+        if (constant_from is None) != (constant is None):
+            raise ValueError("a constant rate at the end needs both constant_from=EPOCH and constant=RATE")
+        self.milestones, self.gamma = sorted(milestones), gamma
+        self.constant_from, self.constant = constant_from, constant
+        super().__init__(getattr(optimizer, "optimizer", optimizer))
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Learning rate of each group in the current epoch."""
+        epoch = self.last_epoch
+        if self.constant_from is not None and self.constant is not None and epoch >= self.constant_from:
+            return [self.constant for _ in self.base_lrs]
+        factor = self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return [float(first) * factor for first in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch; everything else follows from the config."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+
+#: schedules that are built per session with its epochs and their length
+SESSION_SCHEDULERS: dict[str, Any] = {"OneCycle": OneCycle, "Steps": Steps, "WarmupCosine": WarmupCosine}

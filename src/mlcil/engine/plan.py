@@ -14,8 +14,8 @@ from mlcil.reporting.tables import layout
 def make_plan(cfg: Config) -> dict[str, Any]:
     """Builtins only, so that it goes to json."""
     scenario = build_scenario(cfg)
-    epochs, batch = cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size
-    plan: dict[str, Any] = scenario.plan(batch_size=batch, epochs=epochs)
+    epochs, loader = cfg.train_cfg.max_epochs, cfg.train_dataloader
+    plan: dict[str, Any] = scenario.plan(loader.batch_size, epochs, loader.get("drop_last", False))
     method = build_method(cfg)
     parameters = []
     for session in scenario.sessions:
@@ -36,36 +36,31 @@ def make_plan(cfg: Config) -> dict[str, Any]:
 
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan as a table with its facts above and below."""
-    header = [
-        "session",
-        "classes",
-        "images",
-        "labels",
-        "hidden old",
-        "hidden future",
-        "seen before",
-        "steps",
-        "parameters",
-    ]
-    rows = [header]
+    single = plan["task"] == "single_label"
+    hidden = [] if single else ["labels", "hidden old", "hidden future", "seen before"]
+    rows = [["session", "classes", "images", *hidden, "test images", "steps", "parameters"]]
     for row in plan["sessions"]:
         shown = row["classes"]
         names = ", ".join(shown[:3]) + (f", ... ({len(shown)})" if len(shown) > 3 else "")
+        labels = [
+            str(row["labels_given"]),
+            str(row["hidden_old"]),
+            str(row["hidden_future"]),
+            f"{row['images_seen_before']} ({100 * row['share_seen_before']:.0f}%)",
+        ]
         rows.append(
             [
                 str(row["index"]),
                 names,
                 str(row["images"]),
-                str(row["labels_given"]),
-                str(row["hidden_old"]),
-                str(row["hidden_future"]),
-                f"{row['images_seen_before']} ({100 * row['share_seen_before']:.0f}%)",
+                *([] if single else labels),
+                str(row["test_images"]["seen"]),
                 str(row["steps"]),
                 f"{row['parameters']:,}",
             ]
         )
     total = sum(row["steps"] for row in plan["sessions"])
-    rows.append(["all", "", str(sum(r["images"] for r in plan["sessions"])), "", "", "", "", str(total), ""])
+    rows.append(["all", "", str(sum(r["images"] for r in plan["sessions"])), *[""] * (len(hidden) + 1), str(total), ""])
     weights = plan["weights"]
     source = "none: the backbone starts from random values"
     if weights["source"]:
@@ -79,9 +74,19 @@ def plan_text(plan: dict[str, Any]) -> str:
             "",
             layout(rows),
             "",
-            f"exposures per training image: {plan['exposures_per_image']:.2f}; "
-            f"test images fixed: {plan['fixed_test_images']}",
-            "labels hidden: positives of other sessions' classes on the session's images; seen before: images that an",
-            "earlier session has trained on already. steps: one process, without exemplars.",
+            *(SINGLE_LABEL_NOTES if single else _multi_label_notes(plan)),
         ]
     )
+
+
+SINGLE_LABEL_NOTES = ("test images: of all classes seen so far. steps: one process, without exemplars.",)
+
+
+def _multi_label_notes(plan: dict[str, Any]) -> list[str]:
+    return [
+        f"exposures per training image: {plan['exposures_per_image']:.2f}; "
+        f"test images fixed: {plan['fixed_test_images']}",
+        "labels hidden: positives of other sessions' classes on the session's images; seen before: images that an",
+        "earlier session has trained on already. test images: growing, of all classes seen so far. steps: one process,",
+        "without exemplars.",
+    ]

@@ -9,9 +9,11 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -27,9 +29,9 @@ from mlcil.engine import checkpoint, hooks, mixing  # noqa: F401  (registers the
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
-from mlcil.evaluation.sessions import summarise
-from mlcil.files import write_text
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.evaluation.metrics import METRICS
+from mlcil.files import write_arrays, write_text
+from mlcil.memory import Memory
 from mlcil.methods.base import Method
 from mlcil.reporting import log_lines, tables
 
@@ -55,11 +57,12 @@ class IncrementalRunner(Runner):
         cfg: Config,
         scenario: Scenario,
         method: Method,
-        memory: ExemplarMemory | None = None,
+        memory: Memory | None = None,
         weights: dict[str, Any] | None = None,
         resume: dict[str, Any] | None = None,
     ) -> None:
         self.scenario, self.memory = scenario, memory
+        self.metrics = METRICS[scenario.task]
         self.name: str = cfg.name
         self.run_dir = Path(cfg.log_root) / cfg.name
         self.checkpoint_dir = Path(cfg.checkpoint_root) / cfg.name
@@ -244,6 +247,7 @@ class IncrementalRunner(Runner):
             "method": self.method.method_state(),
             "memory": self.memory.state_dict() if self.memory is not None else None,
             "random": checkpoint.random_state(),
+            "audit": dict(loop.audit),
             "results": self.results,
             "weights": self.weights,
         }
@@ -281,6 +285,7 @@ class IncrementalRunner(Runner):
         for scheduler, saved in zip(self.param_schedulers or [], state["schedulers"], strict=True):
             scheduler.load_state_dict(saved)
         checkpoint.restore_random_state(state["random"])
+        self.train_loop.audit = dict(state["audit"])  # type: ignore[union-attr]
 
     # -- files of a finished session ------------------------------------------------------------------------
 
@@ -289,8 +294,23 @@ class IncrementalRunner(Runner):
         self.results.append(result)
         self.log_metrics(result, final=True)
         if is_main_process():
+            self.save_scores(session.index)
             self.save_stage(session.index)
             self.write_results("running")
+
+    def save_scores(self, index: int) -> None:
+        """``logs/<run>/scores``: the session's test logits, and once the labels that they are judged by."""
+        rows, logits = self.train_loop.scores  # type: ignore[union-attr]
+        write_arrays(self.run_dir / "scores" / f"session_{index}.npz", {"rows": rows, "logits": logits})
+        if index == 0:
+            test = self.scenario.test
+            arrays = {
+                "targets": test.labels_NC,
+                "selects": test.selects_NC,
+                "paths": np.asarray([str(path) for path in test.files or test.ids]),
+                "classes": np.asarray(self.scenario.classes),
+            }
+            write_arrays(self.run_dir / "scores" / "test.npz", arrays)
 
     def save_stage(self, index: int) -> None:
         """``saved_models/<run>/session_<t>.pth``."""
@@ -310,7 +330,9 @@ class IncrementalRunner(Runner):
                 "method_state": self.method.method_state(),
                 "protocol": self.scenario.protocol,
                 "protocol_hash": self.scenario.hash,
-                "metrics": {k: self.results[-1][k] for k in ("mAP", "fixed_mAP") if self.results},
+                "task": self.scenario.task,
+                "fit": asdict(self.scenario.test.fit),
+                "metrics": {k: self.results[-1][k] for k in self.metrics.kept if self.results},
                 "weights": self.weights,
             },
         )
@@ -322,11 +344,14 @@ class IncrementalRunner(Runner):
             "name": self.name,
             "status": status,
             "method": type(self.method).__name__,
+            "task": self.scenario.task,
             "protocol": self.scenario.protocol,
             "protocol_hash": self.scenario.hash,
+            "comparison_hash": self.scenario.comparison_hash,
+            "dataset": self.scenario.name,
             "classes": list(self.scenario.classes),
             "sessions": self.results,
-            "summary": summarise(self.results),
+            "summary": self.metrics.summarise(self.results),
             "provenance": self.provenance(),
             "config": self.cfg.pretty_text,
         }
@@ -373,10 +398,13 @@ class IncrementalRunner(Runner):
             self.log(log_lines.metrics(result, f"epoch {self.epoch}"))
             return
         self.log(log_lines.metrics(result, "session"))
-        average = summarise(self.results)["average_mAP"]
-        self.log([f"session average_mAP = {average:.2f} over {len(self.results)} session(s)"])
-        scalars = {f"mAP/{split}": value for split, value in result["mAP"].items() if value is not None}
-        self.visualizer.add_scalars({**scalars, "mAP/average": average}, step=len(result["AP"]))
+        headline = self.metrics.headline
+        average = self.metrics.summarise(self.results)[f"average_{headline}"]
+        self.log([f"session average_{headline} = {log_lines.number(average)} over {len(self.results)} session(s)"])
+        scalars = {f"{headline}/{split}": value for split, value in result[headline].items() if value is not None}
+        if average is not None:
+            scalars[f"{headline}/average"] = average
+        self.visualizer.add_scalars(scalars, step=len(result[self.metrics.per_class]))
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -21,7 +21,7 @@ from mlcil.engine.runner import IncrementalRunner
 from mlcil.errors import UserError
 from mlcil.files import check_writable
 from mlcil.interop.pretrained import load_pretrained, resolve_source
-from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.memory import Memory, build_memory
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.registry import DATASETS, METHODS
@@ -39,7 +39,7 @@ class Start:
 
     scenario: Scenario
     method: Method  # with pretrained weights, when the config names some
-    memory: ExemplarMemory | None
+    memory: Memory | None
     weights: dict[str, Any] | None  # provenance of the pretrained weights
     resume: dict[str, Any] | None  # the rolling state of the run to go on with
 
@@ -116,7 +116,7 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
         keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    memory = ExemplarMemory(**as_dict(cfg.memory)) if cfg.memory is not None else None
+    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None else None
     set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
     method = build_method(cfg)
     if state is None:

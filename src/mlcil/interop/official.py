@@ -293,3 +293,93 @@ def transformer_sessions(state: Mapping[str, Tensor], method: str) -> list[int]:
     old, new = sizes
     later = sum(strip_prefixes(name).startswith("task_tokens.") for name in state) - 1
     return [old - (later - 1) * new, *[new] * later]
+
+
+# -- R-DFCIL and ABD -------------------------------------------------------------------------------------------
+
+# classifiers of both releases; R-DFCIL's names come with ``backbone.``, ABD's without
+_SINGLE_LABEL: tuple[tuple[str, str], ...] = (
+    (r"backbone\.conv_1_3x3\.weight", r"backbone.stem.conv.weight"),
+    (r"backbone\.bn_1\.(\w+)", r"backbone.stem.norm.\1"),
+    (r"backbone\.stage_(\d)\.blocks\.(\d+)\.conv_a\.weight", r"backbone.stages.<\1>.\2.conv1.conv.weight"),
+    (r"backbone\.stage_(\d)\.blocks\.(\d+)\.conv_b\.weight", r"backbone.stages.<\1>.\2.conv2.conv.weight"),
+    (r"backbone\.stage_(\d)\.blocks\.(\d+)\.bn_a\.(\w+)", r"backbone.stages.<\1>.\2.conv1.norm.\3"),
+    (r"backbone\.stage_(\d)\.blocks\.(\d+)\.bn_b\.(\w+)", r"backbone.stages.<\1>.\2.conv2.norm.\3"),
+    (r"backbone\.stage_4\.conv_a\.weight", r"backbone.stages.3.0.conv1.conv.weight"),
+    (r"backbone\.stage_4\.conv_b\.weight", r"backbone.stages.3.0.conv2.conv.weight"),
+    (r"backbone\.stage_4\.bn_a\.(\w+)", r"backbone.stages.3.0.conv1.norm.\1"),
+    (r"backbone\.stage_4\.bn_b\.(\w+)", r"backbone.stages.3.0.conv2.norm.\1"),
+    (r"(?:backbone\.)?conv1\.weight", r"backbone.stem.conv.weight"),
+    (r"(?:backbone\.)?bn1\.(\w+)", r"backbone.stem.norm.\1"),
+    (r"(?:backbone\.)?layer(\d)\.(\d+)\.conv(\d)\.weight", r"backbone.stages.<\1>.\2.conv\3.conv.weight"),
+    (r"(?:backbone\.)?layer(\d)\.(\d+)\.bn(\d)\.(\w+)", r"backbone.stages.<\1>.\2.conv\3.norm.\4"),
+    (r"(?:backbone\.)?layer(\d)\.(\d+)\.downsample\.0\.weight", r"backbone.stages.<\1>.\2.shortcut.conv.weight"),
+    (r"(?:backbone\.)?layer(\d)\.(\d+)\.downsample\.1\.(\w+)", r"backbone.stages.<\1>.\2.shortcut.norm.\3"),
+    (r"head\.classifiers\.(\d+)\.weight", r"head.classifiers.\1.weight"),
+    (r"last\.(\w+)", r"head.linear.\1"),
+)
+_RELATION: tuple[tuple[str, str], ...] = (
+    (r"embed1\.(\w+)", r"student.\1"),
+    (r"embed2\.(\w+)", r"teacher.\1"),
+)
+# generators of both releases (conv_blocks6 ends the one for 224 pixels), and DGR's auto-encoder
+_GENERATOR: tuple[tuple[str, str], ...] = (
+    (r"l1\.0\.(\w+)", r"project.\1"),
+    (r"conv_blocks0\.0\.(\w+)", r"norm.\1"),
+    (r"conv_blocks(?:6\.0|\d\.3)\.(\w+)", r"to_image.conv.\1"),
+    (r"conv_blocks(?:6\.2|\d\.5)\.(\w+)", r"to_image.norm.\1"),
+    (r"conv_blocks(\d)\.0\.(\w+)", r"blocks.<\1>.conv.\2"),
+    (r"conv_blocks(\d)\.1\.(\w+)", r"blocks.<\1>.norm.\2"),
+    (r"(encoder|decoder)\.(\d)\.0\.(\w+)", r"\1.\2.\3"),
+    (r"q_mean\.(\w+)", r"mean.\1"),
+    (r"q_logvar\.(\w+)", r"log_variance.\1"),
+    (r"project\.(\w+)", r"project.\1"),
+)
+# parts of R-DFCIL's module: the prefix, the part's name here, how its names translate
+_RDFCIL_PARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    ("rkd.", "relation", _RELATION),
+    ("model_old.", "teacher", _SINGLE_LABEL),
+    ("inversion.model.", "teacher", _SINGLE_LABEL),  # the same weights once more
+    ("inversion.generator.", "generator", _GENERATOR),
+    ("generator.", "generator", _GENERATOR),  # of inversion.ckpt
+    ("model.", "teacher", _SINGLE_LABEL),
+    ("", "network", _SINGLE_LABEL),
+)
+
+
+def from_rdfcil(state: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Translate a state dict of R-DFCIL's release: its Lightning module or its ``inversion.ckpt``.
+
+    Returns:
+        By part (``network``, ``relation``, ``teacher``, ``generator``) our state dict, and the names that
+        belong to no part (the constant ``smoothing.weight`` is dropped).
+    """
+    ours: dict[str, dict[str, Tensor]] = {}
+    unknown: list[str] = []
+    for name, value in state.items():
+        if name.endswith("smoothing.weight"):
+            continue
+        prefix, part, rules = next(entry for entry in _RDFCIL_PARTS if name.startswith(entry[0]))
+        translated = _translate(name.removeprefix(prefix), rules, shift=-1)
+        if translated is None:
+            unknown.append(name)
+        else:
+            ours.setdefault(part, {})[translated] = value
+    return ours, unknown
+
+
+def from_abd(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate a ``class.pth`` (classifier) or ``generator.pth`` (generator or auto-encoder) of ABD's release.
+
+    Returns:
+        Our state dict of the network, the generator or the auto-encoder, and the names that belong to none.
+    """
+    ours: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for name, value in state.items():
+        translated = _translate(name, (*_SINGLE_LABEL, *_GENERATOR), shift=-1)
+        if translated is None:
+            unknown.append(name)
+        else:
+            ours[translated] = value
+    return ours, unknown

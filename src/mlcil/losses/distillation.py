@@ -32,6 +32,23 @@ def token_loss(old_tokens_BOD: Tensor, new_tokens_BOD: Tensor) -> Tensor:
     return _one_minus_cosine(old_tokens_BOD.flatten(1).detach(), new_tokens_BOD.flatten(1))
 
 
+def sigmoid_distillation(old_logits_BO: Tensor, new_logits_BO: Tensor, temperature: float = 1.0) -> Tensor:
+    """Binary cross-entropy of the teacher's scores: knowledge distillation for independent outputs.
+
+    With q = sigmoid(old / T) and p = sigmoid(new / T), an element costs ``-T^2 (q log p + (1 - q) log(1 - p))``
+    (Li and Hoiem, LwF, ECCV 2016, with a sigmoid in place of the softmax; T^2 keeps the size of gradients,
+    Hinton et al. 2015). No gradient flows to the old logits.
+
+    Returns:
+        Scalar, float32 or wider: the SUM over all elements, the scale of
+        :func:`~mlcil.losses.asymmetric.asymmetric_loss`.
+    """
+    old, new = at_least_float32(old_logits_BO.detach()), at_least_float32(new_logits_BO)
+    soft = torch.sigmoid(old / temperature)
+    cost = F.binary_cross_entropy_with_logits(new / temperature, soft, reduction="sum")
+    return temperature**2 * cost
+
+
 def pod_flat(old_BK: Tensor, new_BK: Tensor) -> Tensor:
     """Mean over the batch of 1 - cos of the pooled embeddings (B, K), as in :func:`token_loss`.
 

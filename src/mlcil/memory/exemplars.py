@@ -1,7 +1,6 @@
-"""The images kept from earlier sessions, as row numbers of the training table.
+"""A memory with a list of exemplars for every class.
 
-Nothing is copied: an exemplar is a row, the class it was chosen for and the session that class came in.
-Its pixels are read from disk again and pass the training transforms again. Behaviour of KRT-R (ICCV 2023
+An exemplar is a row, the class it was chosen for and the session that class came in. Behaviour of KRT-R (ICCV 2023
 and its release): ``per_class`` images a class by herding, chosen after a session from that session's new
 images only; on COCO an image that is already stored is dropped without replacement, on VOC it may be
 stored once per class.
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from mlcil.errors import UserError
+from mlcil.memory.base import Memory
 from mlcil.memory.selection import deduplicate, per_class_herding, random_selection, truncate_to_budget
 
 
-class ExemplarMemory:
+class ExemplarMemory(Memory):
     """Per-class or fixed-total memory.
 
     Args:
@@ -28,8 +28,7 @@ class ExemplarMemory:
         deduplicate: an image is stored once however many classes chose it (official: True on COCO, False
             on VOC, and never with ``total``).
         hard_cap: with ``total``, never store more; ``False`` is the official ceiling, which may.
-        labels: which labels a replayed image carries: ``oracle`` (official: ground truth for its own and
-            all later classes) or ``frozen`` (its own session's classes only). Read by the scenario.
+        labels: see :class:`~mlcil.memory.base.Memory`.
         quota: a class's share of ``total``: ``ceil`` (KRT: rounded up, old classes are cut when the next
             session begins) or ``floor`` (DyTox, DKT, DAFormer: rounded down, old classes are cut at once, so
             that the memory is balanced; a herding that ends early is filled up).
@@ -53,6 +52,7 @@ class ExemplarMemory:
         views: str = "test",
         seed: int = 0,
     ) -> None:
+        super().__init__(labels)
         if (per_class is None) == (total is None):
             raise UserError("memory needs exactly one budget: per_class=IMAGES or total=IMAGES")
         if (per_class if per_class is not None else total or 0) < 1:
@@ -65,7 +65,7 @@ class ExemplarMemory:
             raise UserError(f"memory: views {views!r} is unknown; use 'test' or 'train'")
         self.quota, self.views = quota, views
         self.per_class, self.total, self.selection = per_class, total, selection
-        self.deduplicate, self.hard_cap, self.labels, self.seed = deduplicate, hard_cap, labels, seed
+        self.deduplicate, self.hard_cap, self.seed = deduplicate, hard_cap, seed
         self.rows_of_class: dict[int, list[int]] = {}
         self.session_of_class: dict[int, int] = {}
 
@@ -73,7 +73,6 @@ class ExemplarMemory:
         return sum(map(len, self.rows_of_class.values()))
 
     def contents(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows (M,) int64 and the session each was chosen in (M,), in class order."""
         rows = [row for c in sorted(self.rows_of_class) for row in self.rows_of_class[c]]
         origin = [self.session_of_class[c] for c in sorted(self.rows_of_class) for _ in self.rows_of_class[c]]
         return np.asarray(rows, np.int64), np.asarray(origin, np.int64)
@@ -88,18 +87,6 @@ class ExemplarMemory:
     def update(
         self, session: int, low: int, high: int, rows: np.ndarray, features_ND: np.ndarray, targets_NC: np.ndarray
     ) -> dict[str, int]:
-        """Choose exemplars among a session's new images.
-
-        Args:
-            session: index of the session that ends.
-            low, high: its classes.
-            rows: (N,) rows of its new images.
-            features_ND: (N, D) pooled embeddings, test transforms.
-            targets_NC: (N, >= high) given labels.
-
-        Returns:
-            Counts for the log: ``chosen``, ``stored`` (after dropping duplicates) and ``total``.
-        """
         balanced = self.quota == "floor"
         if self.per_class is not None:
             count = self.per_class
@@ -123,10 +110,13 @@ class ExemplarMemory:
         return {"chosen": drawn, "stored": sum(map(len, lists)), "total": len(self)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows and sessions by class."""
-        return {"rows_of_class": self.rows_of_class, "session_of_class": self.session_of_class}
+        return {
+            **super().state_dict(),
+            "rows_of_class": self.rows_of_class,
+            "session_of_class": self.session_of_class,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave."""
+        super().load_state_dict(state)
         self.rows_of_class = {int(c): [int(r) for r in rows] for c, rows in state["rows_of_class"].items()}
         self.session_of_class = {int(c): int(s) for c, s in state["session_of_class"].items()}

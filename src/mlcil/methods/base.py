@@ -1,8 +1,9 @@
 """What every method is: a network that grows, perhaps a teacher, and a loss.
 
 The engine calls, per session: ``begin_session`` (grow, freeze, take the teacher), ``prepare_session`` (one
-pass over the training loader, if the method wants one), ``loss`` for every batch, ``finish_session``. Only
-the engine calls backward and step.
+pass over the training loader, or an inversion, if the method wants one), ``begin_epoch`` before every epoch,
+``loss`` for every batch, ``finish_session``. Only the engine calls backward and step on the network; a method
+may train what is its own, such as a generator of images, in ``prepare_session``.
 
 Legend: B images, C classes seen so far, O old classes, S sessions, D token width, K pooled width.
 """
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
 
@@ -74,6 +77,11 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
+    #: the new classes, or ``held_out``, a balanced part of images that training does not see
+    second_stage: str | None = None
+    #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
+    memory_selections: tuple[str, ...] = ()
 
     def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False) -> None:
         super().__init__()
@@ -103,21 +111,50 @@ class Method(BaseModel):
     def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
         """Anything that needs a pass over the session's training loader before the first step."""
 
+    def begin_epoch(self, epoch: int, epochs: int) -> bool:
+        """Before epoch ``epoch`` of ``epochs``; what it does may depend on these and on the method state only.
+
+        Returns:
+            Whether other parameters train from here on, so that the engine wraps the model anew.
+        """
+        del epoch, epochs
+        return False
+
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Named losses; those whose name contains ``loss`` are summed and minimised.
 
         Args:
             inputs: (B, 3, H, W) float in [0, 1].
-            targets: (B, C) float; 1 present, 0 absent or not given, -1 not judged.
+            targets: (B, C) float; 1 present, 0 absent or not given, -1 not judged. Images that show exactly
+                one class come with a single 1.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
+    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
+        """:meth:`loss` for a method that treats replayed images differently; the default does not.
+
+        Args:
+            inputs, targets: as in :meth:`loss`.
+            rows: (B,) int64 rows of the training table.
+            origins: (B,) int64 session an image was stored in; ``context.index`` for new images.
+        """
+        return self.loss(inputs, targets)
+
     def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Anything after the last step: bias correction."""
+        """Anything after the last step: bias correction (see ``second_stage``)."""
 
     def begin_finetuning(self) -> None:
         """Before the steps of :attr:`finetuning`: let go of the teacher, choose the trainable parameters."""
         self._teacher = []
+
+    def remember(self, rows: np.ndarray, logits_MC: np.ndarray, kept: np.ndarray) -> None:
+        """Told of the images that the memory has just taken in, after :meth:`finish_session`.
+
+        Args:
+            rows: (M,) int64 rows of the training table, each once.
+            logits_MC: (M, C) float32 logits that the trained network gives them, test transforms.
+            kept: int64 rows of all images that are in the memory now.
+        """
 
     # -- state and report --------------------------------------------------------------------------
 
@@ -132,6 +169,35 @@ class Method(BaseModel):
         """Plain values about the session for results.json and the log."""
         return {}
 
+    def pseudo_label_decisions(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The pseudo-labels that the session starts with, to be compared with the hidden truth in reports.
+
+        Returns:
+            Rows (N,) int64 of the training table and (N, O) bool, or ``None`` for a method without any. The
+            method never learns the truth.
+        """
+        return None
+
+    def state_bytes(self) -> dict[str, int]:
+        """Bytes that the method carries from session to session besides a plain network with a linear head.
+
+        Returns:
+            ``logits`` of stored images, ``statistics`` (other tensors of :meth:`method_state`),
+            ``parameters`` beyond one linear classifier, and the ``teacher``.
+        """
+        tensors = [value for value in _flat(self.method_state()) if isinstance(value, Tensor)]
+        head = self.network.head
+        features = self.network.backbone.out_channels
+        plain = sum(self.network.classes_per_session) * (int(features) + 1)  # type: ignore[arg-type]
+        width = next(self.network.parameters()).element_size()
+        model = [*self.network.parameters(), *self.network.buffers()]
+        return {
+            "logits": 0,
+            "statistics": sum(value.nbytes for value in tensors),
+            "parameters": max(0, sum(p.numel() for p in head.parameters()) - plain) * width,
+            "teacher": sum(value.nbytes for value in model) if self.uses_teacher else 0,
+        }
+
     # -- shared parts ------------------------------------------------------------------------------
 
     @property
@@ -145,6 +211,18 @@ class Method(BaseModel):
         """The frozen network of the previous session, or None."""
         return self._teacher[0] if self._teacher else None
 
+    def classification_loss(self, logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        """The asymmetric loss of every method here, summed over the batch and scaled by :attr:`sum_scale`."""
+        return self.sum_scale * asymmetric_loss(at_least_float32(logits_BC), targets_BC)
+
+    def without_old_columns(self, targets_BC: Tensor, origins_B: Tensor) -> Tensor:
+        """Targets in which the old classes of new images are not judged (-1): their labels are not given."""
+        assert self.context is not None
+        targets_BC = targets_BC.clone()
+        new_B1 = (origins_B == self.context.index)[:, None]
+        targets_BC[:, : self.context.low].masked_fill_(new_B1, -1)
+        return targets_BC
+
     def teacher_output(self, inputs: Tensor) -> NetworkOutput:
         """The teacher's output in evaluation mode, without gradients."""
         assert self.teacher is not None
@@ -155,13 +233,42 @@ class Method(BaseModel):
             return self.teacher(inputs.float() if inputs.dtype != torch.float64 else inputs)
 
     def forward(  # type: ignore[override]
-        self, inputs: Tensor, targets: Tensor | None = None, rows: Tensor | None = None, mode: str = "tensor"
+        self,
+        inputs: Tensor,
+        targets: Tensor | None = None,
+        rows: Tensor | None = None,
+        origins: Tensor | None = None,
+        mode: str = "tensor",
     ) -> Any:
         """``mode='loss'``: named losses; ``'predict'``: logits (B, C) and pooled features (B, K)."""
         if mode == "loss":
             assert targets is not None
-            return self.loss(inputs, targets)
+            if rows is None or origins is None:
+                return self.loss(inputs, targets)
+            return self.batch_loss(inputs, targets, rows, origins)
         output = self.network(inputs)
         if mode == "predict":
             return at_least_float32(output.logits_BC), at_least_float32(output.features_BK)
         return output.logits_BC
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """``value`` when it is one of the choices.
+
+    Raises:
+        ValueError: naming the option and its choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; use {' or '.join(map(repr, choices))}")
+    return value
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """The leaves of nested dictionaries, lists and tuples."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value

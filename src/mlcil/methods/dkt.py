@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mlcil.losses.classification import class_labels
 from mlcil.losses.logits import mean_bce, softened_kl
 from mlcil.losses.neighbours import cluster_separation
 from mlcil.methods.base import BalancedFinetuning, Method
@@ -89,7 +90,7 @@ class DKT(Method):
             "loss_kd": balance * softened_kl(old.logits_BC, new.logits_BC, self.temperature),
         }
         if self.separation > 0:
-            labels_B = targets.argmax(1)
+            labels_B = class_labels(targets)
             new_BD = at_least_float32(new.features_BK)
             losses["loss_cs"] = self.separation * cluster_separation(old.features_BK, new_BD, labels_B, low)
         return losses

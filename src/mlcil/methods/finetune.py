@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.methods.base import Method
-from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
 
 
@@ -19,5 +17,4 @@ class Finetune(Method):
     """
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        logits_BC = at_least_float32(self.network(inputs).logits_BC)
-        return {"loss_cls": self.sum_scale * asymmetric_loss(logits_BC, targets)}
+        return {"loss_cls": self.classification_loss(self.network(inputs).logits_BC, targets)}

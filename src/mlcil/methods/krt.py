@@ -18,24 +18,38 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.losses.distillation import token_loss
-from mlcil.methods.base import Method, SessionContext
+from mlcil.methods.base import Method, SessionContext, check_choice
 from mlcil.methods.pseudo_labels import (
     SearchResult,
     ThresholdSearch,
     apply_pseudo_labels,
+    mean_score_of_positives,
+    quantile_thresholds,
     search_threshold_from_count,
     sorted_counter,
 )
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+
+#: attributes that the next session, or a resumed run, needs
+STATE = (
+    "threshold",
+    "labels_per_image",
+    "mean_scores",
+    "positives",
+    "images",
+    "class_thresholds",
+    "aimed_at",
+    "reached",
+)
 
 
 @METHODS.register_module()
@@ -49,6 +63,11 @@ class KRT(Method):
         pseudo_labels: give old-class labels where the teacher is sure (section 3.3); off for the ablation.
         dynamic: search the threshold per session; ``False`` keeps ``search.start``.
         search: start, step, band, max_evaluations and strict of the threshold search.
+        recall: how many old labels are restored: ``krt`` (the paper: one threshold, searched so that old labels
+            per image meet the data set's label cardinality), ``class`` (one threshold a class: its mean
+            score over its positives when the session that introduced it ends, as later methods do), or
+            ``quantile`` (one a class: as large a share of the images as the class has had positives among
+            all images so far).
         freeze_old: freeze the KR tokens and classifiers of earlier sessions.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
     """
@@ -62,6 +81,7 @@ class KRT(Method):
         pseudo_labels: bool = True,
         dynamic: bool = True,
         search: dict[str, Any] | None = None,
+        recall: str = "krt",
         freeze_old: bool = True,
         reference_batch: int = 64,
         teacher_autocast: bool = False,
@@ -71,10 +91,18 @@ class KRT(Method):
         self.pseudo_labels = pseudo_labels
         self.dynamic = dynamic
         self.search = ThresholdSearch(**(search or {}))
+        self.recall = check_choice("recall", recall, ("krt", "class", "quantile"))
         self.freeze_old = freeze_old
         self.threshold = self.search.start  # carried from session to session, as in the official code
         self.result: SearchResult | None = None
         self.labels_per_image: list[float] = []  # given labels per image of each session so far
+        self.mean_scores: list[float] = []  # per class, of its positives; recall 'class'
+        self.positives: list[float] = []  # per class, in the session that introduced it; recall 'quantile'
+        self.images: list[int] = []  # images of each session so far
+        self.class_thresholds: list[float] = []  # per old class in the running session; empty with 'krt'
+        self.aimed_at: float | None = None
+        self.reached: float | None = None
+        self._decided: tuple[np.ndarray, np.ndarray] | None = None
 
     def begin_session(self, context: SessionContext) -> None:
         super().begin_session(context)
@@ -99,14 +127,29 @@ class KRT(Method):
         return self.context.label_cardinality * self.context.low / self.context.num_classes
 
     def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Search the threshold whose pseudo-labels per image come within ``band`` of the target."""
-        if self.teacher is None or not (self.pseudo_labels and self.dynamic):
+        """Choose the threshold, or the thresholds, from the teacher's scores of the training images."""
+        self.class_thresholds, self._decided = [], None
+        if self.teacher is None or not self.pseudo_labels:
             return
-        logits = []
+        logits, rows = [], []
         for batch in loader:
             data = self.data_preprocessor(batch)
             logits.append(self.teacher_output(data["inputs"]).logits_BC.float().cpu())
+            rows.append(torch.as_tensor(batch.get("rows", [])).cpu())
         logits_NO = torch.cat(logits)
+        if self.recall == "krt":
+            if self.dynamic:
+                self.search_threshold(logits_NO)
+        else:
+            self.choose_class_thresholds(logits_NO)
+        fires_NO = torch.sigmoid(logits_NO) > self.threshold_now
+        images = sum_over_processes(len(logits_NO))
+        self.reached = sum_over_processes(int(fires_NO.sum())) / images
+        if sum(map(len, rows)) == len(logits_NO):
+            self._decided = torch.cat(rows).numpy().astype(np.int64), fires_NO.numpy()
+
+    def search_threshold(self, logits_NO: Tensor) -> None:
+        """The threshold whose pseudo-labels per image come within ``band`` of the target (section 3.3)."""
         count_here = sorted_counter(logits_NO)
         self.result = search_threshold_from_count(
             lambda threshold: sum_over_processes(count_here(threshold)),
@@ -115,7 +158,7 @@ class KRT(Method):
             self.search,
             start=self.threshold,
         )
-        self.threshold = self.result.threshold
+        self.threshold, self.aimed_at = self.result.threshold, self.result.target
         if not self.result.landed:
             print_log(
                 f"DPL: no threshold gives {self.result.target:.3f} labels per image within {self.search.band}; "
@@ -124,15 +167,58 @@ class KRT(Method):
                 level=30,
             )
 
+    def choose_class_thresholds(self, logits_NO: Tensor) -> None:
+        """One threshold an old class, for recall ``class`` and ``quantile``."""
+        assert self.context is not None
+        low = self.context.low
+        if self.recall == "class":
+            self.class_thresholds, self.aimed_at = self.mean_scores[:low], None
+            return
+        # all processes decide by all images; the running session's images count among those so far
+        logits_NO = torch.cat([part.cpu() for part in all_gather_object(logits_NO)])
+        images = sum(self.images[: self.context.index]) + len(logits_NO)
+        rates_O = torch.tensor(self.positives[:low]) / images
+        self.class_thresholds = quantile_thresholds(logits_NO, rates_O).tolist()
+        self.aimed_at = float(rates_O.sum())
+
+    @property
+    def threshold_now(self) -> float | Tensor:
+        """The threshold for all old classes, or (O,) one a class."""
+        return torch.tensor(self.class_thresholds) if self.class_thresholds else self.threshold
+
+    @torch.no_grad()
+    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
+        """What later sessions need to know of the session's classes: mean score and number of positives."""
+        if self.recall == "krt":
+            return
+        assert self.context is not None
+        low = self.context.low
+        logits, targets = [], []
+        was_training = self.training
+        self.eval()
+        for batch in loader:
+            data = self.data_preprocessor(batch)
+            logits.append(self.network(data["inputs"]).logits_BC[:, low:].float().cpu())
+            targets.append(data["targets"][:, low:].cpu())
+        self.train(was_training)
+        parts = all_gather_object((torch.cat(logits), torch.cat(targets)))
+        logits_NC, targets_NC = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        self.mean_scores = [*self.mean_scores[:low], *mean_score_of_positives(logits_NC, targets_NC).tolist()]
+        self.positives = [*self.positives[:low], *(targets_NC == 1).sum(0).tolist()]
+        self.images = [*self.images[: self.context.index], len(logits_NC)]
+
+    def pseudo_label_decisions(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self._decided
+
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         assert self.context is not None
         old = None
         if self.teacher is not None:
             old = self.teacher_output(inputs)
             if self.pseudo_labels:
-                targets = apply_pseudo_labels(targets, old.logits_BC, self.threshold)
+                targets = apply_pseudo_labels(targets, old.logits_BC, self.threshold_now)
         new = self.network(inputs)
-        losses = {"loss_cls": self.sum_scale * asymmetric_loss(at_least_float32(new.logits_BC), targets)}
+        losses = {"loss_cls": self.classification_loss(new.logits_BC, targets)}
         if old is not None and self.token_weight > 0:
             assert old.tokens_BSD is not None, "KRT needs an ICA head"
             assert new.tokens_BSD is not None
@@ -142,29 +228,26 @@ class KRT(Method):
         return losses
 
     def method_state(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold,
-            "labels_per_image": list(self.labels_per_image),
-            "result": dataclasses.asdict(self.result) if self.result is not None else None,
-        }
+        state = {name: getattr(self, name) for name in STATE}
+        return {**state, "result": dataclasses.asdict(self.result) if self.result is not None else None}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
-        self.threshold = float(state["threshold"])
-        self.labels_per_image = [float(value) for value in state["labels_per_image"]]
+        for name in STATE:
+            if name in state:
+                setattr(self, name, state[name])
         self.result = SearchResult(**state["result"]) if state["result"] is not None else None
 
     def session_report(self) -> dict[str, Any]:
-        if self.result is None:
+        if self.reached is None or self.teacher is None:
             return {}
-        return {
-            "dpl": {
-                "target": self.result.target,
-                "reached": self.result.reached,
-                "threshold": self.result.threshold,
-                "evaluations": self.result.evaluations,
-                "landed": self.result.landed,
-            }
-        }
+        report: dict[str, Any] = {"target": self.aimed_at, "reached": self.reached}
+        thresholds = self.class_thresholds or [self.threshold]
+        report["threshold"] = sum(thresholds) / len(thresholds)
+        if self.result is not None:
+            report.update(reached=self.result.reached, evaluations=self.result.evaluations, landed=self.result.landed)
+        if self.class_thresholds:
+            report["per_class"] = list(self.class_thresholds)
+        return {"dpl": {**report, "mode": self.recall}}
 
 
 def sum_over_processes(count: int) -> int:

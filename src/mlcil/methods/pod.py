@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.losses.distillation import pod_flat, pod_spatial
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
@@ -52,7 +51,7 @@ class POD(Method):
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         assert self.context is not None
         new = self.network(inputs)
-        losses = {"loss_cls": self.sum_scale * asymmetric_loss(at_least_float32(new.logits_BC), targets)}
+        losses = {"loss_cls": self.classification_loss(new.logits_BC, targets)}
         if self.teacher is None:
             return losses
         old = self.teacher_output(inputs)

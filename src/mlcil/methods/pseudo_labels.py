@@ -107,11 +107,45 @@ def search_threshold(
     )
 
 
-def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: float) -> Tensor:
+def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: float | Tensor) -> Tensor:
     """New targets (B, C): 1 where the teacher's score of an old class is above the threshold, else as given.
 
     Pseudo-labels only ever set 1; they never remove a label.
+
+    Args:
+        targets_BC: (B, C) given labels.
+        old_logits_BO: (B, O) the teacher's logits.
+        threshold: one for all old classes, or (O,) one a class.
     """
     old = old_logits_BO.shape[1]
+    if isinstance(threshold, Tensor):
+        threshold = threshold.to(old_logits_BO)
     fires = torch.sigmoid(old_logits_BO) > threshold
     return torch.cat([targets_BC[:, :old].masked_fill(fires, 1.0), targets_BC[:, old:]], 1)
+
+
+def mean_score_of_positives(logits_NC: Tensor, targets_NC: Tensor) -> Tensor:
+    """(C,) mean score of the images that show a class, 1 (never exceeded) for a class that none shows.
+
+    The per-class threshold of recall ``class``: a later image is labelled when the teacher is as sure as it
+    was, on average, of the images it learned the class from.
+    """
+    shown_NC = (targets_NC == 1).to(logits_NC)
+    count_C = shown_NC.sum(0)
+    mean_C = (torch.sigmoid(logits_NC) * shown_NC).sum(0) / count_C.clamp(min=1)
+    return torch.where(count_C > 0, mean_C, torch.ones_like(mean_C))
+
+
+def quantile_thresholds(logits_NO: Tensor, rates_O: Tensor) -> Tensor:
+    """(O,) thresholds above which a share ``rates_O`` of the images scores (recall ``quantile``).
+
+    Args:
+        logits_NO: (N, O) the teacher's logits.
+        rates_O: (O,) wanted shares in [0, 1]; round(N * rate) images score above the threshold, fewer on ties.
+    """
+    scores_NO = torch.sigmoid(logits_NO.float()).sort(0, descending=True).values
+    images = len(scores_NO)
+    kept_O = (rates_O * images).round().long().clamp(0, images)
+    below_NO = torch.cat([scores_NO, torch.zeros_like(scores_NO[:1])])
+    # the best score that is not to fire; with nothing to leave out, everything above 0
+    return below_NO.gather(0, kept_O[None])[0]

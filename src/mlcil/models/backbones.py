@@ -1,4 +1,5 @@
-"""Backbones by name: TResNet-M/L/XL and the encoders of DKT and DAFormer of our own, every other name from timm.
+"""Backbones by name: TResNet-M/L/XL, the single-label papers' ResNets and the encoders of DKT and DAFormer of our own,
+every other name from timm.
 
 A backbone maps images (B, 3, H, W) in [0, 1] to a list of feature maps; the last one feeds the head. It has
 ``out_channels`` and ``grid(image_size)``. Models that want normalised input get it inside their wrapper, so
@@ -14,28 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlcil.models import resnet
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.models.vision_transformer import DAFormerEncoder, DKTEncoder
 
 #: encoders that come with a method
 ENCODERS: dict[str, Any] = {"dkt": DKTEncoder, "daformer": DAFormerEncoder}
 
+#: names of our own backbones
+OWN = ("tresnet", *VARIANTS, *resnet.VARIANTS, *ENCODERS)
+
 
 def check_name(name: str) -> None:
     """Refuse a name that no backbone has.
 
     Raises:
-        ValueError: neither of our own nor a timm model (the near names are suggested).
+        ValueError: neither one of our own nor a timm model (the near names are suggested).
     """
-    if name == "tresnet" or name in VARIANTS or name in ENCODERS:
+    if name in OWN:
         return
     import timm  # heavy: only when asked for
 
     if not timm.is_model(name):
-        own = ["tresnet", *VARIANTS, *ENCODERS]
-        near = difflib.get_close_matches(name, [*own, *timm.list_models()], 3)
+        near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"backbone {name!r} is neither one of {', '.join(own)} nor a timm model{hint}")
+        raise ValueError(f"backbone {name!r} is neither one of {', '.join(OWN)} nor a timm model{hint}")
 
 
 class TimmBackbone(nn.Module):
@@ -100,11 +104,12 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
     """Make a backbone.
 
     Args:
-        name: ``tresnet_m``, ``tresnet_l``, ``tresnet_xl``, ``tresnet`` (with ``layers=`` and ``width=``), or
-            ``dkt``, ``daformer``, or any timm model name.
+        name: ``tresnet_m``, ``tresnet_l``, ``tresnet_xl``, ``tresnet`` (with ``layers=`` and ``width=``), a
+            name of :mod:`mlcil.models.resnet`, ``dkt``, ``daformer``, or any timm model name.
         image_size: side of the square input images in pixels.
-        options: further arguments of :class:`~mlcil.models.tresnet.TResNet`, of an encoder of
-            :mod:`mlcil.models.vision_transformer`, or of :class:`TimmBackbone`.
+        options: further arguments of :class:`~mlcil.models.tresnet.TResNet`,
+            :class:`~mlcil.models.resnet.ResNet`, an encoder of :mod:`mlcil.models.vision_transformer`, or of
+            :class:`TimmBackbone`.
 
     Raises:
         ValueError: unknown name, or an image size that TResNet cannot take.
@@ -116,6 +121,8 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
             layers, width = VARIANTS[name]
             return TResNet(layers, width, **options)
         return TResNet(**options)
+    if name in resnet.VARIANTS:
+        return resnet.ResNet(**{**resnet.VARIANTS[name], **options})
     if name == "daformer":
         return DAFormerEncoder(image_size=image_size, **options)
     if name in ENCODERS:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import POOLED_HEADS, TOKEN_HEADS
+from mlcil.models.heads import HEADS, TOKEN_HEADS
 
 
 @dataclass
@@ -35,30 +35,48 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (a key of :data:`~mlcil.models.heads.TOKEN_HEADS` or ``POOLED_HEADS``) and the head's options.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head.
         image_size: side of the square input in pixels.
+        frozen_statistics: batch norm in the backbone uses the pretrained running statistics in training too and
+            never changes them; for small batches.
     """
 
-    def __init__(self, backbone: Mapping[str, Any], head: Mapping[str, Any], image_size: int = 224) -> None:
+    def __init__(
+        self,
+        backbone: Mapping[str, Any],
+        head: Mapping[str, Any],
+        image_size: int = 224,
+        frozen_statistics: bool = False,
+    ) -> None:
         super().__init__()
         self.spec: dict[str, Any] = {"backbone": dict(backbone), "head": dict(head), "image_size": int(image_size)}
+        if frozen_statistics:
+            self.spec["frozen_statistics"] = True
+        self.frozen_statistics = frozen_statistics
         self.classes_per_session: list[int] = []
         self.backbone = build_backbone(image_size=image_size, **backbone)
         options = dict(head)
         kind = options.pop("type")
-        self.head: nn.Module
+        if kind not in HEADS:
+            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
         if kind in TOKEN_HEADS:
-            self.head = TOKEN_HEADS[kind](self.backbone.out_channels, grid_of(self.backbone, image_size), **options)
-        elif kind in POOLED_HEADS:
-            self.head = POOLED_HEADS[kind](self.backbone.out_channels, **options)
-        else:
-            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join((*TOKEN_HEADS, *POOLED_HEADS))}")
+            options["grid"] = grid_of(self.backbone, image_size)
+        self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""
         self.head.grow(classes)  # type: ignore[operator]
-        self.head.to(next(self.backbone.parameters()))  # a first linear layer has nothing to copy that from
+        self.head.to(next(self.backbone.parameters()))  # a new linear layer has nothing to copy that from
         self.classes_per_session.append(int(classes))
+
+    def train(self, mode: bool = True) -> IncrementalNetwork:
+        """As any module; with ``frozen_statistics`` the backbone's norm layers stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_statistics:
+            for module in self.backbone.modules():
+                if hasattr(module, "running_mean"):
+                    module.eval()
+        return self
 
     def forward(self, images: Tensor) -> NetworkOutput:
         """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlcil.evaluation.metrics import metrics_of
+
 
 def start(name: str, scenario: Any, facts: Mapping[str, Any], method: str) -> list[str]:
     """Run, scenario, device; weights with their sha256; the activated batch norm in use.
@@ -35,9 +37,10 @@ def start(name: str, scenario: Any, facts: Mapping[str, Any], method: str) -> li
 
 def session_start(session: Any, counts: Mapping[str, Any], epochs: int, steps: int, trainable: int) -> str:
     """Range, images and steps of a session."""
-    images = counts["images"]
+    images, names = counts["images"], session.classes
+    shown = ", ".join(names) if len(names) <= 100 else f"{', '.join(names[:10])}, ... ({len(names)})"
     return (
-        f"session {session.index}: classes [{session.low}, {session.high}) {', '.join(session.classes)}; {images} new "
+        f"session {session.index}: classes [{session.low}, {session.high}) {shown}; {images} new "
         f"images, {images + counts['exemplars']} with exemplars; {epochs} epochs of {steps} steps; "
         f"{trainable:,} trainable parameters"
     )
@@ -46,9 +49,14 @@ def session_start(session: Any, counts: Mapping[str, Any], epochs: int, steps: i
 def report(values_by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What a method found out before the first step (``dpl: target, reached, threshold, ...``)."""
     return [
-        f"{name}: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+        f"{name}: " + ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown(values))
         for name, values in values_by_name.items()
     ]
+
+
+def shown(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What fits on a line: everything but lists (results.json has them)."""
+    return [(key, value) for key, value in values.items() if not isinstance(value, list)]
 
 
 def memory(counts: Mapping[str, int]) -> str:
@@ -60,9 +68,15 @@ def memory(counts: Mapping[str, int]) -> str:
 
 
 def metrics(result: Mapping[str, Any], label: str) -> list[str]:
-    """``current_mAP_base = ...`` and its companions."""
+    """``current_mAP_base = ...``, or ``current_accuracy_base = ...``, and its companions."""
     splits = ("base", "seen", "new")
-    lines = [f"{label} current_mAP_{split} = {number(result['mAP'][split])}" for split in splits]
+    headline = metrics_of(result).headline
+    lines = [f"{label} current_{headline}_{split} = {number(result[headline][split])}" for split in splits]
+    if headline == "accuracy":
+        lines.append(f"{label} " + ", ".join(f"top5_{split} = {number(result['top5'][split])}" for split in splits))
+        sessions = ", ".join(number(value) for value in result["session_accuracy"])
+        lines.append(f"{label} accuracy on the classes of each session: {sessions}")
+        return lines
     fixed = ", ".join(f"fixed_mAP_{split} = {number(result['fixed_mAP'][split])}" for split in splits)
     lines.append(f"{label} {fixed}")
     for threshold, values in result["f1"].items():

@@ -7,12 +7,21 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlcil.evaluation.metrics import metrics_of
+
 SPLITS = ("seen", "base", "new")
 Results = Sequence[Mapping[str, Any]]
 
 
+#: what stands under a table
+FOOTNOTES = {
+    "mAP": "mAP in percent, the official way: test images showing at least one class of the split.",
+    "accuracy": "accuracy in percent on test images of the split's classes, predictions among all seen classes.",
+}
+
+
 def session_table(runs: Mapping[str, Results]) -> str:
-    """One row per session, columns seen / base / new mAP (percent) for every run, and the averages.
+    """One row per session, columns seen / base / new mAP or accuracy (percent) for every run, and the averages.
 
     Args:
         runs: run name -> its sessions' results.
@@ -20,19 +29,31 @@ def session_table(runs: Mapping[str, Results]) -> str:
     names = list(runs)
     rows = [["session", "classes", *(f"{name} {split}" for name in names for split in SPLITS)]]
     length = max((len(results) for results in runs.values()), default=0)
+    footnotes = {}
     for t in range(length):
         shown = next(results[t] for results in runs.values() if t < len(results))
-        row = [str(t), str(len(shown["AP"]))]
+        row = [str(t), str(len(shown[metrics_of(shown).per_class]))]
         for results in runs.values():
-            row += [f"{results[t]['mAP'][split]:.2f}" if t < len(results) else "-" for split in SPLITS]
+            row += [_cell(_main(results[t])[split]) if t < len(results) else "-" for split in SPLITS]
         rows.append(row)
     average = ["average", ""]
     for results in runs.values():
+        footnotes.update({metrics_of(result).headline: True for result in results})
         for split in SPLITS:
-            values = [result["mAP"][split] for result in results]
-            average.append(f"{sum(values) / len(values):.2f}" if values else "-")
+            values = [_main(result)[split] for result in results]
+            kept = [value for value in values if value is not None]
+            average.append(_cell(sum(kept) / len(kept)) if kept else "-")
     rows.append(average)
-    return layout(rows) + "\nmAP in percent, the official way: test images showing at least one class of the split."
+    return "\n".join([layout(rows), *(FOOTNOTES[headline] for headline in footnotes or ("mAP",))])
+
+
+def _main(result: Mapping[str, Any]) -> Mapping[str, float | None]:
+    """The main number of a session, by split."""
+    return result[metrics_of(result).headline]  # type: ignore[no-any-return]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def layout(rows: Sequence[Sequence[str]]) -> str:
@@ -44,20 +65,44 @@ def layout(rows: Sequence[Sequence[str]]) -> str:
 
 
 def results_csv(results: Results) -> str:
-    """A row per session: mAP base/seen/new on the growing and the fixed test set, and the F1 numbers."""
+    """A row per session: the numbers on base, seen and new classes, and what else the scenario is measured by.
+
+    With many labels an image: mAP on the growing and the fixed test set, and the F1 numbers. With one: accuracy,
+    top-5, and accuracy on the classes of each session (empty where it is still to come).
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    thresholds = list(results[0]["f1"]) if results else []
-    measures = list(results[0]["f1"][thresholds[0]]) if thresholds else []
-    header = ["session", "seen_classes", "train_images", "exemplars"]
-    header += [f"mAP_{s}" for s in ("base", "seen", "new")] + [f"fixed_mAP_{s}" for s in ("base", "seen", "new")]
-    writer.writerow(header + [f"{m}@{t}" for t in thresholds for m in measures] + ["seconds"])
-    for result in results:
-        row = [result["index"], len(result["AP"]), result["train"]["images"], result["train"]["exemplars"]]
-        row += [_number(result[key][s]) for key in ("mAP", "fixed_mAP") for s in ("base", "seen", "new")]
-        row += [_number(result["f1"][t][m]) for t in thresholds for m in measures]
-        writer.writerow([*row, result["seconds"]])
+    single = bool(results) and metrics_of(results[0]).headline == "accuracy"
+    columns = _accuracy_columns if single else _map_columns
+    for index, result in enumerate(results):
+        values = {
+            "session": result["index"],
+            "seen_classes": len(result[metrics_of(result).per_class]),
+            "train_images": result["train"]["images"],
+            "exemplars": result["train"]["exemplars"],
+            **columns(result, len(results)),
+            "seconds": result["seconds"],
+        }
+        if index == 0:
+            writer.writerow(list(values))
+        writer.writerow(list(values.values()))
     return out.getvalue()
+
+
+def _map_columns(result: Mapping[str, Any], sessions: int) -> dict[str, str]:
+    del sessions
+    splits = ("base", "seen", "new")
+    values = {f"{key}_{s}": _number(result[key][s]) for key in ("mAP", "fixed_mAP") for s in splits}
+    f1 = {f"{m}@{t}": _number(v) for t, measures in result["f1"].items() for m, v in measures.items()}
+    return {**values, **f1}
+
+
+def _accuracy_columns(result: Mapping[str, Any], sessions: int) -> dict[str, str]:
+    splits = ("base", "seen", "new", "old")
+    values = {f"{key}_{s}": _number(result[key][s]) for key in ("accuracy", "top5") for s in splits}
+    values["mean_session_accuracy"] = _number(result["mean_session_accuracy"])
+    rows = [*result["session_accuracy"], *[None] * (sessions - len(result["session_accuracy"]))]
+    return {**values, **{f"accuracy_session_{j}": _number(value) for j, value in enumerate(rows)}}
 
 
 def _number(value: float | None) -> str:

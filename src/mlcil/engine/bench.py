@@ -1,0 +1,274 @@
+"""Many runs and one table: methods x seeds x class orders.
+
+A bench config is a python file with
+
+=================  ======================================================================
+``title``          heading of the table
+``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a path relative to the
+                   bench config, ``overrides`` are ``key=value`` settings as on the command line
+``seeds``          list of seeds
+``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
+``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
+``published``      experiment of :data:`mlcil.reporting.published.PUBLISHED` to compare with, or ``None``
+``overrides``      settings for all runs
+``jobs``           runs at the same time
+=================  ======================================================================
+
+Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>/`` and
+``saved_models/<bench>/<run>/``, and can be resumed. A finished run of the same config is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import mlcil
+from mlcil.engine.config import check_keys, load_config
+from mlcil.errors import UserError
+from mlcil.files import write_text
+from mlcil.reporting import comparison
+from mlcil.reporting.published import PUBLISHED
+
+DEFAULTS: dict[str, Any] = {
+    "title": ...,
+    "runs": ...,
+    "seeds": [1],
+    "class_orders": None,
+    "prepare": [],
+    "published": None,
+    "overrides": {},
+    "jobs": 1,
+}
+RUN_KEYS = ("label", "config", "overrides")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a bench."""
+
+    name: str
+    label: str | None  # row of the table; None for a preparation
+    order: int
+    config: Path
+    overrides: tuple[str, ...]  # key=value
+    run_dir: Path
+    checkpoint_dir: Path
+
+    def command(self, resume: bool) -> list[str]:
+        """The command line of the run."""
+        how = "--resume" if resume else "--overwrite"
+        return [sys.executable, "-m", "mlcil", "train", str(self.config), *self.overrides, how]
+
+    def state(self) -> str:
+        """``done``, ``started`` (can be resumed) or ``new``; judged by the resolved config."""
+        wanted = load_config(self.config, [*self.overrides, "launcher='none'"]).pretty_text
+        results, config = self.run_dir / "results.json", self.run_dir / "config.py"
+        if results.is_file():
+            content = json.loads(results.read_text())
+            if content["status"] == "done" and content["config"] == wanted:
+                return "done"
+        same = config.is_file() and config.read_text() == wanted
+        return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"
+
+
+def load_bench(path: Path) -> dict[str, Any]:
+    """Read and check a bench config.
+
+    Raises:
+        UserError: no such file, an unknown key, a run without label or config, or a double label.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is no bench config; expected a python file such as configs/bench/demo.py")
+    try:
+        bench = Config.fromfile(str(path), import_custom_modules=False).to_dict()
+    except Exception as error:  # anything can go wrong in somebody's python file
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); correct it") from error
+    bench = {key: value for key, value in bench.items() if not key.startswith("_")}  # the file's own names
+    check_keys(bench, DEFAULTS, str(path))
+    for key, default in DEFAULTS.items():
+        if default is ... and not bench.get(key):
+            raise UserError(f"{path} has no {key!r}; mlcil.engine.bench says what a bench config holds")
+        bench.setdefault(key, default)
+    for section in ("runs", "prepare"):
+        for run in bench[section]:
+            check_keys(run, RUN_KEYS, f"{section} of {path}")
+            if "config" not in run or (section == "runs" and "label" not in run):
+                raise UserError(f"{path}: an entry of {section} needs 'label' and 'config', but is {run!r}; add them")
+    labels = [run["label"] for run in bench["runs"]]
+    double = sorted({label for label in labels if labels.count(label) > 1})
+    if double:
+        raise UserError(f"{path}: the label {double[0]!r} stands for two runs; give every row its own")
+    if bench["published"] is not None and bench["published"] not in PUBLISHED:
+        raise UserError(f"{path}: published is {bench['published']!r}; expected one of {', '.join(PUBLISHED)} or None")
+    return bench
+
+
+def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -> tuple[list[Job], list[Job]]:
+    """Preparations and runs of a bench, seed by seed so that an early stop leaves comparable rows.
+
+    Args:
+        path: the bench config; its stem names the folders.
+        bench: its content.
+        extra: ``key=value`` overrides from the command line, for every run.
+    """
+    logs, saved = Path("logs") / f"bench_{path.stem}", Path("saved_models") / f"bench_{path.stem}"
+
+    def job(run: Mapping[str, Any], label: str | None, suffix: str, more: Sequence[str], order: int) -> Job:
+        settings = {**bench["overrides"], **run.get("overrides", {})} if label else dict(run.get("overrides", {}))
+        name = _file_name(label or Path(run["config"]).stem) + suffix
+        overrides = [f"{key}={value!r}" for key, value in settings.items()]
+        overrides += [*more, *extra, f"name={name!r}", f"log_root={str(logs)!r}", f"checkpoint_root={str(saved)!r}"]
+        config = path.parent / run["config"]
+        return Job(name, label, order, config, tuple(overrides), logs / name, saved / name)
+
+    first = [job(run, None, "", (), 0) for run in bench["prepare"]]
+    orders = bench["class_orders"]
+    runs = []
+    for index, order in enumerate(orders or [None]):
+        for seed in bench["seeds"]:
+            for run in bench["runs"]:
+                more = [f"seed={seed!r}"]
+                more += [f"scenario.class_order={order!r}"] if orders else []
+                suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
+                runs.append(job(run, run["label"], suffix, more, index))
+    return first, runs
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in label.lower().replace("+", "p")).strip("_")
+
+
+def environment() -> dict[str, str]:
+    """The environment of a run: this very package is the one that it imports."""
+    sources = str(Path(mlcil.__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([sources, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = print) -> list[Job]:
+    """Run what is not done; returns the jobs that failed."""
+    waiting = []
+    for job in jobs:
+        state = job.state()  # a wrong config is found before anything is trained
+        if state == "done":
+            say(f"{job.name}: done before")
+        else:
+            waiting.append((job, state))
+    failed: list[Job] = []
+
+    def work(item: tuple[Job, str]) -> None:
+        job, state = item
+        started = time.time()
+        say(f"{job.name}: {'goes on' if state == 'started' else 'starts'}")
+        output = job.run_dir.parent / f"{job.name}.out"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with open(output, "w") as file:
+            command = job.command(state == "started")
+            code = subprocess.run(command, stdout=file, stderr=file, env=environment(), check=False).returncode
+        if code:
+            failed.append(job)
+            lines = output.read_text().strip().splitlines() or ["no output"]
+            say(f"{job.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {output})")
+        else:
+            say(f"{job.name}: done in {(time.time() - started) / 60:.1f} min")
+
+    with ThreadPoolExecutor(max(1, at_once)) as pool:
+        list(pool.map(work, waiting))
+    return failed
+
+
+def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison.Row]:
+    """A row a method from the runs that are done.
+
+    Raises:
+        UserError: runs of one class order differ in data or protocol.
+    """
+    found: dict[str, list[Any]] = {run["label"]: [] for run in bench["runs"]}
+    by_order: dict[int, dict[str, Any]] = {}
+    for job in jobs:
+        if job.state() == "done":
+            run = comparison.read_run(job.run_dir)
+            found[str(job.label)].append(run)
+            by_order.setdefault(job.order, {})[job.name] = run
+    for runs in by_order.values():
+        comparison.check_same_protocol(runs)
+    wanted = len(jobs) // max(len(bench["runs"]), 1)
+    return [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
+
+
+def write_tables(folder: Path, title: str, rows: Sequence[comparison.Row], facts: Mapping[str, Any]) -> str:
+    """``table.md``, ``.csv``, ``.tex`` and ``.json`` in the folder; returns the Markdown."""
+    markdown = comparison.as_markdown(title, rows)
+    write_text(folder / "table.md", markdown)
+    write_text(folder / "table.csv", comparison.as_csv(rows))
+    write_text(folder / "table.tex", comparison.as_latex(title, rows))
+    write_text(folder / "table.json", comparison.as_json(title, rows, facts))
+    return markdown
+
+
+def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, table_only: bool = False) -> int:
+    """The command ``bench``: train what is missing, write and print the table.
+
+    Args:
+        path: the bench config.
+        extra: overrides for every run.
+        jobs: runs at the same time; default: what the config says.
+        table_only: train nothing.
+
+    Returns:
+        0, or 1 when a run failed.
+    """
+    bench = load_bench(path)
+    first, runs = plan_jobs(path, bench, extra)
+    failed: list[Job] = []
+    if not table_only:
+        failed = run_jobs(first, 1)
+        failed = failed or run_jobs(runs, jobs or bench["jobs"])
+    rows = bench_rows(bench, runs)
+    folder = Path("logs") / f"bench_{path.stem}"
+    facts = {
+        "bench": str(path),
+        "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
+        "seeds": bench["seeds"],
+        "class_orders": bench["class_orders"],
+    }
+    print("\n" + write_tables(folder, bench["title"], rows, facts))
+    print(f"written: {folder}/table.md, .csv, .tex, .json")
+    return 1 if failed else 0
+
+
+def compare_runs(folders: Sequence[Path], output: Path | None = None) -> str:
+    """The command ``compare``: finished runs in one table; runs that differ in seed only share a row.
+
+    Args:
+        folders: run directories, or their names under ``logs/``.
+        output: folder for the four forms of the table, ``None`` for none.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        UserError: a run is missing, unfinished or of another protocol.
+    """
+    runs = {str(folder): comparison.read_run(folder) for folder in folders}
+    comparison.check_same_protocol(runs)
+    groups: dict[str, list[Any]] = {}
+    for folder, run in runs.items():
+        groups.setdefault(comparison.group_name(Path(folder).name), []).append(run)
+    rows = [comparison.make_row(label, members) for label, members in groups.items()]
+    first = next(iter(runs.values()))
+    title = f"{first['dataset']} {first['protocol'].removeprefix('joint-')}"
+    if output is not None:
+        return write_tables(output, title, rows, {"runs": list(runs)})
+    return comparison.as_markdown(title, rows)

@@ -1,0 +1,102 @@
+"""AGCN: class weights from a graph over old and new labels.
+
+Du, Lyu, Hu, Li, Feng, Xu, Fu, "AGCN: Augmented Graph Convolutional Network for Lifelong Multi-Label Image
+Recognition", ICME 2022. The correlation matrix of the labels grows by blocks: counts of given labels inside
+the session, and the teacher's soft labels for the relations between old and new classes.
+
+    P(i | j)           = N_ij / N_j                              i, j new (given labels)
+    P(i | j)           = sum_n q_ni y_nj / N_j                   i old, j new (q the teacher's scores)
+    P(j | i)           = P(i | j) N_j / sum_n q_ni               by Bayes' rule
+    loss = classification * ASL(new columns) + distillation * BCE(q, old columns)
+           + relation * mean (teacher's class weights - class weights)^2, old classes
+
+Choices where the paper leaves room: nodes are learned (no word vectors), the relation term is a mean over
+entries, the classification loss is the asymmetric one that all methods share, and a replayed image keeps its
+given labels in the counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+from mlcil.losses.distillation import sigmoid_distillation
+from mlcil.methods.base import Method
+from mlcil.models.heads import GraphHead
+from mlcil.models.network import IncrementalNetwork
+from mlcil.registry import METHODS
+
+
+@METHODS.register_module()
+class AGCN(Method):
+    """Graph head with an augmented correlation matrix.
+
+    Args:
+        network: backbone with a ``graph`` head.
+        classification, distillation, relation: lambda_1 to lambda_3 (0.07 and 0.93 in the paper; its third,
+            1e5, weighs another reduction).
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+
+    Raises:
+        ValueError: another head.
+    """
+
+    uses_teacher = True
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        classification: float = 0.07,
+        distillation: float = 0.93,
+        relation: float = 1000.0,
+        reference_batch: int = 64,
+        teacher_autocast: bool = False,
+    ) -> None:
+        super().__init__(network, reference_batch, teacher_autocast)
+        if not isinstance(network.head, GraphHead):
+            raise ValueError("AGCN needs network.head.type='graph'")
+        self.classification, self.distillation, self.relation = classification, distillation, relation
+
+    @torch.no_grad()
+    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
+        """Fill the correlation matrix's new blocks from one pass over the training images."""
+        assert self.context is not None
+        low, high = self.context.low, self.context.high
+        head = self.network.head
+        assert isinstance(head, GraphHead)
+        together = head.correlation.new_zeros(high, high - low)  # sum_n label_i y_j; labels of old i are soft
+        weight = head.correlation.new_zeros(high)  # sum_n label_i
+        for batch in loader:
+            data = self.data_preprocessor(batch)
+            given_BN = (data["targets"][:, low:] == 1).to(together)
+            labels_BC = given_BN
+            if self.teacher is not None:
+                soft_BO = torch.sigmoid(self.teacher_output(data["inputs"]).logits_BC).to(together)
+                labels_BC = torch.cat([soft_BO, given_BN], 1)
+            together += labels_BC.T @ given_BN
+            weight += labels_BC.sum(0)
+        all_reduce(together)
+        all_reduce(weight)
+        given_new = weight[low:].clamp(min=1)
+        head.correlation[:, low:] = together / given_new
+        head.correlation[low:, :low] = (together[:low] / weight[:low, None].clamp(min=1e-6)).T.clamp(max=1)
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        assert self.context is not None
+        low = self.context.low
+        logits_BC = self.network(inputs).logits_BC
+        share = self.classification if self.teacher is not None else 1.0
+        losses = {"loss_cls": share * self.classification_loss(logits_BC[:, low:], targets[:, low:])}
+        if self.teacher is not None:
+            distilled = sigmoid_distillation(self.teacher_output(inputs).logits_BC, logits_BC[:, :low])
+            losses["loss_distill"] = self.distillation * self.sum_scale * distilled
+            old, new = self.teacher.head, self.network.head
+            assert isinstance(old, GraphHead)
+            assert isinstance(new, GraphHead)
+            difference = new.class_weights()[:low] - old.class_weights().detach()
+            losses["loss_relation"] = self.relation * difference.square().mean()
+        return losses

@@ -1,0 +1,107 @@
+"""oEWC: online elastic weight consolidation.
+
+Schwarz et al., "Progress & Compress", ICML 2018, after Kirkpatrick et al., PNAS 2017: weights that mattered
+for the old classes are held near their old values by one running, decayed diagonal Fisher matrix.
+
+    loss = ASL + strength / 2 * sum_i F_i (theta_i - theta*_i)^2
+
+Multi-label form (row "oEWC" of KRT's tables; its adaptation is not published, the choices are options): the
+log-likelihood whose Fisher matrix is taken is that of independent sigmoid outputs. The empirical matrix is
+taken from gradients of batches, with the given labels, over the columns of the session's own classes; rows
+that later sessions add to the classifier have no old value and move freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+from mlcil.methods.base import Method, check_choice
+from mlcil.models.network import IncrementalNetwork
+from mlcil.registry import METHODS
+
+
+@METHODS.register_module()
+class OEWC(Method):
+    """A quadratic penalty on leaving the old weights.
+
+    Args:
+        network: backbone with a linear head.
+        strength: lambda of the penalty.
+        decay: gamma, what is kept of the old Fisher matrix when a session ends.
+        old_labels: what a new image says of old classes: ``absent`` (as in fine-tuning) or ``ignored``.
+        reference_batch: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        strength: float = 1000.0,
+        decay: float = 0.9,
+        old_labels: str = "absent",
+        reference_batch: int = 64,
+    ) -> None:
+        super().__init__(network, reference_batch)
+        self.strength, self.decay = strength, decay
+        self.old_labels = check_choice("old_labels", old_labels, ("absent", "ignored"))
+        self.fisher: dict[str, Tensor] = {}  # by parameter name
+        self.anchor: dict[str, Tensor] = {}  # theta*
+
+    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
+        if self.old_labels == "ignored":
+            targets = self.without_old_columns(targets, origins)
+        losses = {"loss_cls": self.classification_loss(self.network(inputs).logits_BC, targets)}
+        if self.fisher:
+            losses["loss_ewc"] = 0.5 * self.strength * self.penalty()
+        return losses
+
+    def penalty(self) -> Tensor:
+        """sum_i F_i (theta_i - theta*_i)^2; a grown parameter is compared in its old rows."""
+        terms = []
+        for name, parameter in self.network.named_parameters():
+            if name in self.fisher:
+                fisher, anchor = self.fisher[name].to(parameter), self.anchor[name].to(parameter)
+                terms.append((fisher * (parameter[: len(anchor)] - anchor).square()).sum())
+        return torch.stack(terms).sum()
+
+    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
+        """F <- decay * F + mean over images of the squared gradient; theta* <- theta."""
+        assert self.context is not None
+        parameters = dict(self.network.named_parameters())
+        total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        images = torch.zeros(1)
+        was_training = self.training
+        self.eval()
+        for batch in loader:
+            data = self.data_preprocessor(batch)
+            logits_BC = self.network(data["inputs"]).logits_BC[:, self.context.low :]
+            targets_BC = data["targets"][:, self.context.low :].to(logits_BC)
+            kept = targets_BC >= 0
+            cost = F.binary_cross_entropy_with_logits(logits_BC[kept], targets_BC[kept], reduction="sum")
+            size = len(logits_BC)
+            gradients = torch.autograd.grad(cost / size, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    total[name] += size * gradient.square()
+            images += size
+        self.train(was_training)
+        all_reduce(images)
+        for name, value in total.items():
+            all_reduce(value)
+            value /= images.to(value).clamp(min=1)
+            if name in self.fisher:
+                old = self.fisher[name].to(value)
+                value[: len(old)] += self.decay * old
+            self.fisher[name] = value.detach().clone()
+            self.anchor[name] = parameters[name].detach().clone()
+
+    def method_state(self) -> dict[str, Any]:
+        return {"fisher": dict(self.fisher), "anchor": dict(self.anchor)}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        self.fisher, self.anchor = dict(state["fisher"]), dict(state["anchor"])

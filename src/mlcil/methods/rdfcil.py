@@ -1,0 +1,154 @@
+"""R-DFCIL: relation-guided representation learning for data-free class-incremental learning.
+
+Gao, Zhao, Ghanem, Zhang, ECCV 2022 (arXiv 2203.13104). Follows the behaviour of the authors' release: images
+of old classes come from an inversion of the previous network, a new generator each session. Most epochs learn
+the representation (RRL); the last ``finetune_epochs`` refine the classifier on a frozen backbone. Deviation:
+the last epochs of session 0, in which the release changes nothing, are left to the config (``base_epochs``).
+
+Legend: B images, C classes seen so far, O old classes, K pooled width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+from mlcil.losses.classification import balancing_weights
+from mlcil.losses.knowledge import hard_kd
+from mlcil.losses.relation import RelationKD
+from mlcil.methods.base import SessionContext
+from mlcil.methods.data_free import DataFree
+from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import at_least_float32
+from mlcil.registry import METHODS
+
+
+def adaptive_factors(old: int, new: int) -> tuple[float, float]:
+    """The factors alpha = log2(n_new / 2 + 1) and beta = sqrt(n_old / n_new) of the adaptive weights."""
+    return math.log2(new / 2 + 1), math.sqrt(old / new)
+
+
+@METHODS.register_module()
+class RDFCIL(DataFree):
+    """Local classification, hard distillation on made images, relations of real images; then refinement.
+
+    Args:
+        network: backbone with a ``session_linear`` head; its first backbone is ``resnet32_rdfcil`` or
+            ``resnet18_rdfcil``.
+        ce: lambda of the classification loss.
+        hkd: lambda of the hard distillation on made images.
+        rkd: lambda of the relational distillation on real images.
+        finetune_epochs: last epochs of a session, in which the classifier is refined (40 of 200 on CIFAR-100
+            and Tiny-ImageNet, 30 of 120 on ImageNet-100).
+        inversion: options of :class:`~mlcil.models.inversion.InversionSettings`; 5000 iterations unless given.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    warm_start = False  # a new generator each session
+    iterations = 5000
+    refining = False
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        ce: float = 0.5,
+        hkd: float = 0.15,
+        rkd: float = 0.5,
+        finetune_epochs: int = 40,
+        inversion: dict[str, Any] | None = None,
+        reference_batch: int = 64,
+        teacher_autocast: bool = False,
+    ) -> None:
+        super().__init__(network, inversion, reference_batch, teacher_autocast)
+        self.ce, self.hkd, self.rkd, self.finetune_epochs = ce, hkd, rkd, finetune_epochs
+        self.relation: RelationKD | None = None
+        self.counts_C = torch.zeros(0)  # real and made images of each class in this session so far
+        self.weights_C = torch.ones(0)
+
+    # -- a session ---------------------------------------------------------------------------------------------
+
+    def begin_session(self, context: SessionContext) -> None:
+        self.refining = False
+        super().begin_session(context)
+        weight = next(self.network.parameters())
+        self.counts_C, self.weights_C = weight.new_zeros(context.high), weight.new_ones(context.high)
+        self.relation = None
+        if self.teacher is not None:
+            self.relation = RelationKD(self.network.backbone.out_channels).to(weight)  # type: ignore[arg-type]
+
+    def begin_epoch(self, epoch: int, epochs: int) -> bool:
+        """Class weights of what was seen so far; the switch to refinement."""
+        if self.teacher is None:
+            return False
+        self.weights_C = balancing_weights(self.counts_C) if self.counts_C.any() else torch.ones_like(self.counts_C)
+        refining = epoch >= epochs - self.finetune_epochs
+        changed = refining != self.refining
+        self.refining = refining
+        self.freeze()
+        return changed
+
+    def freeze(self) -> None:
+        """In the refinement the backbone and the relations' projections rest, without weight decay."""
+        super().freeze()
+        for part in (self.network.backbone, self.relation):
+            if part is not None:
+                part.requires_grad_(not self.refining)
+                if self.refining:
+                    part.zero_grad(set_to_none=True)
+
+    def train(self, mode: bool = True) -> RDFCIL:
+        """As usual, but in the refinement the backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.refining:
+            self.network.backbone.eval()
+        return self
+
+    # -- losses ------------------------------------------------------------------------------------------------
+
+    def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
+        """Real and made images pass one after the other, each with its own batch statistics (official)."""
+        assert self.context is not None
+        old = self.context.low
+        real = self.network(inputs)
+        logits_BC = at_least_float32(real.logits_BC)
+        made_BC = at_least_float32(self.network(made).logits_BC)
+        made_BO = self.teacher_output(made).logits_BC
+        made_labels_B = made_BO.argmax(1)
+        self.count(torch.cat([labels_B, made_labels_B]))
+
+        alpha, beta = adaptive_factors(old, self.context.high - old)
+        losses = {"loss_hkd": self.hkd * alpha * beta * hard_kd(made_BC[:, :old], made_BO)}
+        if self.refining:  # the head alone, over all classes, weighted by how often they were seen
+            both_2BC, labels_2B = torch.cat([logits_BC, made_BC]), torch.cat([labels_B, made_labels_B])
+            losses["loss_ce"] = self.ce * F.cross_entropy(both_2BC, labels_2B, self.weights_C.to(both_2BC))
+            return losses
+        assert self.relation is not None
+        local = F.cross_entropy(logits_BC[:, old:], labels_B - old)  # among the new classes only
+        losses["loss_ce"] = self.ce * (1 + 1 / alpha) / beta * local
+        features_BK = at_least_float32(real.features_BK)
+        relation = self.relation(features_BK, self.teacher_output(inputs).features_BK)
+        losses["loss_rkd"] = self.rkd * alpha * beta * relation
+        return losses
+
+    def count(self, labels: Tensor) -> None:
+        """Add the labels of a step, over all processes."""
+        counts_C = torch.bincount(labels, minlength=len(self.counts_C)).to(self.counts_C)
+        all_reduce(counts_C)
+        self.counts_C += counts_C
+
+    # -- state -------------------------------------------------------------------------------------------------
+
+    def method_state(self) -> dict[str, Any]:
+        relation = self.relation.state_dict() if self.relation is not None else None
+        return {**super().method_state(), "counts": self.counts_C, "relation": relation}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        super().load_method_state(state)
+        self.counts_C = state["counts"].to(next(self.network.parameters()), copy=True)
+        if state["relation"] is not None and self.relation is not None:
+            self.relation.load_state_dict(state["relation"])

@@ -1,0 +1,51 @@
+"""LwF with made images: the ablation of ABD's release that has its inversion but not its losses.
+
+Legend: B real images (and as many made ones), C classes seen so far, O old classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlcil.losses.knowledge import soft_target_kd
+from mlcil.methods.data_free import DataFree
+from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import at_least_float32
+from mlcil.registry import METHODS
+
+
+@METHODS.register_module()
+class SingleLabelLwFSynthetic(DataFree):
+    """Cross-entropy on real images; soft targets for the old classes on real and made images.
+
+    Args:
+        network: backbone with a linear head.
+        mu: weight of the distillation.
+        temperature: T of the soft targets.
+        inversion: options of :class:`~mlcil.models.inversion.InversionSettings`; 10000 iterations unless given.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        mu: float = 0.1,
+        temperature: float = 2.0,
+        inversion: dict[str, Any] | None = None,
+        reference_batch: int = 64,
+        teacher_autocast: bool = False,
+    ) -> None:
+        super().__init__(network, inversion, reference_batch, teacher_autocast)
+        self.mu, self.temperature = mu, temperature
+
+    def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
+        """Real and made images pass together."""
+        images = torch.cat([inputs, made])
+        logits_2BC = at_least_float32(self.network(images).logits_BC)
+        old_2BO = self.teacher_output(images).logits_BC
+        kept = soft_target_kd(logits_2BC[:, : old_2BO.shape[1]], old_2BO, self.temperature)
+        return {"loss_ce": F.cross_entropy(logits_2BC[: len(inputs)], labels_B), "loss_kd": self.mu * kept}

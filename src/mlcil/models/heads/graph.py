@@ -1,0 +1,60 @@
+"""Class weights from a graph convolution over label correlations (AGCN, after ML-GCN).
+
+Legend: B images, K embedding width, C classes, E width of a node's embedding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GraphHead(nn.Module):
+    """``logits = embedding @ GCN(nodes, correlation)^T`` with one node a class.
+
+    Two graph convolutions with LeakyReLU(0.2) between them; each averages the nodes with the row-normalised
+    correlation matrix, every class being fully correlated with itself. AGCN starts the nodes from word
+    vectors; here they are learned, N(0, 1) at first.
+
+    Args:
+        in_channels: K.
+        node_channels: E.
+        hidden_channels: width between the two convolutions.
+
+    Attributes:
+        correlation: (C, C) in [0, 1], entry (i, j) = P(label i | label j); a buffer that the method fills.
+    """
+
+    correlation: Tensor
+
+    def __init__(self, in_channels: int, node_channels: int = 128, hidden_channels: int = 256) -> None:
+        super().__init__()
+        self.node_channels = node_channels
+        self.nodes = nn.ParameterList()  # (classes of the session, E) each
+        self.first = nn.Linear(node_channels, hidden_channels, bias=False)
+        self.second = nn.Linear(hidden_channels, in_channels, bias=False)
+        self.register_buffer("correlation", torch.zeros(0, 0))
+
+    def grow(self, classes: int) -> None:
+        """Add nodes that are correlated with themselves only."""
+        self.nodes.append(nn.Parameter(torch.randn(classes, self.node_channels).to(self.first.weight)))
+        self.correlation = torch.block_diag(  # type: ignore[no-untyped-call]
+            self.correlation, torch.eye(classes).to(self.correlation)
+        )
+
+    def freeze_old_sessions(self) -> None:
+        """Nothing to freeze."""
+        self.requires_grad_(True)
+
+    def class_weights(self) -> Tensor:
+        """(C, K): what the graph makes of the nodes."""
+        own = torch.eye(len(self.correlation), dtype=torch.bool, device=self.correlation.device)
+        graph_CC = self.correlation.masked_fill(own, 1.0)
+        graph_CC = graph_CC / graph_CC.sum(1, keepdim=True)
+        hidden = F.leaky_relu(graph_CC @ self.first(torch.cat(list(self.nodes))), 0.2)
+        return graph_CC @ self.second(hidden)  # type: ignore[no-any-return]
+
+    def forward(self, feature_map: Tensor) -> tuple[Tensor, None]:
+        """(B, K, h, w) -> logits (B, C) and no tokens."""
+        return feature_map.mean((2, 3)) @ self.class_weights().T, None

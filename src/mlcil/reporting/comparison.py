@@ -1,0 +1,285 @@
+"""Finished runs in one table: mean and sample standard deviation over seeds and class orders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlcil.errors import UserError
+from mlcil.reporting.published import PUBLISHED, SOURCE
+
+Run = Mapping[str, Any]  # content of a results.json
+
+#: column -> where it is found in a run (all in percent or points, see mlcil.evaluation.sessions.GLOSSARY)
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "average mAP": ("summary", "average_mAP"),
+    "last mAP": ("summary", "last_mAP"),
+    "last fixed mAP": ("summary", "last_fixed_mAP"),
+    "CF1": ("f1", "CF1_mean"),
+    "OF1": ("f1", "OF1"),
+    "forgetting": ("summary", "forgetting"),
+}
+#: the same for images with one class each, see mlcil.evaluation.singlelabel.GLOSSARY
+SINGLE_LABEL_COLUMNS: dict[str, tuple[str, ...]] = {
+    "average accuracy": ("summary", "average_accuracy"),
+    "last accuracy": ("summary", "last_accuracy"),
+    "last top-5": ("summary", "last_top5"),
+    "forgetting": ("summary", "forgetting"),
+    "backward transfer": ("summary", "backward_transfer"),
+}
+THRESHOLD = "0.8"  # of CF1 and OF1, as in KRT's tables
+#: columns that published tables have, in the order of a published entry
+PUBLISHED_COLUMNS = ("average mAP", "last mAP", "CF1", "OF1")
+
+
+@dataclass
+class Row:
+    """A method with the values of its runs."""
+
+    label: str
+    values: dict[str, list[float]] = field(default_factory=dict)
+    published: dict[str, float] = field(default_factory=dict)
+    missing: int = 0  # runs that were asked for and are not finished
+    task: str = "multi_label"  # of the runs' scenario
+
+    def mean(self, column: str) -> float | None:
+        """Mean over the runs, ``None`` without one."""
+        values = self.values.get(column)
+        return statistics.fmean(values) if values else None
+
+    def std(self, column: str) -> float | None:
+        """Sample standard deviation, ``None`` with fewer than two runs."""
+        values = self.values.get(column, [])
+        return statistics.stdev(values) if len(values) > 1 else None
+
+
+def find_results(folder: Path) -> Path:
+    """The ``results.json`` of a run directory, or of ``logs/NAME``.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = next((p for p in (folder / "results.json", Path("logs") / folder / "results.json") if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} is no run directory (it has no results.json); name one such as logs/krt")
+    return path
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a ``results.json``, of a finished run or not.
+
+    Raises:
+        UserError: it is no results file.
+    """
+    try:
+        content = json.loads(path.read_text())
+        found = str(content["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no results file of a run ({error}); train the run again") from error
+    if found != "mlcil-results-1":
+        raise UserError(f"{path} has the format {found!r}, expected 'mlcil-results-1'; train the run again")
+    return dict(content)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The ``results.json`` of a finished run's directory, or of ``logs/NAME``.
+
+    Raises:
+        UserError: there is none, it is no results file, or the run is not finished.
+    """
+    path = find_results(folder)
+    content = read_results(path)
+    if content["status"] != "done":
+        raise UserError(f"{path} belongs to a run with status {content['status']!r}; finish it with --resume first")
+    return content
+
+
+def task_of(run: Run) -> str:
+    """``multi_label`` or ``single_label``."""
+    return str(run.get("task", "multi_label"))
+
+
+def columns_of(task: str) -> dict[str, tuple[str, ...]]:
+    """The columns of a table of such runs."""
+    return SINGLE_LABEL_COLUMNS if task == "single_label" else COLUMNS
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    """The columns of a table; rows without a finished run do not count."""
+    return list(columns_of(next((row.task for row in rows if row.values), "multi_label")))
+
+
+def value_of(run: Run, column: str) -> float | None:
+    """A column's value in a run."""
+    kind, name = columns_of(task_of(run))[column]
+    found = run["summary"][name] if kind == "summary" else run["sessions"][-1]["f1"].get(THRESHOLD, {}).get(name)
+    return None if found is None else float(found)
+
+
+def check_same_protocol(runs: Mapping[str, Run]) -> None:
+    """Refuse runs that must not stand in one table.
+
+    Raises:
+        UserError: two runs differ in data, class order, protocol or test set; names both.
+    """
+    names = list(runs)
+    for name in names[1:]:
+        a, b = runs[names[0]], runs[name]
+        if a["comparison_hash"] != b["comparison_hash"]:
+            raise UserError(
+                f"{names[0]} ({a['dataset']} {a['protocol']}, comparison hash {a['comparison_hash']}) and {name} "
+                f"({b['dataset']} {b['protocol']}, {b['comparison_hash']}) have different data, class order or "
+                "protocol; expected runs of one protocol, so compare them in two tables"
+            )
+
+
+def make_row(label: str, runs: Sequence[Run], published: str | None = None, missing: int = 0) -> Row:
+    """A row from the runs of one method.
+
+    Args:
+        label: the method, with its budget behind a comma: ``KRT-R, 20/class``.
+        runs: one per seed and class order.
+        published: experiment of :data:`~mlcil.reporting.published.PUBLISHED` to look the label up in.
+        missing: runs that are not finished.
+    """
+    row = Row(label, missing=missing, task=task_of(runs[0]) if runs else "multi_label")
+    for column in columns_of(row.task):
+        values = [value for value in (value_of(run, column) for run in runs) if value is not None]
+        if values:
+            row.values[column] = values
+    if published is not None:
+        entry = PUBLISHED[published].get(label, (None,) * 4)
+        row.published = {c: v for c, v in zip(PUBLISHED_COLUMNS, entry, strict=True) if v is not None}
+    return row
+
+
+def group_name(run_name: str) -> str:
+    """``krt_seed2_order1`` -> ``krt``: runs that differ in seed and class order only share a row."""
+    return re.sub(r"(_seed\d+|_s\d+)?(_order\d+|_o\d+)?$", "", run_name) or run_name
+
+
+# -- the four forms -------------------------------------------------------------------------------------------
+
+
+def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
+    """Header and rows as text; published numbers and differences only when a row has some."""
+    columns = _columns(rows)
+    header = ["method", "runs", *columns]
+    shown = [c for c in PUBLISHED_COLUMNS[:2] if any(c in row.published for row in rows)]
+    for column in shown:
+        header += [f"published {column}", "difference"]
+    table = [header]
+    for row in rows:
+        count = max((len(values) for values in row.values.values()), default=0)
+        line = [row.label, f"{count}" + (f" of {count + row.missing}" if row.missing else "")]
+        line += [_with_std(row.mean(column), row.std(column), plus_minus) for column in columns]
+        for column in shown:
+            published, ours = row.published.get(column), row.mean(column)
+            line.append(_with_std(published, None, plus_minus))
+            line.append("-" if published is None or ours is None else f"{ours - published:+.1f}")
+        table.append(line)
+    return table
+
+
+def _with_std(mean: float | None, std: float | None, plus_minus: str) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.1f}" if std is None else f"{mean:.1f}{plus_minus}{std:.1f}"
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """What the columns are, in a sentence or two."""
+    if "average accuracy" in _columns(rows):
+        return (
+            "accuracy in percent, predictions among all classes seen so far; forgetting and backward transfer in "
+            "points over the sessions' classes; mean ± sample standard deviation over the runs."
+        )
+    text = (
+        "mAP, CF1 and OF1 in percent on the growing test set, CF1 and OF1 after the last session at score "
+        f"{THRESHOLD}; forgetting in points on the fixed test set; mean ± sample standard deviation over the runs."
+    )
+    return text + (f" Published: {SOURCE}." if any(row.published for row in rows) else "")
+
+
+def as_markdown(title: str, rows: Sequence[Row]) -> str:
+    """A Markdown table with its title and caption."""
+    table = cells(rows)
+    lines = ["| " + " | ".join(line) + " |" for line in table]
+    lines.insert(1, "|---" * 1 + "|---:" * (len(table[0]) - 1) + "|")
+    return f"## {title}\n\n" + "\n".join(lines) + f"\n\n{caption(rows)}\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Means, standard deviations and published numbers in columns of their own."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header, columns = ["method", "runs", "missing"], _columns(rows)
+    for column in columns:
+        header += [column, f"{column} std"]
+    writer.writerow(header + [f"published {column}" for column in PUBLISHED_COLUMNS])
+    for row in rows:
+        line: list[Any] = [row.label, max((len(v) for v in row.values.values()), default=0), row.missing]
+        for column in columns:
+            line += [_number(row.mean(column)), _number(row.std(column))]
+        writer.writerow(line + [_number(row.published.get(column)) for column in PUBLISHED_COLUMNS])
+    return out.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def as_latex(title: str, rows: Sequence[Row]) -> str:
+    """A ``tabular`` in a ``table``, with booktabs rules."""
+    table = [[_escaped(cell) for cell in line] for line in cells(rows, " $\\pm$ ")]
+    body = [" & ".join(line) + r" \\" for line in table]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(title)}. {_escaped(caption(rows))}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
+            r"\toprule",
+            body[0],
+            r"\midrule",
+            *body[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _escaped(text: str) -> str:
+    for character in "&%#_":
+        text = text.replace(character, "\\" + character)
+    return text.replace("±", r"$\pm$")
+
+
+def as_json(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
+    """Everything: the values of every run, means, deviations, published numbers and their source."""
+    content = {
+        "format": "mlcil-table-1",
+        "title": title,
+        "caption": caption(rows),
+        **facts,
+        "rows": [
+            {
+                "label": row.label,
+                "missing": row.missing,
+                "values": row.values,
+                "mean": {column: row.mean(column) for column in row.values},
+                "std": {column: row.std(column) for column in row.values},
+                "published": row.published,
+            }
+            for row in rows
+        ],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

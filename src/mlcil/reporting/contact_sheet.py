@@ -1,0 +1,276 @@
+"""Test images with what a run says of them: right, wrong and missed, for the first and the last classes.
+
+Legend: N test images, C classes of the scenario, S classes seen after the last finished session.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mlcil.datasets.transforms import load_rgb
+from mlcil.errors import UserError
+from mlcil.reporting.comparison import THRESHOLD
+from mlcil.reporting.markup import DASH, Content, Markup, details, element, shorten
+from mlcil.reporting.report_runs import ReportRun
+from mlcil.reporting.report_tables import FOLDED, Section, named, section
+
+PIXELS = 160  # longest side of a thumbnail
+QUALITY = 72
+KINDS: dict[str, str] = {
+    "right": "most confident, right",
+    "wrong": "most confident, wrong",
+    "missed": "most missed",
+}
+NOTHING: dict[str, str] = {
+    "right": f"No score of these classes is right and above {THRESHOLD}.",
+    "wrong": f"No score of these classes is wrong and above {THRESHOLD}.",
+    "missed": "Nothing is missed.",
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What ``scores/`` of a run holds for its last finished session.
+
+    Attributes:
+        scores_NS: (N, S) float64 in [0, 1]; NaN where an image was not predicted.
+        targets_NS: (N, S) int8: 1 present, 0 absent, -1 not judged.
+        paths: N image files.
+        classes: S names.
+    """
+
+    scores_NS: np.ndarray
+    targets_NS: np.ndarray
+    paths: list[str]
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image of the sheet.
+
+    Attributes:
+        row: of the test table.
+        focus: class that it was chosen for.
+        focus_score: score of that class.
+        true: (class, score) of the labels that are there.
+        predicted: (class, score, right) of the scores above the threshold, highest first; ``right`` is
+            ``None`` for a label that is not judged.
+        path: the image file.
+        jpeg: thumbnail as base64, or ``None`` where the file cannot be read.
+    """
+
+    row: int
+    focus: str
+    focus_score: float
+    true: list[tuple[str, float]]
+    predicted: list[tuple[str, float, bool | None]]
+    path: str
+    jpeg: str | None
+
+
+def read_scores(folder: Path, sessions: int, seen: int) -> Scores | None:
+    """The score matrix of the last finished session.
+
+    Args:
+        folder: the run directory.
+        sessions: number of finished sessions.
+        seen: S, as results.json has it.
+
+    Returns:
+        ``None`` when the run saved no scores.
+
+    Raises:
+        UserError: the files are damaged or do not belong to these results.
+    """
+    test_file, file = folder / "scores" / "test.npz", folder / "scores" / f"session_{sessions - 1}.npz"
+    for path in (test_file, file):
+        if not path.is_file():
+            return None
+    test, session = _arrays(test_file, ("targets", "paths", "classes")), _arrays(file, ("rows", "logits"))
+    targets, rows, logits = test["targets"], session["rows"], session["logits"]
+    fits = (
+        targets.ndim == logits.ndim == 2
+        and rows.shape == logits.shape[:1]
+        and logits.shape[1] == seen <= targets.shape[1] == len(test["classes"])
+        and len(test["paths"]) == len(targets)
+        and (rows.size == 0 or (rows.min() >= 0 and rows.max() < len(targets)))
+    )
+    if not fits:
+        raise UserError(
+            f"{file} does not fit results.json and {test_file.name}: found logits {logits.shape}, rows {rows.shape} "
+            f"and targets {targets.shape}, expected {seen} seen classes; train the run again to save its scores anew"
+        )
+    scores = np.full((len(targets), seen), np.nan)
+    with np.errstate(over="ignore"):
+        scores[rows] = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+    names = [str(name) for name in test["classes"]]
+    return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen])
+
+
+def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}), expected the arrays {', '.join(names)}; train the run again to save its "
+            "scores anew"
+        ) from error
+
+
+def choose(scores: Scores, low: int, high: int, threshold: float, count: int, used: set[int]) -> dict[str, list[Tile]]:
+    """The images of classes [low, high), ``count`` of each kind, the same for the same scores.
+
+    Right: present and above the threshold, highest scores first. Wrong: absent and above it, highest first.
+    Missed: present and not above it, lowest first. Each class gives its first choice before any gives its
+    second, and an image is shown once.
+
+    Args:
+        scores: of the run.
+        low, high: classes to look at.
+        threshold: a class is predicted where its score is greater.
+        count: images a kind.
+        used: rows already on the sheet; chosen ones are added.
+    """
+    part, targets = scores.scores_NS[:, low:high], scores.targets_NS[:, low:high]
+    known = np.isfinite(part)
+    predicted = known & (np.nan_to_num(part) > threshold)
+    masks = {
+        "right": predicted & (targets == 1),
+        "wrong": predicted & (targets == 0),
+        "missed": known & ~predicted & (targets == 1),
+    }
+    chosen: dict[str, list[Tile]] = {}
+    for kind, mask in masks.items():
+        order = part if kind == "missed" else -part
+        chosen[kind] = []
+        for row, column in _ranked(order, mask):
+            if len(chosen[kind]) == count:
+                break
+            if row not in used:
+                used.add(row)
+                chosen[kind].append(_tile(scores, row, low + column, threshold))
+    return chosen
+
+
+def _ranked(order_NK: np.ndarray, mask_NK: np.ndarray) -> list[tuple[int, int]]:
+    """(row, column) under the mask: every column's first, then every column's second, ...; lowest order first."""
+    pairs: list[tuple[int, float, int, int]] = []
+    for column in range(mask_NK.shape[1]):
+        rows = np.flatnonzero(mask_NK[:, column])
+        rows = rows[np.argsort(order_NK[rows, column], kind="stable")]
+        pairs += [(place, float(order_NK[row, column]), int(row), column) for place, row in enumerate(rows)]
+    return [(row, column) for _, _, row, column in sorted(pairs)]
+
+
+def _tile(scores: Scores, row: int, column: int, threshold: float) -> Tile:
+    values, targets = scores.scores_NS[row], scores.targets_NS[row]
+    above = [int(c) for c in np.argsort(-values, kind="stable") if values[c] > threshold]
+    right = {1: True, 0: False}
+    return Tile(
+        row=row,
+        focus=scores.classes[column],
+        focus_score=float(values[column]),
+        true=[(scores.classes[c], float(values[c])) for c in np.flatnonzero(targets == 1)],
+        predicted=[(scores.classes[c], float(values[c]), right.get(int(targets[c]))) for c in above],
+        path=scores.paths[row],
+        jpeg=thumbnail(Path(scores.paths[row])),
+    )
+
+
+def thumbnail(path: Path) -> str | None:
+    """The image as a JPEG of at most :data:`PIXELS` a side, base64; ``None`` where it cannot be read."""
+    try:
+        image = load_rgb(path)
+    except UserError:
+        return None
+    image.thumbnail((PIXELS, PIXELS), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+# -- as markup ----------------------------------------------------------------------------------------------
+
+
+def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Section:
+    """The section with a sheet per run, or a sentence where a run has none.
+
+    Args:
+        runs: of the report.
+        per_kind: images of each kind for the first and for the last classes.
+    """
+    text = (
+        f"Chosen by score after the last session, the same images each time: a class counts as predicted above "
+        f"{THRESHOLD}. True: what the image shows of the classes seen so far, with the score that it got. Predicted: "
+        "what the run says. ✓ right, ✗ wrong, ? not judged."
+    )
+    sheets = [details(named(run), _sheet(run, per_kind), unfolded=len(runs) <= FOLDED) for run in runs]
+    return section("images", "Test images", element("p", text), sheets)
+
+
+def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
+    try:
+        scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1])
+    except UserError as error:
+        return [element("p", f"No contact sheet: {error}.", class_="note warning", role="note")]
+    if scores is None:
+        sentence = "This run saved no scores, so it has no contact sheet; runs trained with this version save them."
+        return [element("p", sentence, class_="note info", role="note")]
+    ends = {0: "first", len(run.ranges) - 1: "last"} if len(run.ranges) > 1 else {0: "only"}
+    parts: list[Content] = []
+    used: set[int] = set()
+    tiles: list[Tile] = []
+    for t, word in ends.items():
+        low, high = run.ranges[t]
+        names = shorten(", ".join(scores.classes[low:high]), 90)
+        parts.append(element("h4", f"Classes of the {word} session: {names}"))
+        kinds = []
+        for kind, found in choose(scores, low, high, float(THRESHOLD), per_kind, used).items():
+            tiles += found
+            shown = [_tile_markup(tile, kind) for tile in found] or element("p", NOTHING[kind], class_="muted")
+            kinds.append(element("div", element("h5", KINDS[kind]), element("div", shown, class_="tiles")))
+        parts.append(element("div", kinds, class_="kinds"))
+    lost = [tile for tile in tiles if tile.jpeg is None]
+    if lost:
+        sentence = f"{len(lost)} of {len(tiles)} image files cannot be read any more, the first is {lost[0].path}."
+        parts.insert(0, element("p", sentence, class_="note info", role="note"))
+    return parts
+
+
+def _tile_markup(tile: Tile, kind: str) -> Markup:
+    name = Path(tile.path).name
+    if tile.jpeg is None:
+        picture = element("div", "no image", class_="lost")
+    else:
+        words = f"{name}: {', '.join(label for label, _ in tile.true) or 'no label'}"
+        picture = element("img", src=f"data:image/jpeg;base64,{tile.jpeg}", alt=words)
+    mark = {"right": "✓", "wrong": "✗", "missed": "✗"}[kind]
+    title = element("b", f"{mark} {tile.focus} ", _score(tile.focus_score), class_=kind)
+    true = [element("span", f"{label} ", _score(score), class_="tag") for label, score in tile.true]
+    marks = {True: ("right", "✓"), False: ("wrong", "✗"), None: ("open", "?")}
+    predicted = [
+        element("span", f"{marks[right][1]} {label} ", _score(score), class_=f"tag {marks[right][0]}")
+        for label, score, right in tile.predicted
+    ]
+    caption = element(
+        "figcaption",
+        title,
+        element("div", element("i", "true"), true or " none"),
+        element("div", element("i", "predicted"), predicted or " none"),
+        element("small", name, title=name),
+    )
+    return element("figure", element("div", picture, class_="frame"), caption, class_="tile")
+
+
+def _score(value: float) -> Markup:
+    return element("span", f"{value:.2f}" if np.isfinite(value) else DASH, class_="score")

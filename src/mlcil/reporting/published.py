@@ -1,0 +1,84 @@
+"""Published results, to stand beside ours.
+
+Source: Tables 1 and 2 of KRT (Dong et al., ICCV 2023), TResNet-M at 224 px, as reprinted in the comparison
+tables of "Knowing Beyond the Known" (arXiv 2608.30316); the paper's own tables could not be read. Entries are
+(average mAP, last mAP, last CF1, last OF1) in percent, ``None`` where the source has no number.
+"""
+
+from __future__ import annotations
+
+SOURCE = "KRT (ICCV 2023), Tables 1 and 2, reprinted in arXiv 2608.30316; TResNet-M, full data set"
+
+Entry = tuple[float | None, float | None, float | None, float | None]
+
+#: experiment -> "method" or "method, budget" -> numbers
+PUBLISHED: dict[str, dict[str, Entry]] = {
+    "coco_b0c10": {
+        "Joint": (None, 81.8, 76.4, 79.4),
+        "Fine-tuning": (38.3, 16.9, 6.1, 13.4),
+        "PODNet": (43.7, 25.6, 7.2, 14.1),
+        "oEWC": (46.9, 24.3, 6.7, 13.4),
+        "LwF": (47.9, 28.9, 9.0, 15.1),
+        "KRT": (74.6, 65.9, 55.6, 56.5),
+        "TPCIL, 5/class": (63.8, 50.8, 20.1, 21.6),
+        "PODNet, 5/class": (65.7, 53.4, 13.6, 17.3),
+        "DER++, 5/class": (68.1, 54.6, 33.3, 36.7),
+        "KRT-R, 5/class": (75.8, 68.3, 60.0, 61.0),
+        "iCaRL, 20/class": (59.7, 43.8, 19.3, 22.8),
+        "BiC, 20/class": (65.0, 51.1, 31.0, 38.1),
+        "ER, 20/class": (60.3, 47.2, 40.6, 43.6),
+        "TPCIL, 20/class": (69.4, 60.6, 51.7, 52.8),
+        "PODNet, 20/class": (70.0, 58.8, 45.2, 48.7),
+        "DER++, 20/class": (72.7, 63.1, 45.2, 48.7),
+        "KRT-R, 20/class": (76.5, 70.2, 63.9, 64.7),
+        "PRS, 1000": (48.8, 27.9, 8.5, 14.7),
+        "OCDM, 1000": (49.5, 28.5, 8.6, 14.9),
+        "KRT-R, 1000": (75.7, 69.3, 61.6, 63.6),
+    },
+    "coco_b40c10": {
+        "Joint": (None, 81.8, 76.4, 79.4),
+        "Fine-tuning": (35.1, 17.0, 6.0, 13.6),
+        "PODNet": (44.3, 24.7, 6.8, 13.9),
+        "oEWC": (44.8, 27.3, 11.1, 16.5),
+        "LwF": (48.6, 29.9, 9.5, 15.8),
+        "KRT": (77.8, 74.0, 64.4, 63.4),
+        "TPCIL, 5/class": (63.1, 53.1, 25.3, 25.1),
+        "PODNet, 5/class": (65.4, 57.8, 24.2, 23.4),
+        "DER++, 5/class": (69.6, 59.0, 41.9, 43.7),
+        "KRT-R, 5/class": (78.0, 74.3, 66.0, 65.9),
+        "iCaRL, 20/class": (65.6, 55.7, 22.1, 25.5),
+        "BiC, 20/class": (65.5, 55.9, 38.1, 40.7),
+        "ER, 20/class": (68.9, 61.6, 58.6, 61.1),
+        "TPCIL, 20/class": (72.4, 66.5, 60.4, 62.6),
+        "PODNet, 20/class": (71.0, 64.2, 46.6, 42.1),
+        "DER++, 20/class": (73.6, 66.3, 51.5, 53.5),
+        "KRT-R, 20/class": (78.3, 75.2, 67.9, 68.9),
+        "PRS, 1000": (50.8, 33.2, 9.3, 15.1),
+        "OCDM, 1000": (51.3, 34.0, 9.5, 15.5),
+        "KRT-R, 1000": (78.3, 75.1, 67.5, 68.5),
+    },
+    "voc_b0c4": {
+        "Joint": (None, 93.6, None, None),
+        "Fine-tuning": (82.1, 62.9, None, None),
+        "KRT": (89.1, 80.2, None, None),
+        "iCaRL, 2/class": (87.2, 72.4, None, None),
+        "BiC, 2/class": (86.8, 72.2, None, None),
+        "ER, 2/class": (86.1, 71.5, None, None),
+        "TPCIL, 2/class": (87.6, 77.3, None, None),
+        "PODNet, 2/class": (88.1, 76.6, None, None),
+        "DER++, 2/class": (87.9, 76.1, None, None),
+        "KRT-R, 2/class": (90.7, 83.4, None, None),
+    },
+    "voc_b10c2": {
+        "Joint": (None, 93.6, None, None),
+        "Fine-tuning": (72.9, 43.0, None, None),
+        "KRT": (84.3, 71.5, None, None),
+        "iCaRL, 2/class": (79.0, 66.7, None, None),
+        "BiC, 2/class": (81.7, 69.7, None, None),
+        "ER, 2/class": (81.5, 68.6, None, None),
+        "TPCIL, 2/class": (80.7, 70.8, None, None),
+        "PODNet, 2/class": (81.2, 71.4, None, None),
+        "DER++, 2/class": (82.3, 70.6, None, None),
+        "KRT-R, 2/class": (87.7, 80.5, None, None),
+    },
+}

@@ -1,0 +1,235 @@
+"""Runs as a report needs them: what results.json holds, series over sessions, and whether runs compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlcil.errors import UserError
+from mlcil.evaluation.sessions import summarise
+from mlcil.reporting.comparison import THRESHOLD, find_results, read_results
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The names under which results.json keeps the number that a run is judged by.
+
+    Attributes:
+        name: for headings, such as ``mAP``.
+        growing, fixed: keys of a session, {split: percent} on the growing and on the fixed test set.
+        per_class: key of a session, percent per seen class on the fixed test set.
+        class_name: for headings, such as ``AP``.
+        average, last, average_fixed, last_fixed: keys of the summary.
+    """
+
+    name: str
+    growing: str
+    fixed: str
+    per_class: str
+    class_name: str
+    average: str
+    last: str
+    average_fixed: str
+    last_fixed: str
+
+
+#: the first one whose keys a run's sessions hold is shown
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        name="mAP",
+        growing="mAP",
+        fixed="fixed_mAP",
+        per_class="fixed_AP",
+        class_name="AP",
+        average="average_mAP",
+        last="last_mAP",
+        average_fixed="average_fixed_mAP",
+        last_fixed="last_fixed_mAP",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """A run of the report.
+
+    Attributes:
+        number: place in the report, from 1; also its colour.
+        folder: the run directory.
+        content: of results.json.
+        measure: what the run is judged by.
+    """
+
+    number: int
+    folder: Path
+    content: Mapping[str, Any]
+    measure: Measure
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.content["name"])
+
+    @property
+    def label(self) -> str:
+        """Number and name, which no two runs of a report share."""
+        return f"{self.number} {self.name}"
+
+    @property
+    def style(self) -> int:
+        """Number of colour, marker and dashes."""
+        return self.number - 1
+
+    @property
+    def sessions(self) -> Sequence[Mapping[str, Any]]:
+        """Results of the finished sessions, in order."""
+        return self.content["sessions"]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of all classes of the scenario, in the order in which the sessions bring them."""
+        return [str(name) for name in self.content["classes"]]
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """[low, high) of each session's new classes."""
+        highs = [len(session[self.measure.per_class]) for session in self.sessions]
+        return list(zip([0, *highs[:-1]], highs, strict=True))
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Numbers of the run."""
+        return self.content.get("summary", {})
+
+    def series(self, key: str, split: str) -> list[float | None]:
+        """A split's numbers over sessions, such as ``series("mAP", "seen")``."""
+        return [session.get(key, {}).get(split) for session in self.sessions]
+
+    def f1(self, name: str) -> float | None:
+        """An F1 number after the last session at the threshold of KRT's tables, on the growing test set."""
+        found = self.sessions[-1].get("f1", {}).get(THRESHOLD, {}).get(name)
+        return None if found is None else float(found)
+
+    @cached_property
+    def summaries(self) -> list[dict[str, Any]]:
+        """The summary as it stood after each session: forgetting and plasticity over sessions.
+
+        Empty for runs that lack the keys that the summary is made of.
+        """
+        try:
+            return [summarise(self.sessions[: t + 1]) for t in range(len(self.sessions))]
+        except (KeyError, TypeError):
+            return []
+
+    @property
+    def memory_bytes(self) -> Mapping[str, float]:
+        """Bytes kept after the last session, by kind; empty for runs that do not say."""
+        found: Mapping[str, float] = self.sessions[-1].get("memory", {}).get("bytes", {})
+        return found
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all finished sessions together."""
+        found = [session["seconds"] for session in self.sessions if session.get("seconds") is not None]
+        return sum(found) if found else None
+
+    @property
+    def protocol(self) -> str:
+        """Data set, protocol and hash in words."""
+        named = f"{self.content.get('dataset', '')} {self.content.get('protocol', '')}".strip()
+        return f"{named} (hash {self.content.get('protocol_hash', 'unknown')})"
+
+
+def read_runs(folders: Iterable[Path]) -> list[ReportRun]:
+    """Runs in the order given, each directory once.
+
+    Args:
+        folders: run directories, or their names under ``logs/``.
+
+    Raises:
+        UserError: a run is missing, damaged, or has no finished session.
+    """
+    runs: list[ReportRun] = []
+    for folder in folders:
+        path = find_results(folder)
+        if any(path.parent.resolve() == run.folder.resolve() for run in runs):
+            continue
+        content = read_results(path)
+        runs.append(ReportRun(len(runs) + 1, path.parent, content, _measure(path, content)))
+    return runs
+
+
+def _measure(path: Path, content: Mapping[str, Any]) -> Measure:
+    sessions = content.get("sessions")
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+        raise UserError(f"{path} holds no list of sessions, expected the file that a run wrote; train the run again")
+    if not sessions:
+        raise UserError(f"{path} holds no finished session yet; report on the run after its first session")
+    missing = [key for key in ("name", "classes") if key not in content]
+    for measure in MEASURES:
+        keys = (measure.growing, measure.fixed, measure.per_class)
+        if not missing and all(key in session for session in sessions for key in keys):
+            return measure
+    wanted = ", ".join(("name", "classes", *(f"sessions[].{m.growing}" for m in MEASURES)))
+    raise UserError(f"{path} lacks numbers that a report needs, expected {wanted}; train the run again")
+
+
+def notes(runs: Sequence[ReportRun]) -> list[tuple[str, str]]:
+    """What a reader must know before comparing: (kind ``warning`` or ``info``, sentence)."""
+    found = []
+    compared = _groups(runs, "comparison_hash") if all("comparison_hash" in r.content for r in runs) else None
+    protocols = _groups(runs, "protocol_hash")
+    if len(compared if compared is not None else protocols) > 1:
+        key = "comparison_hash" if compared is not None else "protocol_hash"
+        listed = _listed(_groups(runs, key))
+        found.append(
+            (
+                "warning",
+                f"These runs follow different protocols, so their numbers do not compare directly. {listed}.",
+            )
+        )
+    elif len(protocols) > 1:
+        listed = _listed(protocols)
+        found.append(
+            (
+                "info",
+                "These runs share data, class order and test set, but not the labels or sessions they trained with, "
+                f"so their protocol hashes differ. {listed}.",
+            )
+        )
+    if len({run.measure.name for run in runs}) > 1:
+        found.append(("warning", "These runs are judged by different measures; each row and line names its own."))
+    for run in runs:
+        status = run.content.get("status")
+        if status != "done":
+            found.append(
+                (
+                    "warning",
+                    f"{run.label} is not finished (status {status!r}): {run.ranges[-1][1]} of {len(run.classes)} "
+                    f"classes after {len(run.sessions)} session(s). Its averages and last values are of these.",
+                )
+            )
+        weights = (run.content.get("provenance") or {}).get("weights") or {}
+        if weights.get("leak"):
+            found.append(("warning", f"{run.label} starts from weights that have seen its classes: {weights['leak']}."))
+    return found
+
+
+def _listed(groups: Sequence[Sequence[ReportRun]]) -> str:
+    """Protocols with the names of their runs, by number alone where they are many."""
+    parts = []
+    for members in groups:
+        many = len(members) > 4
+        names = ", ".join(str(run.number) if many else run.label for run in members)
+        parts.append(f"{members[0].protocol}: {'runs ' if many else ''}{names}")
+    return "; ".join(parts)
+
+
+def _groups(runs: Sequence[ReportRun], key: str) -> list[list[ReportRun]]:
+    groups: dict[str, list[ReportRun]] = {}
+    for run in runs:
+        groups.setdefault(str(run.content.get(key)), []).append(run)
+    return list(groups.values())

@@ -1,0 +1,189 @@
+"""What each baseline adds to fine-tuning, on numbers that can be checked by hand."""
+
+import numpy as np
+import pytest
+import torch
+from golden import BACKBONE, BATCH, LINEAR, SIZE, SPLITS, batches
+
+from mlcil.losses.distillation import sigmoid_distillation
+from mlcil.methods import AGCN, ER, OEWC, BiC, DERpp, ICaRL, LwF
+from mlcil.methods.base import SessionContext
+from mlcil.methods.bic import fit_scale_and_shift
+from mlcil.methods.tpcil import edge_correlation
+from mlcil.models.network import IncrementalNetwork
+
+
+def begin(method, index):
+    low, high = SPLITS[index]
+    method.begin_session(SessionContext(index, low, high, 2, SPLITS[-1][1], 2.0, 1.0, BATCH))
+    return method.double().train()
+
+
+def make(cls, head=None, **options):
+    torch.manual_seed(3)
+    return begin(cls(IncrementalNetwork(BACKBONE, head or LINEAR, SIZE), **options), 0)
+
+
+def test_sigmoid_distillation_is_the_cross_entropy_of_the_teacher():
+    old, new = torch.tensor([[0.0, 2.0]], dtype=torch.double), torch.tensor([[1.0, -1.0]], dtype=torch.double)
+    q, p = torch.sigmoid(old / 2), torch.sigmoid(new / 2)
+    wanted = -4 * (q * p.log() + (1 - q) * (1 - p).log()).sum()
+    assert sigmoid_distillation(old, new, 2.0).item() == pytest.approx(wanted.item())
+    same = old.clone().requires_grad_()
+    sigmoid_distillation(old, same).backward()
+    assert same.grad.abs().max() < 1e-12  # the teacher's own logits are the minimum
+
+
+def test_lwf_and_er_leave_old_columns_of_new_images_to_the_option():
+    batch = batches(1)[0]
+    for cls in (LwF, ER):
+        with pytest.raises(ValueError, match="old_labels is 'odd'"):
+            make(cls, old_labels="odd")
+        method = begin(make(cls), 1)
+        masked = method.without_old_columns(batch["targets"], batch["origins"])
+        new = batch["origins"] == 1
+        assert (masked[new, :3] == -1).all()
+        assert torch.equal(masked[new, 3:], batch["targets"][new, 3:])
+        assert torch.equal(masked[~new], batch["targets"][~new])
+        ignored = cls.__name__ == "LwF"
+        loss = method.batch_loss(**batch)["loss_cls"]
+        logits = method.network(batch["inputs"]).logits_BC
+        wanted = method.classification_loss(logits, masked if ignored else batch["targets"])
+        assert loss.item() == pytest.approx(wanted.item())
+
+
+def test_oewc_penalty_is_zero_at_the_old_weights_and_quadratic_away_from_them():
+    method = make(OEWC)
+    method.finish_session(batches(0))
+    assert all((value >= 0).all() for value in method.fisher.values())
+    begin(method, 1)
+    assert method.penalty().item() == pytest.approx(0)  # the grown classifier is compared in its old rows
+    with torch.no_grad():
+        for parameter in method.network.parameters():
+            parameter += 0.1
+    total = sum(value.sum() for value in method.fisher.values())
+    assert method.penalty().item() == pytest.approx(0.01 * total.item())
+    loss = method.batch_loss(**batches(1)[0])["loss_ewc"]
+    assert loss.item() == pytest.approx(500 * method.penalty().item())
+
+
+def test_oewc_decays_the_old_matrix_and_survives_a_resume():
+    method = make(OEWC, decay=0.5)
+    method.finish_session(batches(0))
+    before = {name: value.clone() for name, value in method.fisher.items()}
+    begin(method, 1)
+    method.finish_session([])  # no image, nothing new to add
+    for name, value in before.items():
+        torch.testing.assert_close(method.fisher[name][: len(value)], 0.5 * value)
+    assert len(method.fisher["head.linear.weight"]) == 5
+    again = make(OEWC)
+    again.load_method_state(method.method_state())
+    assert all(torch.equal(again.fisher[name], method.fisher[name]) for name in before)
+
+
+def test_icarl_scores_by_the_mean_of_normalised_embeddings():
+    method = make(ICaRL, head={"type": "prototype", "scale": 1.0})
+    data = batches(0)
+    trained = method.network(data[0]["inputs"]).logits_BC
+    method.finish_session(data)
+    method.eval()
+    with torch.no_grad():
+        features = torch.cat([method.network(b["inputs"]).features_BK for b in data])
+        features = torch.nn.functional.normalize(features, dim=1)
+        targets = torch.cat([b["targets"] for b in data])
+        mean = torch.nn.functional.normalize(features[targets[:, 1] == 1].sum(0), dim=0)
+        logits = method.network(data[0]["inputs"]).logits_BC
+    torch.testing.assert_close(logits[:, 1], features[:BATCH] @ mean)
+    begin(method, 1)  # training and teacher go back to the linear outputs
+    assert method.network(data[0]["inputs"]).logits_BC.shape == (BATCH, 5)
+    assert not method.network.head.use_means
+    assert not method.teacher.head.use_means
+    assert trained.shape == (BATCH, 3)
+
+
+def test_a_checkpoint_of_prototypes_rebuilds_its_scores():
+    method = make(ICaRL, head={"type": "prototype"})
+    method.finish_session(batches(0))
+    again = IncrementalNetwork(**method.network.spec)
+    again.grow(3)
+    again.double().load_state_dict(method.network.state_dict())
+    image = batches(0)[0]["inputs"]
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(image).logits_BC, method.eval().network(image).logits_BC)
+
+
+def test_bic_finds_scale_and_shift():
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(4000, 1, generator=generator, dtype=torch.double)
+    targets = (torch.rand(4000, 1, generator=generator) < torch.sigmoid(true)).double()
+    logits = torch.cat([torch.zeros_like(true), 2 * true + 3], 1)  # calibrated again by 1/2 and -3/2
+    alpha, beta = fit_scale_and_shift(logits, torch.cat([targets, targets], 1), 1)
+    assert alpha == pytest.approx(0.5, abs=0.06)
+    assert beta == pytest.approx(-1.5, abs=0.2)
+    assert fit_scale_and_shift(logits, torch.full((4000, 2), -1.0), 1) == (1.0, 0.0)
+
+
+def test_bic_folds_the_correction_into_the_new_rows_only():
+    method = make(BiC, held_out=2)
+    begin(method, 1)
+    old = method.network.head.linear.weight.detach().clone()
+    method.finish_session(batches(1))
+    new = method.network.head.linear.weight.detach()
+    assert method.correction["images"] >= 2
+    torch.testing.assert_close(new[:3], old[:3])
+    torch.testing.assert_close(new[3:], method.correction["alpha"] * old[3:])
+
+
+def test_bic_trains_on_no_held_out_image():
+    method = begin(make(BiC, held_out=2), 1)
+    batch = batches(1)[0]
+    losses = method.batch_loss(**batch)
+    logits = method.network(batch["inputs"]).logits_BC
+    kept = batch["rows"] % 2 != 0
+    wanted = 2 / 5 * method.classification_loss(logits[kept], batch["targets"][kept])
+    assert losses["loss_cls"].item() == pytest.approx(wanted.item())
+
+
+def test_derpp_pulls_replayed_images_to_their_stored_logits():
+    method = make(DERpp, alpha=2.0)
+    begin(method, 1)
+    batch = batches(1)[0]
+    replayed = batch["origins"] == 0
+    rows = batch["rows"][replayed].numpy()
+    with torch.no_grad():
+        logits = method.network(batch["inputs"]).logits_BC
+    method.remember(rows, logits[replayed, :3].float().numpy() + 1, rows)
+    loss = method.batch_loss(**batch)["loss_logits"]
+    assert loss.item() == pytest.approx(2 * 64 / BATCH * len(rows), rel=1e-5)  # a distance of one everywhere
+    assert method.state_bytes()["logits"] == len(rows) * 3 * 4
+    method.remember(np.array([], np.int64), np.zeros((0, 3)), rows[:1])  # the memory dropped the others
+    assert list(method.stored) == [rows[0]]
+
+
+def test_edge_correlation_sees_shape_and_not_size():
+    points = torch.randn(5, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.double, generator=torch.Generator().manual_seed(1)))[0]
+    assert edge_correlation(points, 7 * points @ rotation).item() == pytest.approx(1)
+    assert edge_correlation(points, torch.randn(5, 3, dtype=torch.double)).item() < 0.99
+
+
+def test_agcn_fills_the_correlation_matrix_by_counting():
+    method = make(AGCN, head={"type": "graph", "node_channels": 4, "hidden_channels": 4})
+    targets = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]], dtype=torch.double)
+    batch = {"inputs": torch.rand(3, 3, SIZE, SIZE, dtype=torch.double), "targets": targets}
+    method.prepare_session([batch])
+    # P(i | j) = N_ij / N_j with N = (2, 2, 1), N_01 = 1, N_12 = 1
+    wanted = torch.tensor([[1, 0.5, 0], [0.5, 1, 1], [0, 0.5, 1]], dtype=torch.double)
+    torch.testing.assert_close(method.network.head.correlation, wanted)
+    begin(method, 1)
+    new = torch.tensor([[0, 0, 0, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.double)
+    inputs = batch["inputs"][:2]
+    method.prepare_session([{"inputs": inputs, "targets": new}])
+    soft = torch.sigmoid(method.teacher_output(inputs).logits_BC)
+    found = method.network.head.correlation
+    torch.testing.assert_close(found[:3, :3], wanted)  # the old block stays
+    torch.testing.assert_close(found[:3, 3], soft.sum(0) / 2)
+    torch.testing.assert_close(found[4, :3], soft[1] / soft.sum(0))
+    assert found[4, 3].item() == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="graph"):
+        make(AGCN)
