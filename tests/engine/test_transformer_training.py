@@ -19,7 +19,7 @@ from mlcil.memory.exemplars import ExemplarMemory
 
 SCENES = {"train_images": 60, "test_images": 30, "size": 32}
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "configs" / "_base_").glob("d*_*.py"))
+RECIPES = [path for name in ("dkt", "daformer") for path in sorted((ROOT / "configs" / "_base_").glob(f"{name}_*.py"))]
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 
 
