@@ -68,7 +68,9 @@ DEFAULTS: dict[str, Any] = {
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
-    "auto_scale_lr": None,  # {"base_batch_size": 256}: the learning rates are meant for so many images a step
+    # {"base_batch_size": 256}: the learning rates are meant for so many images an update and scaled in proportion;
+    # with "published_batch_size" too, the log says when an update has another number of images than that
+    "auto_scale_lr": None,
     "precision": "auto",  # auto, fp32, bf16, fp16
     "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
     "deterministic": False,
@@ -169,8 +171,10 @@ def load_plugins(files: Any, folder: Path) -> list[str]:
 
 
 def run_name(path: Path) -> str:
-    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``."""
-    return path.stem if path.parent.name in ("", "configs") else f"{path.parent.name}_{path.stem}"
+    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``: folders below ``configs``, elsewhere the last one."""
+    folders = path.parts[:-1]
+    inside = folders[len(folders) - folders[::-1].index("configs") :] if "configs" in folders else folders[-1:]
+    return "_".join([*inside, path.stem])
 
 
 def _apply(cfg: dict[str, Any], override: str) -> None:
@@ -288,10 +292,14 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
     if cfg["auto_scale_lr"] is not None:
-        check_keys(_mapping(cfg["auto_scale_lr"], "auto_scale_lr"), ("base_batch_size",), "auto_scale_lr")
-        base = cfg["auto_scale_lr"].get("base_batch_size")
-        if not isinstance(base, int) or base < 1:
-            raise UserError(f"auto_scale_lr.base_batch_size is {base!r}; expected a whole number of at least 1")
+        sizes = _mapping(cfg["auto_scale_lr"], "auto_scale_lr")
+        check_keys(sizes, ("base_batch_size", "published_batch_size"), "auto_scale_lr")
+        for key in ("base_batch_size", *(key for key in ("published_batch_size",) if key in sizes)):
+            if type(sizes.get(key)) is not int or sizes[key] < 1:
+                raise UserError(f"auto_scale_lr.{key} is {sizes.get(key)!r}; expected a whole number of at least 1")
+    counts = cfg["optim_wrapper"].get("accumulative_counts", 1)
+    if type(counts) is not int or counts < 1:
+        raise UserError(f"optim_wrapper.accumulative_counts is {counts!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
