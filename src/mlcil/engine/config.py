@@ -35,12 +35,12 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
 import mlcil.engine.mixing
-import mlcil.methods  # noqa: F401  (registers hooks and methods)
+import mlcil.methods
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS, decay_groups
+from mlcil.engine.optim import OWN_WRAPPERS, PRECISIONS, SESSION_SCHEDULERS, decay_groups
 from mlcil.errors import UserError
 from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
@@ -265,6 +265,13 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
     wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg", "rho")
     check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    kind = cfg["optim_wrapper"].get("type", "AutocastOptimWrapper")
+    if kind not in OWN_WRAPPERS:
+        raise UserError(f"optim_wrapper.type is {kind!r}; use one of {', '.join(map(repr, OWN_WRAPPERS))}")
+    if "rho" in cfg["optim_wrapper"] and kind != "SharpnessAwareOptimWrapper":
+        raise UserError(
+            "optim_wrapper.rho belongs to optim_wrapper.type='SharpnessAwareOptimWrapper'; set both or none"
+        )
     groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
     check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
@@ -284,6 +291,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         for section in cfg[key]:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
+    for hook in cfg["custom_hooks"]:
+        if hook["type"] == "MixUp":
+            check_keys(hook, {"type", *_arguments(mlcil.engine.mixing.MixUp.__init__)}, "custom_hooks")
+            mlcil.engine.mixing.MixUp(**{key: value for key, value in hook.items() if key != "type"})
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] in SESSION_SCHEDULERS:
             arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
