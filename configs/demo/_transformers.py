@@ -8,7 +8,7 @@ train_transform = dict(padding=1)
 memory = dict(total=200, quota="floor", views="train")
 train_dataloader = dict(batch_size=32, num_workers=0)
 test_dataloader = dict(batch_size=128, num_workers=0)
-train_cfg = dict(max_epochs=12)
+train_cfg = dict(max_epochs=15)
 param_scheduler = [dict(type="WarmupCosine", warmup_epochs=1, warmup_lr=1e-4, min_lr=1e-5)]
 precision = "fp32"
 deterministic = True

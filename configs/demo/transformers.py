@@ -6,5 +6,5 @@ network = dict(
     head=dict(type="dkt", num_heads=4),
     image_size=16,
 )
-method = dict(type="DKT", finetuning=dict(lr=5e-4, base_batch_size=32, epochs=5, shuffle=True))
+method = dict(type="DKT", finetuning=dict(lr=1e-3, base_batch_size=32, epochs=10, shuffle=True))
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=2e-3, weight_decay=1e-6))

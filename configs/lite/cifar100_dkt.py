@@ -1,5 +1,5 @@
-# DKT in minutes on a CPU, with a part of CIFAR-100 too: images halved to 16 pixels, width 64, two blocks, batches of 32,
-# ten epochs, crops and mirroring alone; 500 exemplars, shuffled in fine-tuning. The rest is
+# DKT in minutes on a CPU, with a part of CIFAR-100 too: images halved to 16 pixels, width 64, two blocks, ten epochs,
+# batches of 32, crops and mirroring alone; 500 exemplars, shuffled in fine-tuning. The rest is
 # configs/dkt/cifar100_20-20.py.
 _base_ = ["../dkt/cifar100_20-20.py"]
 scenario = dict(dataset=dict(verify=False))

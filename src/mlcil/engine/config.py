@@ -40,7 +40,7 @@ from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import OWN_WRAPPERS, PRECISIONS, SESSION_SCHEDULERS, decay_groups
+from mlcil.engine.optim import OWN_WRAPPERS, PRECISIONS, SESSION_SCHEDULERS, check_sharpness, decay_groups
 from mlcil.errors import UserError
 from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
@@ -263,15 +263,12 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
+    views = cfg["train_cfg"].get("repeated_augmentation", 1)
+    if type(views) is not int or views < 1:
+        raise UserError(f"train_cfg.repeated_augmentation is {views!r}; expected a whole number of at least 1")
     wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg", "rho")
     check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
-    kind = cfg["optim_wrapper"].get("type", "AutocastOptimWrapper")
-    if kind not in OWN_WRAPPERS:
-        raise UserError(f"optim_wrapper.type is {kind!r}; use one of {', '.join(map(repr, OWN_WRAPPERS))}")
-    if "rho" in cfg["optim_wrapper"] and kind != "SharpnessAwareOptimWrapper":
-        raise UserError(
-            "optim_wrapper.rho belongs to optim_wrapper.type='SharpnessAwareOptimWrapper'; set both or none"
-        )
+    _check_wrapper(cfg["optim_wrapper"])
     groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
     check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
@@ -308,9 +305,6 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         for key in ("base_batch_size", *(key for key in ("published_batch_size",) if key in sizes)):
             if type(sizes.get(key)) is not int or sizes[key] < 1:
                 raise UserError(f"auto_scale_lr.{key} is {sizes.get(key)!r}; expected a whole number of at least 1")
-    counts = cfg["optim_wrapper"].get("accumulative_counts", 1)
-    if type(counts) is not int or counts < 1:
-        raise UserError(f"optim_wrapper.accumulative_counts is {counts!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
@@ -327,6 +321,20 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     epochs = cfg["train_cfg"].get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
+
+
+def _check_wrapper(wrapper: Mapping[str, Any]) -> None:
+    """The optimiser wrapper's kind, radius and accumulated batches."""
+    kind, counts = wrapper.get("type", "AutocastOptimWrapper"), wrapper.get("accumulative_counts", 1)
+    if kind not in OWN_WRAPPERS:
+        raise UserError(f"optim_wrapper.type is {kind!r}; use one of {', '.join(map(repr, OWN_WRAPPERS))}")
+    sharp = kind == "SharpnessAwareOptimWrapper"
+    if "rho" in wrapper and not sharp:
+        raise UserError("optim_wrapper.rho belongs to optim_wrapper.type='SharpnessAwareOptimWrapper'; set both")
+    if type(counts) is not int or counts < 1:
+        raise UserError(f"optim_wrapper.accumulative_counts is {counts!r}; expected a whole number of at least 1")
+    if sharp:
+        check_sharpness(wrapper.get("rho", 3.0), counts)
 
 
 def _name_normalisation(backbone: dict[str, Any]) -> None:

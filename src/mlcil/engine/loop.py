@@ -15,7 +15,6 @@ from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.engine.sampling import RepeatedAugmentationSampler
-from mlcil.errors import UserError
 from mlcil.evaluation.metrics import scores_of
 from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
@@ -57,10 +56,6 @@ class IncrementalTrainLoop(BaseLoop):
         self.dataloader: Any = None
         self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
         self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
-        if type(repeated_augmentation) is not int or repeated_augmentation < 1:
-            raise UserError(
-                f"train_cfg.repeated_augmentation is {repeated_augmentation!r}; expected a whole number of at least 1"
-            )
         self.repeated_augmentation = repeated_augmentation
         self.session = 0
         self._phase_epochs: int | None = None  # epochs of balanced fine-tuning, while it runs

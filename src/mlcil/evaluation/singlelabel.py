@@ -31,7 +31,9 @@ GLOSSARY: dict[str, str] = {
     "backward_transfer": "mean over old sessions j of the last a[t][j] minus a[j][j] (points)",
     "forgetting_learned": "minus backward_transfer",
     "plasticity": "mean over sessions of a[j][j] (percent)",
-    "continuum_...": "three numbers as the logs of DyTox, DKT and DAFormer print them, see continuum_transfer",
+    "continuum_forgetting / continuum_backward_transfer / continuum_forward_transfer": (
+        "as the logs of DyTox, DKT and DAFormer print them, which is not the usual way; see continuum_transfer"
+    ),
 }
 
 
