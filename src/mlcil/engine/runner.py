@@ -24,7 +24,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mlcil
+from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing  # noqa: F401  (registers the hooks)
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
@@ -188,11 +190,26 @@ class IncrementalRunner(Runner):
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
         parts = (int(self.cfg.train_dataloader["batch_size"]), self.world_size, self.accumulated)
         self.log(log_lines.batch(*parts, self.published_batch_size, self.base_batch_size))
+        self.keep_decoded_images()
         try:
             model = self.train_loop.run()
         finally:
             self.call_hook("after_run")
         return model
+
+    def keep_decoded_images(self) -> None:
+        """Let the scenario's tables look into the image cache; the first run decodes its images into it.
+
+        A training transform that crops the whole image itself wants more than the cache keeps.
+        """
+        options = CacheOptions(**self.cfg.image_cache)
+        scenario, tell = self.scenario, self.logger.info
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if not self.cfg.train_dataloader["num_workers"]:
+            workers = 0
+        if not TrainTransform(self.image_size, **self.train_transform).whole:
+            scenario.train = with_cache(scenario.train, self.image_size, options, tell, workers)
+        scenario.test = with_cache(scenario.test, self.image_size, options, tell, workers)
 
     def build_session_optimizer(
         self, base_lr: float | None, epochs: int, epoch_length: int, sharp: bool = True, constant: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
@@ -47,7 +48,9 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     method = Method(checkpoint.network_of(stage, path)).to(get_device())
     rows = test_rows(scenario, session)
     scenario.test.check_files()
-    view = SessionView(scenario.test, rows, np.zeros((len(rows), 0), np.int8), stage["network"]["image_size"])
+    size = stage["network"]["image_size"]
+    table = with_cache(scenario.test, size, CacheOptions(**cfg.image_cache), lambda _: None, build=False)
+    view = SessionView(table, rows, np.zeros((len(rows), 0), np.int8), size)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
