@@ -60,6 +60,7 @@ def test_stages_of_several_sessions(tmp_path: Path) -> None:
     network = checkpoint.network_of(stage)
     network.grow(3)
     stage.update(classes_per_session=network.classes_per_session, state_dict=network.state_dict())
+    stage["classes"] = [*stage["classes"], "eel", "fox", "gnu"]
     checkpoint.save(tmp_path / "s.pth", stage)
     again = checkpoint.network_of(checkpoint.load_stage(tmp_path / "s.pth"))
     assert again.classes_per_session == [2, 3]

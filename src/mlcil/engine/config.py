@@ -32,6 +32,7 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 import mlcil.datasets
 import mlcil.methods  # noqa: F401  (registers the methods)
 from mlcil.datasets.augment import NORMALISATIONS
+from mlcil.datasets.loading import BAD_IMAGE
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
@@ -68,6 +69,7 @@ DEFAULTS: dict[str, Any] = {
     "threads": None,  # CPU threads of the arithmetic; None leaves PyTorch's choice
     "seed": 3407,
     "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
+    "on_bad_image": "raise",  # an image that cannot be read stops the run, or 'skip': it is left out and counted
     "log_root": "logs",
     "checkpoint_root": "saved_models",
     "log_level": "INFO",
@@ -240,6 +242,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
+    check_option("on_bad_image", cfg["on_bad_image"], BAD_IMAGE)
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:

@@ -14,7 +14,7 @@ from mlcil.engine import checkpoint
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
 from mlcil.interop.official import COCO_CLASSES, from_official, sessions_in, to_official
-from mlcil.interop.pretrained import load_tensors
+from mlcil.interop.tensor_files import load_tensors
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.tresnet import VARIANTS
 from mlcil.protocols import VOC_CLASSES

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import all_gather_object, all_reduce, barrier, broadcast_object_list, get_dist_info
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
@@ -20,6 +20,7 @@ from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
 if TYPE_CHECKING:
+    from mlcil.datasets.table import ImageTable
     from mlcil.engine.runner import IncrementalRunner
 
 
@@ -215,7 +216,8 @@ class IncrementalTrainLoop(BaseLoop):
         """Training images under the config's augmentation."""
         runner = self._runner
         transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform, origins)
+        table, bad = runner.scenario.train, runner.bad_images
+        return SessionView(table, rows, targets, runner.image_size, transform, origins, bad_images=bad)
 
     def finish_session(self) -> dict[str, Any]:
         """The method's last part, on what its ``second_stage`` asks for, and the update of the memory."""
@@ -275,8 +277,8 @@ class IncrementalTrainLoop(BaseLoop):
             return {"bytes": {"images": 0, **runner.method.state_bytes()}}
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
+        rows, logits, features = self.predict_training(rows)
         targets = scenario.train_targets(rows, session.low, session.high)
-        logits, features = self.predict_training(rows)
         counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
@@ -287,7 +289,8 @@ class IncrementalTrainLoop(BaseLoop):
         if memory.labels == "propagate":
             earlier = np.setdiff1d(stored, rows)
             if len(earlier):
-                logits = np.concatenate([logits, self.predict_training(earlier)[0]])
+                earlier, their_logits, _ = self.predict_training(earlier)
+                logits = np.concatenate([logits, their_logits])
                 nothing = np.zeros((len(earlier), session.high), np.int8)
                 rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
             new = np.arange(len(rows)) < len(rows) - len(earlier)
@@ -303,11 +306,18 @@ class IncrementalTrainLoop(BaseLoop):
             report["dpl"] = {**report.get("dpl", {}), **self.audit}
         return report
 
-    def predict_training(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (N, C) and pooled features (N, K) of training rows, without augmentation."""
+    def predict_training(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the rows whose image can be read, with logits (N, C) and pooled features (N, K), not augmented."""
+        loader = self.plain_loader(self.plain_view(self._runner.scenario.train, rows))
+        logits, features = predict_view(self._runner.method, loader, torch.float32)
+        readable = ~np.isin(rows, list(loader.unreadable))
+        return rows[readable], logits[readable], features[readable]
+
+    def plain_view(self, table: ImageTable, rows: np.ndarray) -> SessionView:
+        """Images of a prediction pass."""
         runner = self._runner
-        view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
-        return predict_view(runner.method, self.plain_loader(view), torch.float32)
+        bad, size = runner.bad_images, runner.image_size
+        return SessionView(table, rows, no_labels(rows), size, bad_images=bad, whole_pass=True)
 
     def audit_pseudo_labels(self) -> dict[str, float]:
         """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
@@ -340,12 +350,18 @@ class IncrementalTrainLoop(BaseLoop):
         rows = test_rows(scenario, session)
         if self._test_loader is None or not np.array_equal(rows, self._test_loader.dataset.rows):
             # with the fixed test set the rows never change, so one loader and its workers serve all sessions
-            view = SessionView(scenario.test, rows, no_labels(rows), runner.image_size)
-            self._test_loader = self.plain_loader(view)
+            self._test_loader = self.plain_loader(self.plain_view(scenario.test, rows))
         started = time.time()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
-        self.scores = (rows, logits)
-        result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
+        unreadable = self._test_loader.unreadable
+        readable = ~np.isin(rows, list(unreadable))
+        self.scores = (rows[readable], logits[readable])
+        result = session_metrics(scenario, session, rows, logits, runner.empty_classes, unreadable)
+        for part in all_gather_object(runner.bad_images.state_dict()):
+            runner.bad_images.merge(part)
+        if len(runner.bad_images):
+            result["unreadable_images"] = len(runner.bad_images)
+            runner.log([log_lines.skipped(runner.bad_images.found)])
         result["evaluation_seconds"] = round(time.time() - started, 1)
         barrier()
         return result

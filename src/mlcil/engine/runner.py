@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mlcil
+from mlcil.datasets.loading import BadImages
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
@@ -72,6 +73,7 @@ class IncrementalRunner(Runner):
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
         self.empty_classes: str = cfg.empty_classes
         self.label_cardinality = scenario.label_cardinality
+        self.bad_images = BadImages(cfg.on_bad_image, lambda sentence: self.logger.warning(sentence))
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
         self.weights = weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
@@ -47,8 +48,12 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     method = Method(checkpoint.network_of(stage, path)).to(get_device())
     rows = test_rows(scenario, session)
     scenario.test.check_files()
-    view = SessionView(scenario.test, rows, np.zeros((len(rows), 0), np.int8), stage["network"]["image_size"])
+    bad = BadImages(cfg.on_bad_image, lambda sentence: print(sentence, file=sys.stderr))
+    nothing = np.zeros((len(rows), 0), np.int8)
+    size = stage["network"]["image_size"]
+    view = SessionView(scenario.test, rows, nothing, size, bad_images=bad, whole_pass=True)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
-    return session_metrics(scenario, session, rows, logits, cfg.empty_classes)
+    result = session_metrics(scenario, session, rows, logits, cfg.empty_classes, loader.unreadable)
+    return {**result, "unreadable_images": len(bad)} if len(bad) else result
