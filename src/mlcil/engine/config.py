@@ -10,6 +10,7 @@ and their meaning are in that docstring:
 ``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
+``plugins``        python files with methods or data sets of one's own (docs/add_a_method.md)
 =================  ======================================================================
 
 Configs are programs: run only those you would run as python.
@@ -20,7 +21,10 @@ from __future__ import annotations
 import ast
 import copy
 import difflib
+import hashlib
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +54,7 @@ from mlcil.registry import DATASETS, METHODS
 
 #: every top-level key and its default; ``...`` marks what a config must give
 DEFAULTS: dict[str, Any] = {
+    "plugins": [],  # python files, relative to the config, that register methods or data sets of one's own
     "name": None,  # run name; default: the config's path under configs/
     "scenario": ...,
     "network": ...,
@@ -117,11 +122,50 @@ def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None 
             cfg[key] = {**copy.deepcopy(default), **_mapping(cfg.get(key) or {}, key)}
         else:
             cfg.setdefault(key, copy.deepcopy(default))
+    cfg["plugins"] = load_plugins(cfg["plugins"], filename.parent if filename else Path())
     cfg["name"] = str(cfg["name"] or default_name)
     if Path(cfg["name"]).name != cfg["name"] or cfg["name"] in (".", ".."):
         raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes; change --name")
     _check_sections(cfg)
     return Config(cfg, filename=str(filename) if filename else None)
+
+
+def load_plugins(files: Any, folder: Path) -> list[str]:
+    """Run python files that register methods or data sets, each once a process.
+
+    Args:
+        files: paths, relative to ``folder``.
+
+    Returns:
+        Their absolute paths.
+
+    Raises:
+        UserError: not a list of paths, a file is missing, or it does not run.
+    """
+    if isinstance(files, str) or not isinstance(files, (list, tuple)):
+        raise UserError(f"plugins is {files!r}; expected a list of python files, such as plugins=['my_method.py']")
+    found = []
+    for path in ((folder / str(file)).resolve() for file in files):
+        name = f"mlcil_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+        found.append(str(path))
+        if name in sys.modules:
+            continue
+        if not path.is_file():
+            raise UserError(f"plugins: {path} does not exist; expected a python file, so correct the path")
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"plugins: {path} is no python file; expected a name that ends with .py, so rename it")
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # anything can go wrong in somebody's python file
+            del sys.modules[name]
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"plugins: {path} cannot be imported ({type(error).__name__}: {reason}); expected python that runs, "
+                "so correct it"
+            ) from error
+    return found
 
 
 def run_name(path: Path) -> str:
