@@ -69,6 +69,8 @@ class BadImages:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
         self.found = {split: {int(row): str(why) for row, why in rows.items()} for split, rows in state.items()}
+
+
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 

@@ -40,7 +40,7 @@ def predict_view(
             features.append(features_BK.float().cpu().numpy())
     method.train(was_training)
     length = len(loader.dataset)  # type: ignore[arg-type]
-    unreadable = getattr(loader, "unreadable", set())
+    unreadable: set[int] = getattr(loader, "unreadable", set())
     parts = all_gather_object((_stack(logits), _stack(features), unreadable))
     unreadable |= set().union(*(part[2] for part in parts))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)

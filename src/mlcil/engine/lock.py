@@ -174,9 +174,7 @@ def _beats(path: Path, found: dict[str, Any]) -> bool:
 def _who(found: dict[str, Any]) -> str:
     if not found:
         return "another process"
-    return (
-        f"process {found.get('pid')} of {found.get('user')} on host {found.get('host')} (since {found.get('since')})"
-    )
+    return f"process {found.get('pid')} of {found.get('user')} on host {found.get('host')} (since {found.get('since')})"
 
 
 def _user() -> str:

@@ -153,4 +153,3 @@ def _check_pickle(file: IO[bytes], size: int | None) -> None:
             claimed += max(last, 0)
             if claimed > size:
                 raise _Refused(f"its storages claim {claimed} values, but the file has {size} bytes")
-
