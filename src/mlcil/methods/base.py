@@ -10,7 +10,6 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D token widt
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -78,8 +77,7 @@ class Method(BaseModel):
         self.context = context
         self._teacher = []
         if self.uses_teacher and context.index > 0:
-            teacher = copy.deepcopy(self.network).eval().requires_grad_(False)
-            self._teacher = [teacher]
+            self._teacher = [self.network.frozen_copy()]
         self.network.grow(context.high - context.low)
         self.freeze()
 
@@ -165,7 +163,8 @@ class Method(BaseModel):
         features = self.network.backbone.out_channels
         plain = sum(self.network.classes_per_session) * (int(features) + 1)  # type: ignore[arg-type]
         width = next(self.network.parameters()).element_size()
-        model = [*self.network.parameters(), *self.network.buffers()]
+        taught = head if self.network.frozen_backbone else self.network
+        model = [*taught.parameters(), *taught.buffers()]
         return {
             "logits": 0,
             "statistics": sum(value.nbytes for value in tensors),

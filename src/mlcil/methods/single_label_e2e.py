@@ -8,7 +8,6 @@ Legend: B images, C classes seen so far, O old classes, N new classes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -92,7 +91,7 @@ class SingleLabelE2E(Method):
         if self.teacher is None:
             return
         if self.current_target == "intended":
-            self._first_stage = [copy.deepcopy(self.network).eval().requires_grad_(False)]
+            self._first_stage = [self.network.frozen_copy()]
         parameters = list(self.network.head.parameters())
         run_second_stage(self, self.second, parameters, loader, self.balanced_loss)
         self._first_stage = []

@@ -5,10 +5,13 @@ Legend: B images, C classes seen so far, S sessions, D token width, K pooled wid
 
 from __future__ import annotations
 
+import copy
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
@@ -29,6 +32,34 @@ class NetworkOutput:
         return self.maps[-1].mean((2, 3))
 
 
+class LastMaps:
+    """The maps of the images that a frozen backbone saw last; student and teacher ask for the same ones."""
+
+    def __init__(self) -> None:
+        self._images: weakref.ref[Tensor] | None = None
+        self._state: tuple[object, ...] = ()
+        self._maps: list[Tensor] = []
+
+    def of(self, images: Tensor, backbone: nn.Module) -> list[Tensor]:
+        """``backbone(images)`` without gradients, computed once for one tensor, its content and one precision."""
+        if torch.compiler.is_compiling():
+            with torch.no_grad():
+                return list(backbone(images))
+        inference = torch.is_inference_mode_enabled()
+        kind = images.device.type
+        state = (
+            None if images.is_inference() else images._version,
+            next(backbone.parameters())._version,
+            inference,
+            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+        )
+        if self._images is None or self._images() is not images or self._state != state:
+            with torch.no_grad():
+                self._maps = list(backbone(images))
+            self._images, self._state = weakref.ref(images), state
+        return self._maps
+
+
 class IncrementalNetwork(nn.Module):
     """Backbone and head.
 
@@ -38,6 +69,8 @@ class IncrementalNetwork(nn.Module):
         image_size: side of the square input in pixels.
         frozen_statistics: batch norm in the backbone uses the pretrained running statistics in training too and
             never changes them; for small batches.
+        frozen_backbone: the backbone keeps the weights that it starts with, and a teacher shares it: one forward
+            pass without gradients serves both.
     """
 
     def __init__(
@@ -46,12 +79,16 @@ class IncrementalNetwork(nn.Module):
         head: Mapping[str, Any],
         image_size: int = 224,
         frozen_statistics: bool = False,
+        frozen_backbone: bool = False,
     ) -> None:
         super().__init__()
         self.spec: dict[str, Any] = {"backbone": dict(backbone), "head": dict(head), "image_size": int(image_size)}
         if frozen_statistics:
             self.spec["frozen_statistics"] = True
-        self.frozen_statistics = frozen_statistics
+        if frozen_backbone:
+            self.spec["frozen_backbone"] = True
+        self.frozen_statistics, self.frozen_backbone = frozen_statistics, frozen_backbone
+        self._last_maps = LastMaps()
         self.classes_per_session: list[int] = []
         self.backbone = build_backbone(image_size=image_size, **backbone)
         options = dict(head)
@@ -69,17 +106,31 @@ class IncrementalNetwork(nn.Module):
         self.classes_per_session.append(int(classes))
 
     def train(self, mode: bool = True) -> IncrementalNetwork:
-        """As any module; with ``frozen_statistics`` the backbone's norm layers stay in evaluation mode."""
+        """As any module; what is frozen of the backbone stays in evaluation mode."""
         super().train(mode)
-        if mode and self.frozen_statistics:
+        if self.frozen_backbone:
+            self.backbone.eval()
+        elif mode and self.frozen_statistics:
             for module in self.backbone.modules():
                 if hasattr(module, "running_mean"):
                     module.eval()
         return self
 
+    def requires_grad_(self, requires_grad: bool = True) -> IncrementalNetwork:
+        """As any module; a frozen backbone never asks for gradients."""
+        super().requires_grad_(requires_grad)
+        if self.frozen_backbone:
+            self.backbone.requires_grad_(False)
+        return self
+
+    def frozen_copy(self) -> IncrementalNetwork:
+        """A teacher: a copy in evaluation mode without gradients, which shares a frozen backbone."""
+        shared = {id(part): part for part in (self.backbone, self._last_maps)} if self.frozen_backbone else {}
+        return copy.deepcopy(self, shared).eval().requires_grad_(False)
+
     def forward(self, images: Tensor) -> NetworkOutput:
         """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`."""
-        maps = self.backbone(images)
+        maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
         logits_BC, tokens_BSD = self.head(maps[-1])
         return NetworkOutput(logits_BC, tokens_BSD, maps)
 
