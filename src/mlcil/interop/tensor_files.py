@@ -7,6 +7,7 @@ is compared with the bytes that are really there.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickletools
 import re
@@ -30,7 +31,7 @@ EXPECTED = (
 )
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a file is not read; becomes part of a sentence."""
 
 
@@ -64,7 +65,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, _Refused):
+    if isinstance(error, _RefusedError):
         return str(error)
     named = re.search(r"GLOBAL (\S+)", str(error))
     if named:
@@ -77,9 +78,9 @@ def check_tensors(content: Any) -> None:
     for tensor in tensors_in(content):
         # a shape can be any claim where a stride is 0
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise _Refused("it holds a tensor that is not dense")
+            raise _RefusedError("it holds a tensor that is not dense")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise _Refused(
+            raise _RefusedError(
                 f"it holds a tensor of shape {str(tuple(tensor.shape))[:80]} with "
                 f"{tensor.untyped_storage().nbytes()} bytes of values"
             )
@@ -110,35 +111,33 @@ def _check_claims(file: IO[bytes], size: int) -> None:
     """Refuse what would make the reader ask for more memory than the file has bytes.
 
     Raises:
-        _Refused: says what the file claims.
+        _RefusedError: says what the file claims.
     """
     if file.read(4) == b"PK\x03\x04":
         file.seek(0)
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise _Refused("it is a compressed archive, which torch.save never writes")
+                raise _RefusedError("it is a compressed archive, which torch.save never writes")
             claimed = sum(entry.file_size for entry in entries)
             if claimed > size:
-                raise _Refused(f"its contents claim {claimed} bytes, but the file has {size}")
+                raise _RefusedError(f"its contents claim {claimed} bytes, but the file has {size}")
             for entry in entries:
                 if entry.filename.endswith("data.pkl"):
                     _check_pickle(io.BytesIO(archive.read(entry)), None)
         return
     # the older layout: four pickles (a magic number, a version, the system, the object), then storages
     file.seek(0)
-    for _ in range(4):
-        try:
+    with contextlib.suppress(ValueError):  # no further pickle; the reader says what is missing
+        for _ in range(4):
             _check_pickle(file, size)
-        except ValueError:  # no further pickle; the reader says what is missing
-            return
 
 
 def _check_pickle(file: IO[bytes], size: int | None) -> None:
     """Look at a pickle's opcodes: refused names, and with ``size`` the lengths of the storages that it names.
 
     Raises:
-        _Refused: says what was found.
+        _RefusedError: says what was found.
         ValueError: it is no pickle, or cut off.
     """
     claimed, last = 0, 0
@@ -146,10 +145,10 @@ def _check_pickle(file: IO[bytes], size: int | None) -> None:
         if opcode.name == "GLOBAL":
             found = REFUSED.search(str(argument))
             if found:
-                raise _Refused(f"it uses {found[0]}, which no checkpoint needs")
+                raise _RefusedError(f"it uses {found[0]}, which no checkpoint needs")
         elif type(argument) is int and ("INT" in opcode.name or "LONG" in opcode.name):
             last = argument
         elif opcode.name == "BINPERSID" and size is not None:
             claimed += max(last, 0)
             if claimed > size:
-                raise _Refused(f"its storages claim {claimed} values, but the file has {size} bytes")
+                raise _RefusedError(f"its storages claim {claimed} values, but the file has {size} bytes")
