@@ -7,6 +7,8 @@ worker processes, and an interrupted run needs no worker state to go on exactly.
 
 from __future__ import annotations
 
+import itertools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -165,11 +167,11 @@ class SessionSampler(Sampler[tuple[int, Key]]):
     def __init__(self, length: int, seed: int, session: int, shuffle: bool, rank: int = 0, world_size: int = 1) -> None:
         self.length, self.seed, self.session, self.shuffle = length, seed, session, shuffle
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (restarts at 0 in every session)."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch (restarts at 0 in every session), and how many of its entries are left out."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -177,6 +179,10 @@ class SessionSampler(Sampler[tuple[int, Key]]):
         return len(range(self.rank, self.length, self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, Key]]:
+        return itertools.islice(self.entries(), self.start, None)
+
+    def entries(self) -> Iterator[tuple[int, Key]]:
+        """All entries of the epoch for this process."""
         key = (self.seed, self.session, self.epoch)
         order = np.arange(self.length)
         if self.shuffle:
@@ -238,9 +244,12 @@ def build_loader(
         drop_last=drop_last and len(sampler) >= batch_size,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=_begin_worker if num_workers else None,
     )
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C is the parent's business; SIGTERM ends a worker as usual, whatever the parent does at it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -4,7 +4,7 @@
     Written once when session t ends: network weights, how to rebuild the network, class names, method
     state, provenance. Enough to predict, to test, and to be the teacher of a resumed run.
 ``resume.pth``
-    The rolling state of the run after its last finished epoch: weights, optimiser, schedule, random
+    The rolling state of the run (:mod:`mlcil.engine.resume`): where it stands, weights, optimiser, schedule, random
     generators, memory, method state and all results so far.
 
 Both hold tensors and builtins only and load with ``torch.load(..., weights_only=True)``.
@@ -26,7 +26,7 @@ from mlcil.interop.tensor_files import first_not_finite, load_tensors
 from mlcil.models.network import IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
-RESUME_FORMAT = "mlcil-resume-1"
+RESUME_FORMAT = "mlcil-resume-2"
 LARGEST_IMAGE = 4096  # pixels a side
 
 
