@@ -38,6 +38,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise unwritable(path, error) from error
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half written; nobody else may be writing there."""
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def unwritable(path: Path, error: OSError | RuntimeError) -> UserError:
     """The sentence for a file that the disk does not take."""
     # torch.save reports a full disk as a RuntimeError of its zip writer

@@ -78,7 +78,7 @@ def test_kinds_are_told_apart(tmp_path: Path) -> None:
     stage = tiny.write_stage(tmp_path / "session_0.pth")
     checkpoint.save(tmp_path / "resume.pth", {"format": checkpoint.RESUME_FORMAT})
     assert checkpoint.load_resume_state(tmp_path / "resume.pth") == {"format": checkpoint.RESUME_FORMAT}
-    with pytest.raises(UserError, match="is no mlcil-resume-1 file"):
+    with pytest.raises(UserError, match="is no mlcil-resume-2 file"):
         checkpoint.load_resume_state(stage)
     with pytest.raises(UserError, match="is no stage checkpoint"):
         checkpoint.load_stage(tmp_path / "resume.pth")

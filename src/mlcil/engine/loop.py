@@ -217,8 +217,8 @@ class IncrementalTrainLoop(BaseLoop):
         """
         runner = self._runner
         index = resumed["iteration"] if resumed else 0
+        runner.call_hook("before_train_epoch")  # mmengine's own hook sets the sampler's epoch too
         self.dataloader.sampler.set_epoch(self._epoch, index * self.loader_options["batch_size"])
-        runner.call_hook("before_train_epoch")
         if runner.method.begin_epoch(self._epoch, self.max_epochs):
             runner.unwrap()
             runner.wrap()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import shlex
@@ -114,6 +115,11 @@ class IncrementalRunner(Runner):
         )
         self.test_dtype = resolve_precision(cfg.test_dataloader.get("precision", "fp32"), self.device)
 
+    @functools.cached_property
+    def config_text(self) -> str:
+        """The resolved config; putting it into lines takes a while."""
+        return str(self.cfg.pretty_text)
+
     # -- mmengine's construction, with our file names ---------------------------------------------------
 
     @property
@@ -163,7 +169,7 @@ class IncrementalRunner(Runner):
     def dump_config(self) -> None:
         """``logs/<run>/config.py``: the resolved config, which can be trained from."""
         if is_main_process():
-            write_text(self.run_dir / "config.py", self.cfg.pretty_text)
+            write_text(self.run_dir / "config.py", self.config_text)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """To the device; data-parallel wrapping waits for the session's parameters (:meth:`wrap`)."""
@@ -391,7 +397,7 @@ class IncrementalRunner(Runner):
             "sessions": self.results,
             "summary": self.metrics.summarise(self.results),
             "provenance": self.provenance(),
-            "config": self.cfg.pretty_text,
+            "config": self.config_text,
         }
         write_text(self.run_dir / "results.json", json.dumps(content, indent=1) + "\n")
         write_text(self.run_dir / "results.csv", tables.results_csv(self.results))

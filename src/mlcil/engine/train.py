@@ -23,7 +23,7 @@ from mlcil.engine.optim import resolve_precision
 from mlcil.engine.resume import conditions, differences, expected_processes, expected_rank
 from mlcil.engine.runner import IncrementalRunner
 from mlcil.errors import UserError
-from mlcil.files import check_writable
+from mlcil.files import check_writable, remove_leftovers
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import Memory, build_memory
 from mlcil.methods.base import Method
@@ -220,6 +220,8 @@ def train(
             for folder in sorted(set(_folders(cfg))):
                 lock = stack.enter_context(RunLock(folder))
                 notes += [lock.stale] if lock.stale else []
+            for folder in _folders(cfg):
+                remove_leftovers(folder)
             check_free(cfg, resume, overwrite)  # again, since another run may have ended between the two
         try:
             runner = build_runner(cfg, resume, overwrite, accept_changes)
