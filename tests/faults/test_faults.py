@@ -309,7 +309,7 @@ def test_a_killed_worker_process(tmp_path: Path, whole: dict[str, str]) -> None:
     workers = {"train_dataloader": {"num_workers": 1}, "test_dataloader": {"num_workers": 1}}
     cfg = config(tmp_path, **workers)
     cfg.custom_hooks = [{"type": "KillWorker"}]
-    sentence = r"a process that reads images was killed \(.*Killed.*num_workers.*--resume"
+    sentence = r"a process that reads images was killed \(.*worker.*num_workers.*--resume"
     with pytest.raises(UserError, match=sentence):
         train(cfg)
     state = torch.load(tmp_path / "saved" / "run" / "resume.pth", weights_only=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlcil.datasets.table import ImageTable
@@ -135,10 +134,12 @@ class SessionView(Dataset[dict[str, Any]]):
     def _item(self, position: int, key: Key | None, missing: bool = False) -> dict[str, Any]:
         row = int(self.rows[position])
         size = (self.image_size, self.image_size)
-        picture = Image.new("RGB", size) if missing else self.table.image(row)
-        if not getattr(self.augment, "whole", False):
-            picture = self.table.fit(picture, self.image_size)
-        image = np.asarray(picture)
+        if missing:
+            image = np.zeros((*size, 3), np.uint8)
+        elif getattr(self.augment, "whole", False):
+            image = np.asarray(self.table.image(row))
+        else:
+            image = self.table.fitted(row, self.image_size)
         if self.augment is not None:
             assert key is not None, "augmented views are read through a SessionSampler"
             image = self.augment(image, np.random.default_rng(np.random.SeedSequence(key)))

@@ -10,6 +10,7 @@ and their meaning are in that docstring:
 ``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
+``image_cache``    :class:`mlcil.datasets.cache.CacheOptions`
 ``plugins``        python files with methods or data sets of one's own (docs/add_a_method.md)
 =================  ======================================================================
 
@@ -37,6 +38,7 @@ import mlcil.datasets
 import mlcil.engine.mixing
 import mlcil.methods  # noqa: F401  (registers hooks and methods)
 from mlcil.datasets.augment import NORMALISATIONS
+from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.loading import BAD_IMAGE
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
@@ -66,6 +68,7 @@ DEFAULTS: dict[str, Any] = {
     "train_transform": {"cutout": 0.5, "randaugment": True},
     "train_dataloader": {"batch_size": 64, "num_workers": 8},
     "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
+    "image_cache": {"enabled": True, "folder": None, "limit_gb": 32},  # decoded images, shared by all runs
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
@@ -258,6 +261,8 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check_memory(cfg)
     check_keys(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
     TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
+    check_keys(cfg["image_cache"], _arguments(CacheOptions.__init__), "image_cache")
+    CacheOptions(**cfg["image_cache"])
     check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")

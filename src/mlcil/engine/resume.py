@@ -42,6 +42,7 @@ NEUTRAL = (
     "launcher",
     "plugins",
     "threads",
+    "image_cache",
     "train_dataloader.num_workers",
     "test_dataloader.num_workers",
     "train_cfg.stop_after_session",

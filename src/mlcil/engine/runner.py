@@ -27,8 +27,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mlcil
+from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import BadImages
 from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing, resume  # noqa: F401  (registers the hooks)
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
@@ -203,6 +205,7 @@ class IncrementalRunner(Runner):
         self.log(self.notes)
         try:
             with self.signals:
+                self.keep_decoded_images()
                 model = self.train_loop.run()
         except StoppedError as stop:
             sentence = str(stop) or (
@@ -214,6 +217,20 @@ class IncrementalRunner(Runner):
         finally:
             self.call_hook("after_run")
         return model
+
+    def keep_decoded_images(self) -> None:
+        """Let the scenario's tables look into the image cache; the first run decodes its images into it.
+
+        A training transform that crops the whole image itself wants more than the cache keeps.
+        """
+        options = CacheOptions(**self.cfg.image_cache)
+        scenario, tell = self.scenario, self.logger.info
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if not self.cfg.train_dataloader["num_workers"]:
+            workers = 0
+        if not TrainTransform(self.image_size, **self.train_transform).whole:
+            scenario.train = with_cache(scenario.train, self.image_size, options, tell, workers)
+        scenario.test = with_cache(scenario.test, self.image_size, options, tell, workers)
 
     def build_session_optimizer(
         self, base_lr: float | None, epochs: int, epoch_length: int, sharp: bool = True, constant: bool = False

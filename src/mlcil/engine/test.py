@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
@@ -51,7 +52,8 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     bad = BadImages(cfg.on_bad_image, lambda sentence: print(sentence, file=sys.stderr))
     nothing = np.zeros((len(rows), 0), np.int8)
     size = stage["network"]["image_size"]
-    view = SessionView(scenario.test, rows, nothing, size, bad_images=bad, whole_pass=True)
+    table = with_cache(scenario.test, size, CacheOptions(**cfg.image_cache), lambda _: None, build=False)
+    view = SessionView(table, rows, nothing, size, bad_images=bad, whole_pass=True)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
