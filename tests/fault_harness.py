@@ -189,9 +189,10 @@ def in_child(work: Callable[[], Any], log: Path) -> int:
         return os.waitpid(child, 0)[1]
     code = 1
     try:
-        with open(log, "a") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
+        out = open(log, "a")  # noqa: SIM115  (open until the process ends)
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+        sys.stdout = sys.stderr = out
         work()
         code = 0
     except BaseException:
