@@ -17,6 +17,16 @@ from mlcil.errors import StoppedError, UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
+#: label and config of the runs of a demo
+DEMOS = {
+    "scenes": (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")),
+    "transformers": (
+        ("DKT", "transformers"),
+        ("DAFormer-S", "transformers_daformer_s"),
+        ("DAFormer-M", "transformers_daformer_m"),
+    ),
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of ``python -m mlcil``."""
@@ -44,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
     sub = command("demo", demo, "Train KRT and fine-tuning on the embedded digits scenes and compare them.")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for both runs, such as seed=1")
+    sub.add_argument(
+        "--transformers",
+        action="store_true",
+        help="DKT and DAFormer on handwritten digits instead",
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, such as seed=1")
 
     sub = command("plan", plan, "Show what a config would train, without training.")
     sub.add_argument("config")
@@ -81,11 +96,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
     sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
 
-    sub = command("convert", convert, "Convert a released KRT checkpoint to a stage checkpoint, or back.")
+    sub = command("convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back.")
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
-    sub.add_argument("--heads", type=int, default=8, help="attention heads of the released model (default 8)")
+    sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     return top
 
 
@@ -145,17 +160,17 @@ def train(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """``demo``: both runs of the embedded scenario and one table."""
+    """``demo``: the runs of an embedded scenario and one table."""
     from mlcil.engine.config import load_config
     from mlcil.engine.train import train as run
     from mlcil.reporting.tables import session_table
 
     results = {}
-    for label, name in (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")):
+    for label, name in DEMOS["transformers" if options.transformers else "scenes"]:
         print(f"\n== {label}: configs/demo/{name}.py ==", flush=True)
         cfg = load_config(CONFIGS / "demo" / f"{name}.py", options.overrides)
         results[label] = run(cfg, overwrite=True)
-    del results["pretraining"]
+    results.pop("pretraining", None)
     print("\n" + session_table(results))
     return 0
 

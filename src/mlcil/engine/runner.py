@@ -85,7 +85,9 @@ class IncrementalRunner(Runner):
         self.empty_classes: str = cfg.empty_classes
         self.label_cardinality = scenario.label_cardinality
         self.bad_images = BadImages(cfg.on_bad_image, lambda sentence: self.logger.warning(sentence))
-        self.base_batch_size: int | None = (cfg.auto_scale_lr or {}).get("base_batch_size")
+        scaling = cfg.auto_scale_lr or {}
+        self.base_batch_size: int | None = scaling.get("base_batch_size")
+        self.published_batch_size: int | None = scaling.get("published_batch_size")
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
         self.weights = weights
@@ -136,8 +138,13 @@ class IncrementalRunner(Runner):
 
     @property
     def images_per_step(self) -> int:
-        """Images of one training step over all processes."""
-        return int(self.cfg.train_dataloader["batch_size"] * self.world_size)
+        """Images of one update of the weights, over all processes and accumulated batches."""
+        return int(self.cfg.train_dataloader["batch_size"] * self.world_size * self.accumulated)
+
+    @property
+    def accumulated(self) -> int:
+        """Batches of a process whose gradients make one update."""
+        return int(self._optim_cfg.get("accumulative_counts", 1))
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """As mmengine, and processes without a GPU talk through gloo."""
@@ -202,6 +209,8 @@ class IncrementalRunner(Runner):
         if self.cfg.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
+        parts = (int(self.cfg.train_dataloader["batch_size"]), self.world_size, self.accumulated)
+        self.log(log_lines.batch(*parts, self.published_batch_size, self.base_batch_size))
         self.log(self.notes)
         try:
             with self.signals:
