@@ -440,6 +440,7 @@ class IncrementalTrainLoop(BaseLoop):
         runner.log([f"fine-tuning: {used} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
         if resumed:
             self.take_up(resumed)
+        runner.call_hook("before_train")  # mmengine's timer counts from here
         while self._epoch < self._phase_epochs:
             with self.deferring():
                 self.run_epoch(resumed)
