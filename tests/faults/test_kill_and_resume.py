@@ -1,4 +1,4 @@
-"""A short form of benchmarks/kill_and_resume.py: eight kills in eight phases of four methods."""
+"""A short form of benchmarks/kill_and_resume.py: eight kills in phases of five methods."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from mlcil.registry import METHODS
 
 POINTS = {
     "KRT": ("calibration or inversion", "writing of a file"),
-    "ABD": ("calibration or inversion", "between"),
-    "SingleLabelE2E": ("second stage", "choice of exemplars"),
+    "ABD": ("calibration or inversion",),
+    "SingleLabelE2E": ("second stage", "between"),
+    "OEWC": ("choice of exemplars",),
     "DKT": ("validation", "training step"),
 }
 

@@ -197,6 +197,8 @@ class IncrementalTrainLoop(BaseLoop):
                 resumed = None
                 self.pause(0)
             self.validate()
+        # a method's last part may pass over the images once more: those of the last epoch, resumed or not
+        self.dataloader.sampler.set_epoch(max(self._epoch - 1, 0))
 
     def take_up(self, resumed: dict[str, Any]) -> None:
         """Stand where the state was saved; the session, or its fine-tuning, has begun and has its optimiser."""
