@@ -38,7 +38,7 @@ def main() -> int:
             draws = random.Random(f"{options.seed} {method}")
             for phase in sorted(known.calls):
                 for point in range(options.points):
-                    kills = 1 + options.again * (points % 2)
+                    kills = 1 + options.again * (point % 2)
                     calls = fault_harness.draw_calls(known, phase, draws, kills)
                     if options.phases and phase not in options.phases:
                         continue
