@@ -27,8 +27,9 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=0, help="further kills of every second resumption")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="*", help="default: all that are registered")
+    parser.add_argument("--phases", nargs="*", help="default: all; the draws do not depend on it")
     options = parser.parse_args()
-    killed = identical = points = 0
+    killed = identical = 0
     phases: dict[str, int] = {}
     for method in options.methods or sorted(fault_harness.METHODS.module_dict):
         with tempfile.TemporaryDirectory() as folder:
@@ -37,9 +38,10 @@ def main() -> int:
             draws = random.Random(f"{options.seed} {method}")
             for phase in sorted(known.calls):
                 for point in range(options.points):
-                    kills = 1 + options.again * (points % 2)
-                    points += 1
+                    kills = 1 + options.again * (point % 2)
                     calls = fault_harness.draw_calls(known, phase, draws, kills)
+                    if options.phases and phase not in options.phases:
+                        continue
                     found = fault_harness.kill_and_resume(known, Path(folder) / f"{phase} {point}", phase, calls)
                     killed += found.killed
                     identical += found.killed if not found.differs else 0
