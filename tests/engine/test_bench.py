@@ -9,8 +9,9 @@ import pytest
 
 from mlcil.cli import main
 from mlcil.datasets.digits import build_digit_scenes
-from mlcil.engine.bench import load_bench, plan_jobs
+from mlcil.engine.bench import Job, load_bench, plan_jobs, write_phases
 from mlcil.evaluation.multilabel import mean_average_precision
+from mlcil.reporting import comparison
 from mlcil.reporting.published import PUBLISHED
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "bench"
@@ -160,3 +161,27 @@ def test_every_bench_config_asks_for_runs_that_exist(path):
     assert len({job.name for job in jobs}) == len(jobs)
     published = PUBLISHED.get(content["published"] or "", {})
     assert set(published) <= {run["label"] for run in content["runs"]}
+
+
+def test_a_bench_writes_the_phases(tmp_path, monkeypatch):
+    """A line a class order, with the published lines below the first one; unfinished runs have none."""
+    path = CONFIGS / "transformers_cifar100_20-20.py"
+    bench = load_bench(path)
+    jobs = plan_jobs(path, bench)[1]
+    sessions = [{"accuracy": {"seen": float(value)}} for value in (50, 40, 30, 20, 10)]
+    run = {"sessions": sessions, "summary": {"average_accuracy": 30.0}}
+    monkeypatch.setattr(Job, "state", lambda job: "done" if job.label == "DKT" and job.order < 2 else "new")
+    monkeypatch.setattr(comparison, "read_run", lambda folder: run)
+    write_phases(tmp_path, bench, jobs)
+    lines = (tmp_path / "phases.md").read_text().splitlines()
+    names = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| D")]
+    assert names[0] == "DKT, order 1"
+    assert names[1].startswith("DKT, README")
+    assert names[2].startswith("DKT, paper")
+    assert names[3:] == ["DKT, order 2"]
+
+
+def test_unknown_phases_are_refused(tmp_path, capsys):
+    (tmp_path / "b.py").write_text("title = 'T'\nphases = 'dkt'\nruns = [dict(label='X', config='base.py')]\n")
+    assert main(["bench", str(tmp_path / "b.py")]) == 2
+    assert "phases is 'dkt'; expected one of dkt_cifar100_20-20" in capsys.readouterr().err

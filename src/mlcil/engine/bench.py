@@ -10,6 +10,8 @@ A bench config is a python file with
 ``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
 ``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
 ``published``      experiment of :data:`mlcil.reporting.published.PUBLISHED` to compare with, or ``None``
+``phases``         a second table, accuracy after every session: an experiment of
+                   :data:`mlcil.reporting.phases.PHASES`, ``True`` for our lines alone, or ``None``
 ``overrides``      settings for all runs
 ``jobs``           runs at the same time
 =================  ======================================================================
@@ -39,6 +41,7 @@ from mlcil.engine.config import check_keys, load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
+from mlcil.reporting.phases import PHASES, phase_table
 from mlcil.reporting.published import PUBLISHED
 
 DEFAULTS: dict[str, Any] = {
@@ -48,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "class_orders": None,
     "prepare": [],
     "published": None,
+    "phases": None,
     "overrides": {},
     "jobs": 1,
 }
@@ -112,6 +116,8 @@ def load_bench(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: the label {double[0]!r} stands for two runs; give every row its own")
     if bench["published"] is not None and bench["published"] not in PUBLISHED:
         raise UserError(f"{path}: published is {bench['published']!r}; expected one of {', '.join(PUBLISHED)} or None")
+    if bench["phases"] not in (None, True, *PHASES):
+        raise UserError(f"{path}: phases is {bench['phases']!r}; expected one of {', '.join(PHASES)}, True or None")
     return bench
 
 
@@ -217,6 +223,20 @@ def write_tables(folder: Path, title: str, rows: Sequence[comparison.Row], facts
     return markdown
 
 
+def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) -> str:
+    """``phases.md``: accuracy after every session, a line a method and class order; returns it."""
+    several = len(bench["class_orders"] or ()) > 1
+    found: dict[str, list[Any]] = {}
+    for job in jobs:
+        label = f"{job.label}, order {job.order + 1}" if several else str(job.label)
+        runs = found.setdefault(label, [])
+        if job.state() == "done":
+            runs.append(comparison.read_run(job.run_dir))
+    text = phase_table(bench["title"], found, None if bench["phases"] is True else bench["phases"])
+    write_text(folder / "phases.md", text)
+    return text
+
+
 def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, table_only: bool = False) -> int:
     """The command ``bench``: train what is missing, write and print the table.
 
@@ -245,6 +265,9 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
     }
     print("\n" + write_tables(folder, bench["title"], rows, facts))
     print(f"written: {folder}/table.md, .csv, .tex, .json")
+    if bench["phases"] is not None:
+        print("\n" + write_phases(folder, bench, runs))
+        print(f"written: {folder}/phases.md")
     return 1 if failed else 0
 
 
