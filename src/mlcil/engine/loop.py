@@ -365,7 +365,7 @@ class IncrementalTrainLoop(BaseLoop):
         view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
         if augmented:
             view = self.augmented_view(rows, no_labels(rows), np.full(len(rows), self.session))
-        return predict_view(runner.method, self.plain_loader(view), torch.float32)
+        return predict_view(runner.method, self.plain_loader(view), torch.float32, runner.fold)
 
     def audit_pseudo_labels(self) -> dict[str, float]:
         """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
@@ -401,7 +401,7 @@ class IncrementalTrainLoop(BaseLoop):
             view = SessionView(scenario.test, rows, no_labels(rows), runner.image_size)
             self._test_loader = self.plain_loader(view)
         started = time.time()
-        logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
+        logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype, runner.fold)
         self.scores = (rows, logits)
         result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
         result["evaluation_seconds"] = round(time.time() - started, 1)

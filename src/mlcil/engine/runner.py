@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import inspect
 import json
 import os
 import shlex
@@ -28,6 +29,7 @@ from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing  # noqa: F401  (registers the hooks)
+from mlcil.engine.config import folds
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
@@ -73,6 +75,7 @@ class IncrementalRunner(Runner):
         self.train_transform = dict(cfg.train_transform)
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
         self.empty_classes: str = cfg.empty_classes
+        self.fold = method.fold_teacher = folds(cfg)
         self.label_cardinality = scenario.label_cardinality
         self.base_batch_size: int | None = (cfg.auto_scale_lr or {}).get("base_batch_size")
         self.results: list[dict[str, Any]] = []
@@ -220,6 +223,10 @@ class IncrementalRunner(Runner):
             cfg["optimizer"]["lr"] *= self.images_per_step / self.base_batch_size
         if cfg.get("type") == "SharpnessAwareOptimWrapper" and not sharp:
             cfg = {k: v for k, v in cfg.items() if k not in ("type", "rho")}
+        if not self.deterministic and not {"fused", "foreach"} & set(cfg["optimizer"]):
+            optimizer_class = getattr(torch.optim, cfg["optimizer"]["type"])
+            if "fused" in inspect.signature(optimizer_class.__init__).parameters:
+                cfg["optimizer"]["fused"] = True  # one kernel for all parameters, same rule
         cfg.update(precision=self.precision, device=self.device.type)
         self.optim_wrapper = self.build_optim_wrapper(cfg)
         self.param_schedulers = []

@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
+from mlcil.engine.config import folds
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.train import build_scenario
@@ -53,5 +54,6 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     view = SessionView(table, rows, np.zeros((len(rows), 0), np.int8), size)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
-    logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
+    dtype = resolve_precision(cfg.test_dataloader.precision, get_device())
+    logits, _ = predict_view(method, loader, dtype, folds(cfg))
     return session_metrics(scenario, session, rows, logits, cfg.empty_classes)
