@@ -60,7 +60,7 @@ def main() -> None:
                 step(False)
             file = io.BytesIO()
             torch.save(head.state_dict(), file)
-            work = {"official": lambda: step(True), "ours": lambda: step(False)}  # noqa: B023
+            work = {"official": lambda: step(True), "ours": lambda: step(False)}
             seconds = medians(work, device, options.repeats, 1, options.clock)  # type: ignore[arg-type]
             ours, official = seconds["ours"], seconds["official"]
             first = first or ours

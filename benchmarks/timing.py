@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved repeats and medians, so that a ratio comes from one run, and the machine's peak.
+"""What the benchmarks share: interleaved repeats and medians, so that a ratio comes from one run; the peak.
 
 ``--clock cpu`` counts the seconds that the process was computing instead of those that passed: with one thread that is
 nearly the time on an idle machine, however many others share the cores.

@@ -13,9 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from mlcil import __version__
-from mlcil.errors import UserError
+from mlcil.errors import StoppedError, UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+#: label and config of the runs of a demo
+DEMOS = {
+    "scenes": (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")),
+    "transformers": (
+        ("DKT", "transformers"),
+        ("DAFormer-S", "transformers_daformer_s"),
+        ("DAFormer-M", "transformers_daformer_m"),
+    ),
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,13 +46,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as train_cfg.max_epochs=2; the last wins")
     sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the config's path)")
     again = sub.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on behind the last finished epoch of this run")
+    again.add_argument("--resume", action="store_true", help="go on where this run was saved last")
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    again.add_argument("--auto-resume", action="store_true", help="go on with the run when there is one, else start it")
+    sub.add_argument("--accept-changes", action="store_true", help="resume also with another config, code or machine")
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
     sub = command("demo", demo, "Train KRT and fine-tuning on the embedded digits scenes and compare them.")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for both runs, such as seed=1")
+    sub.add_argument(
+        "--transformers",
+        action="store_true",
+        help="DKT and DAFormer on handwritten digits instead",
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, such as seed=1")
 
     sub = command("plan", plan, "Show what a config would train, without training.")
     sub.add_argument("config")
@@ -79,11 +96,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
     sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
 
-    sub = command("convert", convert, "Convert a released KRT checkpoint to a stage checkpoint, or back.")
+    sub = command("convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back.")
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
-    sub.add_argument("--heads", type=int, default=8, help="attention heads of the released model (default 8)")
+    sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     return top
 
 
@@ -106,8 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except StoppedError as stop:
+        print(f"mlcil: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
-        print("mlcil: interrupted; go on with the same command and --resume", file=sys.stderr)
+        print("mlcil: interrupted; a run goes on with the same command and --resume", file=sys.stderr)
         return 130
 
 
@@ -127,29 +147,30 @@ def train(options: argparse.Namespace) -> int:
         overrides.append(f"name={options.name!r}")
     overrides.append(f"launcher={options.launcher!r}")
     from mlcil.engine.config import load_config
-    from mlcil.engine.train import check_run
+    from mlcil.engine.train import check_run, is_begun
     from mlcil.engine.train import train as run
 
     cfg = load_config(configs[-1], overrides)
+    resume = options.resume or (options.auto_resume and is_begun(cfg))
     if options.check:
-        check_run(cfg, options.resume, options.overwrite)
+        check_run(cfg, resume, options.overwrite, options.accept_changes)
     else:
-        run(cfg, resume=options.resume, overwrite=options.overwrite)
+        run(cfg, resume=resume, overwrite=options.overwrite, accept_changes=options.accept_changes)
     return 0
 
 
 def demo(options: argparse.Namespace) -> int:
-    """``demo``: both runs of the embedded scenario and one table."""
+    """``demo``: the runs of an embedded scenario and one table."""
     from mlcil.engine.config import load_config
     from mlcil.engine.train import train as run
     from mlcil.reporting.tables import session_table
 
     results = {}
-    for label, name in (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")):
+    for label, name in DEMOS["transformers" if options.transformers else "scenes"]:
         print(f"\n== {label}: configs/demo/{name}.py ==", flush=True)
         cfg = load_config(CONFIGS / "demo" / f"{name}.py", options.overrides)
         results[label] = run(cfg, overwrite=True)
-    del results["pretraining"]
+    results.pop("pretraining", None)
     print("\n" + session_table(results))
     return 0
 

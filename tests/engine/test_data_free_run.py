@@ -58,7 +58,7 @@ def config(folder, method, head, memory=None, **changes):
         "method": method,
         "memory": memory,
         "train_transform": {"cutout": 0.0, "randaugment": False},
-        "train_cfg": {"max_epochs": 3},
+        "train_cfg": {"max_epochs": 3, "save_interval": 0},
         "train_dataloader": {"batch_size": 8, "num_workers": 0},
         "test_dataloader": {"batch_size": 8, "num_workers": 0},
         "optim_wrapper": {
@@ -120,8 +120,8 @@ def interrupt(cfg, stop_at, monkeypatch):
     runner = build_runner(cfg)
     save = runner.save_resume_state
 
-    def save_and_stop(epoch, seconds):
-        save(epoch, seconds)
+    def save_and_stop(epoch, seconds, iteration=0, inside=True):
+        save(epoch, seconds, iteration, inside)
         if (runner.train_loop.session, epoch) == stop_at:
             raise KeyboardInterrupt
 

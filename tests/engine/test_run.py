@@ -39,7 +39,7 @@ def config(scenes, folder, name="run", **changes):
             "image_size": 32,
         },
         "method": {"type": "KRT"},
-        "train_cfg": {"max_epochs": 2, "base_lr": 1e-3},
+        "train_cfg": {"max_epochs": 2, "base_lr": 1e-3, "save_interval": 0},
         "train_dataloader": {"batch_size": 15, "num_workers": 0},
         "test_dataloader": {"batch_size": 16, "num_workers": 0},
         "precision": "fp32",
@@ -133,8 +133,8 @@ def test_a_resumed_run_ends_as_if_never_interrupted(scenes, finished, tmp_path, 
     runner = build_runner(config(scenes, tmp_path))
     save = runner.save_resume_state
 
-    def save_and_stop(epoch, seconds):
-        save(epoch, seconds)
+    def save_and_stop(epoch, seconds, iteration=0, inside=True):
+        save(epoch, seconds, iteration, inside)
         if (runner.train_loop.session, epoch) == stop_at:
             raise KeyboardInterrupt
 

@@ -47,7 +47,7 @@ def config(folder: Path, name: str = "run", **changes: Any) -> Any:
         "method": {"type": "Finetune"},
         "memory": {"total": 40},
         "train_transform": {"cutout": 0.0, "randaugment": False, "crop": "padded", "padding": 2},
-        "train_cfg": {"max_epochs": 2, "base_lr": 2e-3},
+        "train_cfg": {"max_epochs": 2, "base_lr": 2e-3, "save_interval": 0},
         "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-3}},
         "train_dataloader": {"batch_size": 50, "num_workers": 0, "drop_last": True},
         "test_dataloader": {"batch_size": 200, "num_workers": 0},
@@ -138,8 +138,8 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
     runner = build_runner(config(tmp_path))
     save = runner.save_resume_state
 
-    def save_and_stop(epoch: int, seconds: float) -> None:
-        save(epoch, seconds)
+    def save_and_stop(epoch: int, seconds: float, iteration: int = 0, inside: bool = True) -> None:
+        save(epoch, seconds, iteration, inside)
         if (runner.train_loop.session, epoch) == stop_at:
             raise KeyboardInterrupt
 

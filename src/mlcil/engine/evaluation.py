@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ def predict_view(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every image of an unshuffled loader's view.
 
-    Each image is predicted by exactly one process, so nothing is counted twice.
+    Each image is predicted by exactly one process, so nothing is counted twice. What is given for an image that was
+    skipped means nothing; ``loader.unreadable`` has its row afterwards, on every process.
 
     Args:
         method: what predicts.
@@ -47,7 +48,9 @@ def predict_view(
             features.append(features_BK.float().cpu().numpy())
     method.train(was_training)
     length = len(loader.dataset)  # type: ignore[arg-type]
-    parts = all_gather_object((_stack(logits), _stack(features)))
+    unreadable: set[int] = getattr(loader, "unreadable", set())
+    parts = all_gather_object((_stack(logits), _stack(features), unreadable))
+    unreadable |= set().union(*(part[2] for part in parts))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
 
 
@@ -69,16 +72,39 @@ def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
 
 
 def session_metrics(
-    scenario: Scenario, session: Session, rows: np.ndarray, logits_NC: np.ndarray, empty_as: str
+    scenario: Scenario,
+    session: Session,
+    rows: np.ndarray,
+    logits_NC: np.ndarray,
+    empty_as: str,
+    unreadable: Collection[int] = (),
 ) -> dict[str, Any]:
-    """All metrics of a session from the logits of its :func:`test_rows`."""
-    return METRICS[scenario.task].session(_test_set(scenario, session, empty_as), rows, logits_NC)
+    """All metrics of a session from the logits of its :func:`test_rows`.
+
+    Args:
+        scenario, session: which test images and classes.
+        rows: (N,) rows that were predicted.
+        logits_NC: (N, C) their logits.
+        empty_as: policy for classes without positives.
+        unreadable: rows of the test table that count in no test set, because their image cannot be read.
+    """
+    readable = ~np.isin(rows, list(unreadable))
+    found = _test_set(scenario, session, empty_as, unreadable)
+    return METRICS[scenario.task].session(found, rows[readable], logits_NC[readable])
 
 
-def _test_set(scenario: Scenario, session: Session, empty_as: str = "zero") -> TestSet:
+def _test_set(
+    scenario: Scenario, session: Session, empty_as: str = "zero", unreadable: Collection[int] = ()
+) -> TestSet:
     test = scenario.test
     edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
-    return TestSet(test.labels_NC, test.selects_NC, scenario.fixed_test_rows(), edges, scenario.base_high, empty_as)
+    labels_NC, selects_NC, fixed_rows = test.labels_NC, test.selects_NC, scenario.fixed_test_rows()
+    if unreadable:
+        gone = sorted(unreadable)
+        labels_NC, selects_NC = labels_NC.copy(), selects_NC.copy()
+        labels_NC[gone], selects_NC[gone] = -1, False
+        fixed_rows = np.setdiff1d(fixed_rows, gone)
+    return TestSet(labels_NC, selects_NC, fixed_rows, edges, scenario.base_high, empty_as)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

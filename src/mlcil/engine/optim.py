@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
@@ -112,6 +113,25 @@ class AutocastOptimWrapper(OptimWrapper):
         self.device = torch.device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.guarded = False  # whether a loss that is no number changes nothing
+
+    def refuses(self, loss: Tensor) -> bool:
+        """Whether the loss of any process is no number; looked at only when :attr:`guarded`."""
+        if not self.guarded:
+            return False
+        bad = (~torch.isfinite(loss.detach()).all()).to(torch.int64)
+        all_reduce(bad, "max")
+        return bool(bad)
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """As mmengine; a loss that :meth:`refuses` is left out."""
+        if not self.refuses(loss):
+            super().update_params(loss, step_kwargs, zero_kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -155,7 +175,8 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         kwargs: see :class:`AutocastOptimWrapper`.
 
     Raises:
-        UserError: fp16, whose scaled gradients this step does not know, or accumulated gradients.
+        UserError: fp16, whose scaled gradients this step does not know, accumulated gradients, or a radius that is
+            no number above 0.
     """
 
     passes = 2
@@ -164,8 +185,7 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         super().__init__(**kwargs)
         if self.dtype == torch.float16:
             raise UserError("the sharpness-aware step does not work in fp16; use precision 'bf16' or 'fp32'")
-        if self._accumulative_counts != 1:
-            raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
+        check_sharpness(rho, self._accumulative_counts)
         self.rho = rho
         self._weights: list[tuple[nn.Parameter, Tensor]] = []  # where the first pass was, between the two
 
@@ -176,6 +196,12 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         zero_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Alternately: move up from the loss of the first pass, or back and step with that of the second."""
+        if self.refuses(loss):
+            with torch.no_grad():
+                for parameter, weight in self._weights:
+                    parameter.copy_(weight)
+            self._weights = []
+            return
         self.backward(loss)
         if not self._weights:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -190,6 +216,22 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
             self._weights = []
             self.step(**(step_kwargs or {}))
         self.zero_grad(**(zero_kwargs or {}))
+
+
+def check_sharpness(rho: object, accumulative_counts: int) -> None:
+    """Refuse a radius that is no number above 0, and accumulated gradients, which the two passes do not know.
+
+    Raises:
+        UserError: says which of the two.
+    """
+    if accumulative_counts != 1:
+        raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
+    if isinstance(rho, bool) or not isinstance(rho, (int, float)) or rho <= 0:
+        raise UserError(f"optim_wrapper.rho is {rho!r}; expected a number above 0, such as 3.0")
+
+
+#: wrappers that a config may name
+OWN_WRAPPERS = ("AutocastOptimWrapper", "SharpnessAwareOptimWrapper")
 
 
 def sharpness_offsets(parameters: Iterable[nn.Parameter], rho: float) -> list[Tensor]:

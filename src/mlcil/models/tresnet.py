@@ -187,7 +187,7 @@ class TResNet(nn.Module):
         again = self.recompute and self.training and torch.is_grad_enabled()
         for stage in self.stages:
             if again:
-                for block in stage:  # type: ignore[union-attr]
+                for block in stage:  # type: ignore[attr-defined]
                     x = checkpoint(block, x, use_reentrant=False, context_fn=_contexts)
             else:
                 x = stage(x)
