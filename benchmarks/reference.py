@@ -7,10 +7,24 @@ keys and values are formed for the whole sequence. Only the benchmarks and tests
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlcil.models.heads import DAFormerHead, DKTHead, ICAHead
 from mlcil.models.heads.daformer import DualAttention
+from mlcil.models.network import NetworkOutput
+
+
+class PerSession(nn.Module):
+    """A network that runs the attention block once per session."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> NetworkOutput:
+        """As :class:`mlcil.models.network.IncrementalNetwork`."""
+        maps = self.network.backbone(images)  # type: ignore[operator]
+        return NetworkOutput(*per_session_forward(self.network.head, maps[-1]), maps)  # type: ignore[arg-type]
 
 
 def per_session_forward(head: ICAHead, feature_map: Tensor) -> tuple[Tensor, Tensor]:

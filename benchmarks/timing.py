@@ -1,7 +1,12 @@
-"""Timing shared by the benchmarks: interleaved repeats and medians, so that a ratio comes from one run."""
+"""What the benchmarks share: interleaved repeats and medians, so that a ratio comes from one run; the peak.
+
+``--clock cpu`` counts the seconds that the process was computing instead of those that passed: with one thread that is
+nearly the time on an idle machine, however many others share the cores.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import statistics
@@ -10,6 +15,28 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """``--device``, ``--threads`` and ``--clock``."""
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the arithmetic")
+    parser.add_argument("--clock", default="wall", choices=tuple(CLOCKS), help="cpu: on a machine with other work")
+
+
+def begin(options: argparse.Namespace) -> torch.device:
+    """Threads, device and memory settings as a run has them."""
+    torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    if device.type == "cpu":
+        from mlcil.engine.allocator import keep_freed_memory
+
+        keep_freed_memory()
+    return device
 
 
 def pick_device(name: str) -> torch.device:
@@ -32,18 +59,23 @@ def synchronise(device: torch.device) -> None:
 
 
 def medians(
-    candidates: dict[str, Callable[[], object]], device: torch.device, repeats: int, warm_up: int = 2
+    candidates: dict[str, Callable[[], object]],
+    device: torch.device,
+    repeats: int,
+    warm_up: int = 2,
+    clock: str = "wall",
 ) -> dict[str, float]:
     """Median seconds of each candidate; they take turns, after ``warm_up`` untimed turns each."""
+    now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm_up + repeats):
         for name, function in candidates.items():
             synchronise(device)
-            started = time.perf_counter()
+            started = now()
             function()
             synchronise(device)
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(now() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -55,3 +87,40 @@ def header(device: torch.device) -> str:
         f"torch {torch.__version__} on {name}, {torch.get_num_threads()} thread(s) of {os.cpu_count()} core(s), "
         f"load average {load}\npython {shlex.join(sys.argv)}"
     )
+
+
+def peaks(device: torch.device, clock: str = "wall", repeats: int = 7) -> dict[str, float]:
+    """GFLOP/s of the machine's best case: a large matrix product and a 3x3 convolution of 256 channels.
+
+    float32, and bfloat16 where the hardware multiplies it; a GPU's too. Two operations a multiply-add.
+    """
+    from mlcil.engine.optim import resolve_precision
+
+    side, batch = (4096, 32) if device.type == "cuda" else (1024, 4)
+    found = {}
+    for dtype in dict.fromkeys((torch.float32, resolve_precision("auto", device))):
+        matrix = torch.rand(side, side, device=device, dtype=dtype)
+        conv = nn.Conv2d(256, 256, 3, padding=1, bias=False, device=device, dtype=dtype)
+        conv = conv.to(memory_format=torch.channels_last)
+        maps = torch.rand(batch, 256, 28, 28, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            work = {"product": lambda m=matrix: m @ m, "convolution": lambda c=conv, m=maps: c(m)}
+            seconds = medians(work, device, repeats, clock=clock)  # type: ignore[arg-type]
+        name = str(dtype).removeprefix("torch.")
+        found[f"{name} product"] = 2e-9 * side**3 / seconds["product"]
+        found[f"{name} convolution"] = 2e-9 * batch * 28 * 28 * 9 * 256 * 256 / seconds["convolution"]
+    return found
+
+
+def print_peaks(found: dict[str, float]) -> float:
+    """Print them; returns the highest."""
+    print("peak, GFLOP/s: " + ", ".join(f"{name} {value:.0f}" for name, value in found.items()))
+    return max(found.values())
+
+
+def operations(function: Callable[[], object]) -> float:
+    """GFLOP that a call takes in products and convolutions, forward and backward."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        function()
+    return counter.get_total_flops() / 1e9

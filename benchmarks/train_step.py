@@ -5,8 +5,9 @@
 Both make KRT steps of the last of ``--sessions`` sessions (teacher forward, forward, asymmetric and token
 loss, backward, Adam) from the same weights on the same images; the losses of the first step, before any
 update, are compared first, and the program fails when they disagree. The default step is what a run makes:
-channels-last layout, the precision that ``auto`` picks on the device, attention shared by the sessions. On
-the CPU freed memory is kept for both, as a run does.
+channels-last layout, the precision that ``auto`` picks on the device, attention shared by the sessions, the
+teacher's batch norms inside its convolutions, the fused optimiser. On the CPU freed memory is kept for both, as a
+run does.
 """
 
 from __future__ import annotations
@@ -16,31 +17,17 @@ import sys
 from collections.abc import Callable
 
 import torch
-from reference import per_session_forward
-from timing import header, medians, pick_device
-from torch import Tensor, nn
+from reference import PerSession
+from timing import add_options, begin, header, medians, operations, peaks, print_peaks
+from torch import nn
 
-from mlcil.engine.allocator import keep_freed_memory
 from mlcil.engine.optim import AutocastOptimWrapper, decay_groups
 from mlcil.methods import KRT
 from mlcil.methods.base import SessionContext
-from mlcil.models.network import NetworkOutput, build_network
+from mlcil.models.network import build_network
 
 CLASSES = 10  # of a session
 BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative, of each loss
-
-
-class PerSession(nn.Module):
-    """A network that runs the attention block once per session."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> NetworkOutput:
-        """As :class:`mlcil.models.network.IncrementalNetwork`."""
-        maps = self.network.backbone(images)
-        return NetworkOutput(*per_session_forward(self.network.head, maps[-1]), maps)
 
 
 def make_step(
@@ -59,6 +46,7 @@ def make_step(
     if default:
         network.to(memory_format=torch.channels_last)
     method = KRT(network).to(device)
+    method.fold_teacher = default
     seen = CLASSES * options.sessions
     method.begin_session(
         SessionContext(
@@ -79,7 +67,7 @@ def make_step(
     wrapper = AutocastOptimWrapper(
         precision=options.precision if default else "fp32",
         device=device.type,
-        optimizer=torch.optim.Adam(decay_groups(method, 1e-4), lr=1e-5),
+        optimizer=torch.optim.Adam(decay_groups(method, 1e-4), lr=1e-5, fused=default or None),
     )
     targets = torch.zeros(options.batch, seen)
     targets[torch.arange(options.batch), seen - CLASSES + torch.arange(options.batch) % CLASSES] = 1
@@ -95,7 +83,7 @@ def make_step(
 def main() -> None:
     """Print images per second and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_options(parser)
     parser.add_argument("--backbone", default="tresnet_m")
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
@@ -103,13 +91,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each")
     parser.add_argument("--precision", default="auto", help="of the default step: auto, fp32, bf16 or fp16")
     options = parser.parse_args()
-    device = pick_device(options.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    device = begin(options)
     reference, _ = make_step(options, device, default=False)
     default, dtype = make_step(options, device, default=True)
     precision = str(dtype).removeprefix("torch.")
     print(header(device))
+    peak = print_peaks(peaks(device, options.clock))
     print(f"{options.backbone}, session {options.sessions}, batch {options.batch}, {options.size} px")
     expected, found = reference(), default()
     for name, value in expected.items():
@@ -117,9 +104,14 @@ def main() -> None:
         print(f"{name:12}{value:12.5f}{found[name]:12.5f}   differ by {difference:.1e}")
         if not difference <= BARS[dtype]:
             sys.exit(f"{name} differs by {difference:.1e}, more than {BARS[dtype]:.0e}")
-    seconds = medians({"reference": reference, "default": default}, device, options.steps, warm_up=1)
-    for name, row in (("fp32, contiguous, per session", "reference"), (f"default ({precision})", "default")):
-        print(f"{name:32}{options.batch / seconds[row]:10.2f} images/s")
+    steps = {"reference": reference, "default": default}
+    seconds = medians(steps, device, options.steps, 0, options.clock)  # type: ignore[arg-type]
+    for name, row in (("formulation=official", "reference"), (f"default ({precision})", "default")):
+        work = operations(steps[row])
+        print(
+            f"{name:24}{options.batch / seconds[row]:10.2f} images/s{work:10.0f} GFLOP a step"
+            f"{100 * work / seconds[row] / peak:8.0f} % of the peak"
+        )
     print(f"{'ratio':32}{seconds['reference'] / seconds['default']:10.2f}")
 
 

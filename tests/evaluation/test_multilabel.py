@@ -130,3 +130,16 @@ def test_fast_enough_for_coco():
     start = time.process_time()
     average_precision(scores, targets)
     assert time.process_time() - start < 5  # about half a second; a loop in Python would need minutes
+
+
+@pytest.mark.parametrize("digits", [1, 2, 16])
+def test_ap_is_the_mean_precision_over_the_whole_ranking(digits):
+    """With and without ties, written out image by image."""
+    rng = np.random.default_rng(digits)
+    scores = np.round(rng.random((150, 4)), digits)
+    targets = rng.choice([-1, 0, 1], size=scores.shape, p=[0.1, 0.7, 0.2])
+    for column, found in enumerate(average_precision(scores, targets)):
+        ranked = sorted(range(150), key=lambda i: -scores[i, column])  # python's sort is stable
+        ranked = [targets[i, column] for i in ranked if targets[i, column] >= 0]
+        precisions = [sum(ranked[: k + 1]) / (k + 1) for k, label in enumerate(ranked) if label]
+        assert found == pytest.approx(sum(precisions) / (len(precisions) + 1e-8), rel=1e-12)

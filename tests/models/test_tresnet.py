@@ -6,7 +6,7 @@ import torch
 
 from mlcil.models.backbones import build_backbone, grid_of
 from mlcil.models.inplace_abn import ABN
-from mlcil.models.tresnet import VARIANTS, BasicBlock, Bottleneck
+from mlcil.models.tresnet import VARIANTS, BasicBlock, Bottleneck, TResNet
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -102,3 +102,27 @@ def test_the_package_is_used_when_it_imports(monkeypatch):
     abn.train()(torch.rand(2, 3, 4, 4))
     abn.eval()(torch.rand(2, 3, 4, 4))  # evaluation gains nothing from the package
     assert calls == [(True, 0.1, 1e-5, "leaky_relu", 0.01)]
+
+
+def test_recomputed_blocks_give_the_same_step_with_less_kept():
+    """Outputs, gradients and running statistics; the statistics move once a step."""
+    found, kept = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = TResNet([2, 1, 2, 1], 0.25, recompute=recompute).double().train()
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.endswith("abn.weight"):
+                    parameter.fill_(0.5)
+        bytes_kept = []
+        images = torch.rand(3, 3, 64, 64, dtype=torch.float64)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, b=bytes_kept: b.append(x.nbytes) or x, lambda x: x):
+            last = network(images)[-1]
+        kept.append(sum(bytes_kept))
+        last.square().mean().backward()
+        state = [value.clone() for value in network.state_dict().values()]
+        found.append([last.detach(), *(p.grad for p in network.parameters()), *state])
+    assert len(found[0]) == len(found[1])
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(again, plain, rtol=1e-9, atol=1e-12)
+    assert kept[1] < kept[0] / 2

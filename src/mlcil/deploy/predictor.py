@@ -13,6 +13,7 @@ from torch import Tensor
 from mlcil.datasets.transforms import Fit, decode, to_tensor
 from mlcil.engine.checkpoint import load_stage, network_of
 from mlcil.errors import UserError
+from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
@@ -23,7 +24,7 @@ class Predictor:
     """A trained network with its class names.
 
     Attributes:
-        network: in evaluation mode.
+        network: in evaluation mode; for predictions only, with its batch norms inside the convolutions.
         classes: class names in the order of the scores.
         info: the rest of the checkpoint (run, session, protocol, metrics, provenance).
     """
@@ -78,7 +79,8 @@ def load(path: str | Path, device: str = "cpu") -> Predictor:
         UserError: missing or damaged file, or not a stage checkpoint.
     """
     stage = load_stage(Path(path))
-    network = network_of(stage, path).to(device)
+    network = folded(network_of(stage, path)).to(device)
+    network.to(memory_format=torch.channels_last)
     info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes")}
     return Predictor(network, list(stage["classes"]), info)
 

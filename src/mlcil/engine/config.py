@@ -77,6 +77,7 @@ DEFAULTS: dict[str, Any] = {
     "auto_scale_lr": None,
     "precision": "auto",  # auto, fp32, bf16, fp16
     "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
+    "fold_batch_norm": True,  # inside convolutions where nothing trains; not with deterministic=True
     "deterministic": False,
     "threads": None,  # CPU threads of the arithmetic; None leaves PyTorch's choice
     "seed": 3407,
@@ -93,6 +94,11 @@ DEFAULTS: dict[str, Any] = {
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
 _TRAIN_LOADER_KEYS = (*_LOADER_KEYS, "drop_last")
+
+
+def folds(cfg: Config) -> bool:
+    """Whether networks that only predict have their batch norms inside the convolutions."""
+    return bool(cfg.fold_batch_norm and not cfg.deterministic)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -315,6 +321,8 @@ def _check_sections(cfg: dict[str, Any]) -> None:
                 raise UserError(f"auto_scale_lr.{key} is {sizes.get(key)!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
+    if not isinstance(cfg["fold_batch_norm"], bool):
+        raise UserError(f"fold_batch_norm is {cfg['fold_batch_norm']!r}; expected True or False")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
         raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
     if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,23 @@ from mlcil.datasets.scenario import Scenario
 from mlcil.engine.optim import autocast
 from mlcil.evaluation.metrics import METRICS, TestSet
 from mlcil.methods.base import Method
+from mlcil.models.folding import folded
 from mlcil.protocols import Session
 
 
 def predict_view(
-    method: Method, loader: DataLoader[Any], dtype: torch.dtype = torch.float32
+    method: Method, loader: DataLoader[Any], dtype: torch.dtype = torch.float32, fold: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every image of an unshuffled loader's view.
 
     Each image is predicted by exactly one process, so nothing is counted twice. What is given for an image that was
     skipped means nothing; ``loader.unreadable`` has its row afterwards, on every process.
+
+    Args:
+        method: what predicts.
+        loader: images of this process.
+        dtype: of matrix products.
+        fold: with batch norms inside the convolutions, see :mod:`mlcil.models.folding`.
 
     Returns:
         Logits (N, C) and pooled features (N, K), float32, in the order of the view, on every process.
@@ -32,7 +40,7 @@ def predict_view(
     method.eval()
     logits, features = [], []
     device = next(method.parameters()).device
-    with torch.inference_mode(), autocast(device, dtype):
+    with torch.inference_mode(), autocast(device, dtype), folded_inside(method, fold):
         for batch in loader:
             data = method.data_preprocessor(batch)
             logits_BC, features_BK = method(data["inputs"], mode="predict")
@@ -44,6 +52,18 @@ def predict_view(
     parts = all_gather_object((_stack(logits), _stack(features), unreadable))
     unreadable |= set().union(*(part[2] for part in parts))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
+
+
+@contextlib.contextmanager
+def folded_inside(method: Method, fold: bool = True) -> Iterator[None]:
+    """The method with :func:`~mlcil.models.folding.folded` of its network, for a while."""
+    network = method.network
+    if fold:
+        method.network = folded(network)
+    try:
+        yield
+    finally:
+        method.network = network
 
 
 def test_rows(scenario: Scenario, session: Session) -> np.ndarray:

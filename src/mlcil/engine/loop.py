@@ -535,7 +535,7 @@ class IncrementalTrainLoop(BaseLoop):
             view = self.augmented_view(rows, no_labels(rows), np.full(len(rows), self.session))
             view.whole_pass = True
         loader = self.plain_loader(view)
-        logits, features = predict_view(self._runner.method, loader, torch.float32)
+        logits, features = predict_view(self._runner.method, loader, torch.float32, self._runner.fold)
         readable = ~np.isin(rows, list(loader.unreadable))
         return rows[readable], logits[readable], features[readable]
 
@@ -578,7 +578,7 @@ class IncrementalTrainLoop(BaseLoop):
             # with the fixed test set the rows never change, so one loader and its workers serve all sessions
             self._test_loader = self.plain_loader(self.plain_view(scenario.test, rows))
         started = time.monotonic()
-        logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
+        logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype, runner.fold)
         unreadable = self._test_loader.unreadable
         readable = ~np.isin(rows, list(unreadable))
         self.scores = (rows[readable], logits[readable])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import inspect
 import json
 import os
 import shlex
@@ -32,6 +33,7 @@ from mlcil.datasets.loading import BadImages
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing, resume  # noqa: F401  (registers the hooks)
+from mlcil.engine.config import folds
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.engine.resume import SaveSchedule, conditions
@@ -83,6 +85,7 @@ class IncrementalRunner(Runner):
         self.train_transform = dict(cfg.train_transform)
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
         self.empty_classes: str = cfg.empty_classes
+        self.fold = method.fold_teacher = folds(cfg)
         self.label_cardinality = scenario.label_cardinality
         self.bad_images = BadImages(cfg.on_bad_image, lambda sentence: self.logger.warning(sentence))
         scaling = cfg.auto_scale_lr or {}
@@ -259,6 +262,10 @@ class IncrementalRunner(Runner):
             cfg["optimizer"]["lr"] *= self.images_per_step / self.base_batch_size
         if cfg.get("type") == "SharpnessAwareOptimWrapper" and not sharp:
             cfg = {k: v for k, v in cfg.items() if k not in ("type", "rho")}
+        if not self.deterministic and not {"fused", "foreach"} & set(cfg["optimizer"]):
+            optimizer_class = getattr(torch.optim, cfg["optimizer"]["type"])
+            if "fused" in inspect.signature(optimizer_class.__init__).parameters:
+                cfg["optimizer"]["fused"] = True  # one kernel for all parameters, same rule
         cfg.update(precision=self.precision, device=self.device.type)
         self.optim_wrapper = self.build_optim_wrapper(cfg)
         self.param_schedulers = []

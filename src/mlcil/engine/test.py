@@ -13,6 +13,7 @@ from mmengine.device import get_device
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
+from mlcil.engine.config import folds
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.train import build_scenario
@@ -56,6 +57,7 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     view = SessionView(table, rows, nothing, size, bad_images=bad, whole_pass=True)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
-    logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
+    dtype = resolve_precision(cfg.test_dataloader.precision, get_device())
+    logits, _ = predict_view(method, loader, dtype, folds(cfg))
     result = session_metrics(scenario, session, rows, logits, cfg.empty_classes, loader.unreadable)
     return {**result, "unreadable_images": len(bad)} if len(bad) else result

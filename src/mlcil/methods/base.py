@@ -21,6 +21,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mlcil.losses.asymmetric import asymmetric_loss
+from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
 
@@ -89,6 +90,8 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: the method reads the batch norms of its teacher, so that they must not be folded into the convolutions
+    reads_statistics = False
     #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
     #: the new classes, or ``held_out``, a balanced part of images that training does not see
     second_stage: str | None = None
@@ -100,6 +103,7 @@ class Method(BaseModel):
         self.network = network
         self.reference_batch = reference_batch
         self.teacher_autocast = teacher_autocast
+        self.fold_teacher = False  # the engine sets it: batch norms of the teacher inside its convolutions
         self.context: SessionContext | None = None
         self.finetuning: BalancedFinetuning | None = None  # a method may have such a phase
         self._teacher: list[IncrementalNetwork] = []  # in a list, so that it is no sub-module
@@ -112,6 +116,8 @@ class Method(BaseModel):
         self._teacher = []
         if self.uses_teacher and context.index > 0:
             self._teacher = [self.network.frozen_copy()]
+            if self.fold_teacher and not self.reads_statistics and not self.network.frozen_backbone:
+                self._teacher = [folded(self._teacher[0])]
         self.network.grow(context.high - context.low)
         self.freeze()
 
@@ -239,9 +245,10 @@ class Method(BaseModel):
         """The teacher's output in evaluation mode, without gradients."""
         assert self.teacher is not None
         self.teacher.eval()
-        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=self.teacher_autocast):
+        with torch.no_grad():
             if self.teacher_autocast:
                 return self.teacher(inputs)
+        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             return self.teacher(inputs.float() if inputs.dtype != torch.float64 else inputs)
 
     def forward(  # type: ignore[override]

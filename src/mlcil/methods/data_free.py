@@ -31,6 +31,7 @@ class DataFree(Method):
     """
 
     uses_teacher = True
+    reads_statistics = True  # the inversion's loss on batch norms
     warm_start = True  # the generator and its optimiser go on where they stopped a session before
     iterations = 10000  # of an inversion, unless given
 

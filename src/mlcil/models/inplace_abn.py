@@ -15,7 +15,10 @@ their names are the same either way.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -24,6 +27,17 @@ from torch import Tensor, nn
 
 EPS = 1e-5
 MOMENTUM = 0.1
+_REPEATED: ContextVar[bool] = ContextVar("repeated", default=False)
+
+
+@contextlib.contextmanager
+def repeated_forward() -> Iterator[None]:
+    """Around a forward pass that was made before, for gradients: running statistics do not move again."""
+    token = _REPEATED.set(True)
+    try:
+        yield
+    finally:
+        _REPEATED.reset(token)
 
 
 def load_package() -> Any | None:
@@ -65,14 +79,16 @@ class ABN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), same dtype."""
-        if self.training:
+        repeated = _REPEATED.get()
+        if self.training and not repeated:
             self.num_batches_tracked.add_(1)  # type: ignore[operator]
         if self._package is not None and self.training and x.dtype in (torch.float32, torch.float64):
             return self._package_forward(x)
+        keep = not (self.training and repeated)
         y = F.batch_norm(
             x,
-            self.running_mean,  # type: ignore[arg-type]
-            self.running_var,  # type: ignore[arg-type]
+            self.running_mean if keep else None,  # type: ignore[arg-type]
+            self.running_var if keep else None,  # type: ignore[arg-type]
             positive_part_of(self.weight) + EPS,
             self.bias,
             self.training,
@@ -88,8 +104,8 @@ class ABN(nn.Module):
             x.contiguous().clone(),  # the kernel overwrites its input, which the convolution's caller may hold
             self.weight,
             self.bias,
-            self.running_mean,
-            self.running_var,
+            self.running_mean.clone() if _REPEATED.get() else self.running_mean,  # type: ignore[operator]
+            self.running_var.clone() if _REPEATED.get() else self.running_var,  # type: ignore[operator]
             True,
             MOMENTUM,
             EPS,

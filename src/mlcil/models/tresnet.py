@@ -10,12 +10,14 @@ Shapes: B images, C channels, H x W pixels; all convolutions have no bias and pa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from mlcil.models.inplace_abn import ABN
+from mlcil.models.inplace_abn import ABN, repeated_forward
 
 STEM_SLOPE = 0.01  # leaky ReLU of the stem; all blocks use BLOCK_SLOPE
 BLOCK_SLOPE = 1e-3
@@ -136,6 +138,8 @@ class TResNet(nn.Module):
         layers: blocks in each of the four stages.
         width: factor on all channel counts; stage 1 has ``int(64 * width)`` channels.
         abn: implementation of the activated batch norm, see :class:`~mlcil.models.inplace_abn.ABN`.
+        recompute: keep only the blocks' inputs for the backward pass and compute the rest again: less memory for
+            one more forward pass a step, same numbers.
 
     Attributes:
         out_channels: channels of the last map (2048 for M).
@@ -144,8 +148,11 @@ class TResNet(nn.Module):
 
     stride = 32
 
-    def __init__(self, layers: Sequence[int] = (3, 4, 11, 3), width: float = 1.0, abn: str = "auto") -> None:
+    def __init__(
+        self, layers: Sequence[int] = (3, 4, 11, 3), width: float = 1.0, abn: str = "auto", recompute: bool = False
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         planes = int(64 * width)
         self.stem = ConvABN(3 * 16, planes, 3, STEM_SLOPE, abn=abn)
         channels = planes
@@ -177,7 +184,17 @@ class TResNet(nn.Module):
         """(B, 3, H, W) in [0, 1], H and W multiples of 4 -> maps of stages 1 to 4, the last (B, C, H/32, W/32)."""
         x = self.stem(space_to_depth(images))
         maps = []
+        again = self.recompute and self.training and torch.is_grad_enabled()
         for stage in self.stages:
-            x = stage(x)
+            if again:
+                for block in stage:  # type: ignore[attr-defined]
+                    x = checkpoint(block, x, use_reentrant=False, context_fn=_contexts)
+            else:
+                x = stage(x)
             maps.append(x)
         return maps
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around a block's forward pass and around its repetition."""
+    return nullcontext(), repeated_forward()

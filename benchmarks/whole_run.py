@@ -1,0 +1,154 @@
+"""A small run from the first to the last session: as ours by default, and the way of the released code.
+
+    python benchmarks/whole_run.py [--images 120] [--epochs 4] [--sessions 3] [--layers 1 1 1 1 --width 0.25]
+
+Both train KRT from the same weights on the same photos in the same order. ``official`` decodes every image in every
+epoch, evaluates after every epoch in three passes (base, seen and new images), runs the attention once per session,
+keeps batch norms apart, and uses fp32, the contiguous layout and the plain optimiser. mAP of the sessions is compared
+first. Runs take turns; a run's seconds are those from its first session on, the cache being there already in the row
+``ours`` and not in ``ours, first run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from input_pipeline import write_photos
+from reference import per_session_forward
+from timing import CLOCKS, add_options, begin, header
+
+from mlcil.datasets.loading import SessionView
+from mlcil.engine.config import finish_config
+from mlcil.engine.evaluation import predict_view
+from mlcil.engine.loop import IncrementalTrainLoop, no_labels
+from mlcil.engine.train import build_runner
+from mlcil.models.heads import ICAHead
+
+CLASSES = tuple("abcdefgh")
+evaluate_once = IncrementalTrainLoop.evaluate
+
+
+def write_data(root: Path, images: int, size: tuple[int, int], classes: int) -> None:
+    """COCO 2014's folders; every image shows two classes."""
+    (root / "annotations").mkdir(parents=True)
+    for split, count in (("train2014", images), ("val2014", images // 2)):
+        (root / split).mkdir()
+        files = write_photos(root / split, count, *size)
+        labels = [(k, (k + j) % classes) for k in range(count) for j in range(2)]
+        content = {
+            "images": [{"id": k, "file_name": file.name} for k, file in enumerate(files)],
+            "annotations": [
+                {"id": i, "image_id": k, "category_id": c + 1, "iscrowd": 0} for i, (k, c) in enumerate(labels)
+            ],
+            "categories": [{"id": c + 1, "name": CLASSES[c]} for c in range(classes)],
+        }
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def evaluate_in_three_passes(loop: IncrementalTrainLoop) -> dict[str, Any]:
+    """The released validation: base and new images in passes of their own, beside the pass over all seen ones."""
+    runner: Any = loop._runner
+    scenario, session = runner.scenario, runner.scenario.sessions[loop.session]
+    for low, high in ((0, scenario.base_high), (session.low, session.high)):
+        rows = scenario.test_rows(low, high)
+        view = SessionView(scenario.test, rows, no_labels(rows), runner.image_size)
+        predict_view(runner.method, loop.plain_loader(view), torch.float32)
+    return evaluate_once(loop)
+
+
+@contextmanager
+def formulation(name: str) -> Iterator[None]:
+    """Inside, runs go the way of the released code where ``name`` is ``official``."""
+    if name != "official":
+        yield
+        return
+    with (
+        mock.patch.object(IncrementalTrainLoop, "evaluate", evaluate_in_three_passes),
+        mock.patch.object(ICAHead, "forward", per_session_forward),
+    ):
+        yield
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--images", type=int, default=120, help="training images; half as many for testing")
+    parser.add_argument("--photo", type=int, nargs=2, default=(640, 480), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--sessions", type=int, default=4, choices=(2, 4), help="of eight classes")
+    parser.add_argument("--layers", type=int, nargs=4, default=(1, 1, 1, 1))
+    parser.add_argument("--width", type=float, default=0.25, help="of the TResNet")
+    parser.add_argument("--size", type=int, default=96, help="side that the network takes, in pixels")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    device = begin(options)
+    print(header(device))
+    now = CLOCKS[options.clock]
+    seconds: dict[str, list[float]] = {"official": [], "ours, first run": [], "ours": []}
+    curves: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder / "data", options.images, tuple(options.photo), len(CLASSES))
+        for turn in range(options.repeats):
+            for row in seconds:
+                fast = row != "official"
+                content: dict[str, Any] = {
+                    "scenario": {
+                        "dataset": {"type": "coco", "root": str(folder / "data")},
+                        "base": 0,
+                        "increment": len(CLASSES) // options.sessions,
+                        "fixed_test_images": "shown",
+                    },
+                    "network": {
+                        "backbone": {"name": "tresnet", "layers": list(options.layers), "width": options.width},
+                        "head": {"type": "ica", "embed_dim": 128, "num_heads": 8},
+                        "image_size": options.size,
+                    },
+                    "method": {"type": "KRT"},
+                    "train_dataloader": {"batch_size": options.batch, "num_workers": 0},
+                    "test_dataloader": {"batch_size": options.batch, "num_workers": 0},
+                    "train_cfg": {"max_epochs": options.epochs, "val_interval": 0 if fast else 1},
+                    "image_cache": {"enabled": fast, "folder": str(folder / f"kept{turn}")},
+                    "channels_last": fast,
+                    "fold_batch_norm": fast,
+                    "precision": "auto" if fast else "fp32",
+                    "threads": options.threads,
+                    "log_level": "ERROR",
+                    "log_root": str(folder / "logs"),
+                    "checkpoint_root": str(folder / "saved"),
+                }
+                if not fast:
+                    content["optim_wrapper"] = {
+                        "optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4, "fused": False}
+                    }
+                with formulation(row):
+                    runner = build_runner(finish_config(content, f"run_{turn}_{len(row)}"))
+                    started = now()
+                    runner.train()
+                    seconds[row].append(now() - started)
+                curves[row] = [session["mAP"]["seen"] for session in runner.results]
+    for row in list(seconds)[1:]:
+        difference = max(abs(a - b) for a, b in zip(curves["official"], curves[row], strict=True))
+        print(f"{row}: mAP of the sessions differs from the official formulation's by at most {difference:.2f} points")
+        if not difference <= 5.0:
+            sys.exit("that is more than rounding explains")
+    print(f"{'':24}{options.clock + ' s':>10}{'ratio':>8}")
+    medians = {row: float(np.median(values)) for row, values in seconds.items()}
+    for row, value in medians.items():
+        print(f"{row:24}{value:>10.1f}{medians['official'] / value:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()
