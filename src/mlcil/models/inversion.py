@@ -8,6 +8,7 @@ Legend: B images, O classes of the frozen network, Z latent values, Q channels o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,10 +86,37 @@ def gaussian_divergence(x: Tensor, mean_Q: Tensor, variance_Q: Tensor) -> Tensor
         x: (B, Q, H, W), the input of a batch norm.
         mean_Q, variance_Q: what the layer remembers.
     """
-    v_Q, m_Q = torch.var_mean(x, (0, 2, 3), correction=0)
+    m_Q, v_Q = moments(x)
     v_Q = v_Q + _EPS
     ratio_Q = (variance_Q + (mean_Q - m_Q).square() + _EPS) / v_Q
     return 0.5 * (torch.log(v_Q / (variance_Q + _EPS)) + ratio_Q - 1).mean()
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and biased variance in two passes forward and one backward; keeps the input, which is kept anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        m_Q = x.mean((0, 2, 3))
+        ctx.save_for_backward(x, m_Q)
+        return m_Q, (x - m_Q[:, None, None]).square_().mean((0, 2, 3))
+
+    @staticmethod
+    def backward(ctx: Any, grad_m_Q: Tensor, grad_v_Q: Tensor) -> Tensor:  # type: ignore[override]
+        x, m_Q = ctx.saved_tensors
+        slope_Q = 2 * grad_v_Q * (m_Q.numel() / x.numel())
+        shift_Q = grad_m_Q * (m_Q.numel() / x.numel()) - slope_Q * m_Q
+        return torch.addcmul(shift_Q[:, None, None], x, slope_Q[:, None, None])
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of every channel, (Q,) each; the numbers of ``torch.var_mean``, several times faster.
+
+    Args:
+        x: (B, Q, H, W).
+    """
+    m_Q, v_Q = _Moments.apply(x)  # type: ignore[no-untyped-call]
+    return m_Q, v_Q
 
 
 def gaussian_kernel(size: int = 5, width: float = math.sqrt(2)) -> Tensor:
@@ -99,12 +127,23 @@ def gaussian_kernel(size: int = 5, width: float = math.sqrt(2)) -> Tensor:
     return kernel / kernel.sum()
 
 
+@functools.lru_cache(maxsize=8)
+def smoothing_matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(side, side): what :func:`gaussian_kernel` with reflected borders does to a line of pixels."""
+    line = gaussian_kernel().sum(0)
+    unit = torch.eye(side, dtype=torch.float64)[:, None]  # every row is an image of one pixel
+    reach = len(line) // 2
+    return F.conv1d(F.pad(unit, (reach, reach), mode="reflect"), line.view(1, 1, -1))[:, 0].T.to(device, dtype)
+
+
 def smoothed(images: Tensor) -> Tensor:
-    """Each channel under :func:`gaussian_kernel`, borders reflected; same shape (B, C, H, W)."""
-    kernel = gaussian_kernel().to(images)
-    channels = images.shape[1]
-    weight = kernel.expand(channels, 1, *kernel.shape)
-    return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), weight, groups=channels)
+    """Each channel under :func:`gaussian_kernel`, borders reflected; same shape (B, C, H, W).
+
+    The kernel is an outer product, so this is a product with a matrix from either side, which takes a fraction of a
+    convolution's time.
+    """
+    rows, columns = (smoothing_matrix(side, images.device, images.dtype) for side in images.shape[-2:])
+    return rows @ images @ columns.T
 
 
 def class_balance(logits_BO: Tensor) -> Tensor:
@@ -134,7 +173,7 @@ class Inversion:
             for name, default in (("mean", 0.0), ("std", 1.0))
         )
         self.generator = Generator(network.spec["image_size"]).to(weight)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr)
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr, fused=True)
 
     def images(self, latents_BZ: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W), and the same as images for the network (about [0, 1])."""
