@@ -99,7 +99,7 @@ def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
     assert len(results) == 3
     report = results[-1]["report"]
     if name in ("R-DFCIL", "ABD"):
-        assert set(report["inversion"]) == {"content", "balance", "smoothness", "statistics"}
+        assert set(report["inversion"]) == {"content", "balance", "smoothness", "statistics", "classes shown"}
     if name == "BiC":
         assert 0 < abs(report["correction"]["alpha"] - 1) < 0.1
         assert 0 < abs(report["correction"]["beta"]) < 0.1

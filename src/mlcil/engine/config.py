@@ -41,6 +41,7 @@ from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS, decay_groups
 from mlcil.errors import UserError
+from mlcil.evaluation.singlelabel import LOCAL_ACCURACIES
 from mlcil.memory import memory_class
 from mlcil.models.backbones import OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
@@ -73,6 +74,7 @@ DEFAULTS: dict[str, Any] = {
     "threads": None,  # CPU threads of the arithmetic; None leaves PyTorch's choice
     "seed": 3407,
     "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
+    "local_accuracy": "all",  # images that count where predictions are among a session's classes; 'official': ABD's
     "log_root": "logs",
     "checkpoint_root": "saved_models",
     "log_level": "INFO",
@@ -284,6 +286,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
+    check_option("local_accuracy", cfg["local_accuracy"], LOCAL_ACCURACIES)
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,21 @@ def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
 
 
 def session_metrics(
-    scenario: Scenario, session: Session, rows: np.ndarray, logits_NC: np.ndarray, empty_as: str
+    scenario: Scenario, session: Session, rows: np.ndarray, logits_NC: np.ndarray, **options: str
 ) -> dict[str, Any]:
-    """All metrics of a session from the logits of its :func:`test_rows`."""
-    return METRICS[scenario.task].session(_test_set(scenario, session, empty_as), rows, logits_NC)
+    """All metrics of a session from the logits of its :func:`test_rows`; options of ``TestSet`` by name."""
+    return METRICS[scenario.task].session(_test_set(scenario, session, **options), rows, logits_NC)
 
 
-def _test_set(scenario: Scenario, session: Session, empty_as: str = "zero") -> TestSet:
+def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """What a config says of the metrics, for :func:`session_metrics`."""
+    return {"empty_as": cfg["empty_classes"], "local_accuracy": cfg["local_accuracy"]}
+
+
+def _test_set(scenario: Scenario, session: Session, **options: str) -> TestSet:
     test = scenario.test
     edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
-    return TestSet(test.labels_NC, test.selects_NC, scenario.fixed_test_rows(), edges, scenario.base_high, empty_as)
+    return TestSet(test.labels_NC, test.selects_NC, scenario.fixed_test_rows(), edges, scenario.base_high, **options)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

@@ -58,6 +58,7 @@ class IncrementalTrainLoop(BaseLoop):
         self.stop_training = False
         self._test_loader: Any = None
         self.held_out: SessionView | None = None  # images kept from training for the method's second stage
+        self.prepared = False  # the running session's preparation is done
         self.audit: dict[str, float] = {}  # of the session's pseudo-labels
         self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
@@ -113,7 +114,7 @@ class IncrementalTrainLoop(BaseLoop):
         runner.build_session_optimizer(self.base_lr if t == 0 else None, self.max_epochs, len(self.dataloader))
         trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
         runner.log([log_lines.session_start(session, counts, self.max_epochs, len(self.dataloader), trainable)])
-        self._epoch, self._iter = 0, 0
+        self._epoch, self._iter, self.prepared = 0, 0, bool(resumed)
         if resumed:
             self._epoch, self._iter = resumed["epoch"], resumed["epoch"] * len(self.dataloader)
             runner.restore_session(resumed)
@@ -121,6 +122,9 @@ class IncrementalTrainLoop(BaseLoop):
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
             self.audit = self.audit_pseudo_labels()
+            self.prepared = True
+            runner.save_made_images(t)
+            runner.save_resume_state(0, time.time() - started)
         runner.log(log_lines.report(self.session_report()))
 
         runner.call_hook("before_train")
@@ -144,7 +148,7 @@ class IncrementalTrainLoop(BaseLoop):
         )
         runner.finish_session(session, result)
         self.session += 1
-        self._epoch = 0
+        self._epoch, self.prepared = 0, False
         runner.save_resume_state(0, 0.0)
         runner.call_hook("after_session", session=session, result=result)
 
@@ -174,7 +178,7 @@ class IncrementalTrainLoop(BaseLoop):
         scenario, memory = runner.scenario, runner.memory
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
-        targets = scenario.train_targets(rows, session.low, session.high)
+        targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
         sessions = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
@@ -345,7 +349,7 @@ class IncrementalTrainLoop(BaseLoop):
         started = time.time()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
         self.scores = (rows, logits)
-        result = session_metrics(scenario, session, rows, logits, runner.empty_classes)
+        result = session_metrics(scenario, session, rows, logits, **runner.metric_options)
         result["evaluation_seconds"] = round(time.time() - started, 1)
         barrier()
         return result

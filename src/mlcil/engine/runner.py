@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from torch import nn
 import mlcil
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
+from mlcil.engine.evaluation import metric_options
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.errors import UserError
@@ -70,7 +72,7 @@ class IncrementalRunner(Runner):
         self.image_size: int = cfg.network.image_size
         self.train_transform = dict(cfg.train_transform)
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
-        self.empty_classes: str = cfg.empty_classes
+        self.metric_options = metric_options(cfg)
         self.label_cardinality = scenario.label_cardinality
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
@@ -213,11 +215,12 @@ class IncrementalRunner(Runner):
         if not is_main_process():
             return
         loop = self.train_loop
-        inside = epoch > 0
+        inside = epoch > 0 or loop.prepared
         state: dict[str, Any] = {
             "format": checkpoint.RESUME_FORMAT,
             "session": loop.session,
             "epoch": epoch,
+            "inside": inside,
             "seconds": seconds,
             "protocol_hash": self.scenario.hash,
             "network": self.method.network.spec,
@@ -249,14 +252,14 @@ class IncrementalRunner(Runner):
         if self.memory is not None and state["memory"] is not None:
             self.memory.load_state_dict(state["memory"])
         self.train_loop.session = session  # type: ignore[union-attr]
-        if state["epoch"] == 0:
+        if not inside(state):
             checkpoint.restore_random_state(state["random"])
         self.logger.info(f"resumed: session {session}, after epoch {state['epoch']}")
 
     def take_resumed_session(self, session: int) -> dict[str, Any] | None:
         """The state to continue inside this session, once."""
         state, self._resumed = self._resumed, None
-        return state if state is not None and state["epoch"] > 0 and state["session"] == session else None
+        return state if state is not None and inside(state) and state["session"] == session else None
 
     def restore_session(self, state: dict[str, Any]) -> None:
         """Weights, optimiser, schedule and generators inside a session."""
@@ -293,6 +296,12 @@ class IncrementalRunner(Runner):
             }
             write_arrays(self.run_dir / "scores" / "test.npz", arrays)
 
+    def save_made_images(self, index: int) -> None:
+        """``logs/<run>/made/session_<t>.npz``: some of the images that the method has made of old classes."""
+        made = self.method.made_images() if is_main_process() else None
+        if made is not None:
+            write_arrays(self.run_dir / "made" / f"session_{index}.npz", {"images": made[0], "labels": made[1]})
+
     def save_stage(self, index: int) -> None:
         """``saved_models/<run>/session_<t>.pth``."""
         high = self.scenario.sessions[index].high
@@ -309,6 +318,7 @@ class IncrementalRunner(Runner):
                 "state_dict": self.method.network.state_dict(),
                 "method": type(self.method).__name__,
                 "method_state": self.method.method_state(),
+                "logit_correction": self.method.logit_correction(),
                 "protocol": self.scenario.protocol,
                 "protocol_hash": self.scenario.hash,
                 "task": self.scenario.task,
@@ -386,6 +396,11 @@ class IncrementalRunner(Runner):
         if average is not None:
             scalars[f"{headline}/average"] = average
         self.visualizer.add_scalars(scalars, step=len(result[self.metrics.per_class]))
+
+
+def inside(state: Mapping[str, Any]) -> bool:
+    """Whether a rolling state is from within a session, behind its preparation at least."""
+    return bool(state.get("inside", state["epoch"] > 0))
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -8,14 +8,27 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
+from torch import Tensor
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
-from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.engine.evaluation import metric_options, predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.train import build_scenario
 from mlcil.errors import UserError
 from mlcil.methods.base import Method
+from mlcil.models.network import IncrementalNetwork
+
+
+class Trained(Method):
+    """The network of a stage checkpoint with its correction of logits."""
+
+    def __init__(self, network: IncrementalNetwork, correction_C2: Tensor | None) -> None:
+        super().__init__(network)
+        self.correction_C2 = correction_C2
+
+    def logit_correction(self) -> Tensor | None:
+        return self.correction_C2
 
 
 def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
@@ -44,11 +57,11 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
             f"{path} knows {high} classes, but sessions of {scenario.protocol} end at "
             f"{', '.join(str(s.high) for s in scenario.sessions)}; test it with the config it was trained with"
         )
-    method = Method(checkpoint.network_of(stage, path)).to(get_device())
+    method = Trained(checkpoint.network_of(stage, path), stage.get("logit_correction")).to(get_device())
     rows = test_rows(scenario, session)
     scenario.test.check_files()
     view = SessionView(scenario.test, rows, np.zeros((len(rows), 0), np.int8), stage["network"]["image_size"])
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
-    return session_metrics(scenario, session, rows, logits, cfg.empty_classes)
+    return session_metrics(scenario, session, rows, logits, **metric_options(cfg))

@@ -92,14 +92,17 @@ class Generator(nn.Module):
     Args:
         image_size: side of the images in pixels, see :func:`layout`.
         latent: values Z of a latent vector, N(0, 1).
+        width: most channels of a map, for generators smaller than the papers'; ``None`` for theirs.
 
     Raises:
         ValueError: no layout for that image size.
     """
 
-    def __init__(self, image_size: int = 32, latent: int = 1000) -> None:
+    def __init__(self, image_size: int = 32, latent: int = 1000, width: int | None = None) -> None:
         super().__init__()
         side, channels = layout(image_size)
+        if width is not None:
+            channels = tuple(min(width, channel) for channel in channels)
         self.latent, self.shape = latent, (channels[0], side, side)
         self.project = nn.Linear(latent, channels[0] * side * side)
         self.norm = nn.BatchNorm2d(channels[0])
