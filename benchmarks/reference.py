@@ -1,7 +1,7 @@
-"""The straightforward formulation of incremental cross-attention, on the parameters of our head.
+"""Straightforward formulations of the attention heads, on the parameters of our heads.
 
-For every session token the whole attention is run again over ``[KT; KR_i; patches]``, with keys and values
-projected for all of its vectors, as KRT's released code does. Only the benchmarks and tests use it.
+KRT and DAFormer: for every session the whole attention is run again, with everything projected anew; DKT:
+keys and values are formed for the whole sequence. Only the benchmarks and tests use them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlcil.models.heads import ICAHead
+from mlcil.models.heads import DAFormerHead, DKTHead, ICAHead
+from mlcil.models.heads.daformer import DualAttention
 
 
 def per_session_forward(head: ICAHead, feature_map: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,3 +37,40 @@ def per_session_forward(head: ICAHead, feature_map: Tensor) -> tuple[Tensor, Ten
         tokens.append(token_BD)
         logits.append(classifier(token_BD))
     return torch.cat(logits, 1), torch.stack(tokens, 1)
+
+
+def whole_block_forward(head: DAFormerHead, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, D, h, w) -> logits (B, C_seen) and embeddings (B, S, D): the dual block once a session, then the mean.
+
+    With edition S the block runs once a session too, with the shared key.
+    """
+    block = head.block
+    patches_BTD = feature_map.flatten(2).transpose(1, 2)
+    logits, tokens = [], []
+    for index, classifier in enumerate(head.classifiers):
+        key = head.keys[min(index, len(head.keys) - 1)]
+        q, k, v = block.attention.split(block.norm1(patches_BTD))
+        internal, external = DualAttention.internal_map(q, k), DualAttention.external_map(q, key)
+        x_BTD = patches_BTD + block.drop_path(DualAttention.merge(internal @ v + external @ v))
+        x_BTD = x_BTD + block.drop_path(block.mlp(block.norm2(x_BTD)))
+        tokens.append(x_BTD.mean(1))
+        logits.append(classifier(tokens[-1]))
+    return torch.cat(logits, 1), torch.stack(tokens if head.edition == "M" else tokens[:1], 1)
+
+
+def whole_sequence_forward(head: DKTHead, feature_map: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, D, h, w) -> logits (B, C_seen) and embedding (B, 1, D): newest token, other tokens, patches; all keys."""
+    block, attention = head.block, head.block.attention
+    patches_BTD = feature_map.flatten(2).transpose(1, 2)
+    batch, _, dim = patches_BTD.shape
+    tokens = [head.tokens[-1], *head.tokens[:-1]]
+    sequence = torch.cat([*(token.expand(batch, -1, -1) for token in tokens), patches_BTD], 1)
+    normed = block.norm1(sequence)
+    size = dim // attention.heads
+    q = attention.q(normed[:, :1]).view(batch, 1, attention.heads, size).transpose(1, 2) * size**-0.5
+    k, v = (f(normed).view(batch, -1, attention.heads, size).transpose(1, 2) for f in (attention.k, attention.v))
+    context = ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).reshape(batch, 1, dim)
+    s_B1D = sequence[:, :1] + attention.proj(context)
+    embedding_BD = (s_B1D + block.mlp(block.norm2(s_B1D)))[:, 0]
+    classifiers = [head.stability, head.plasticity] if head.plasticity is not None else [head.stability]
+    return torch.cat([f(embedding_BD) for f in classifiers if f is not None], 1), embedding_BD[:, None]

@@ -6,6 +6,7 @@ _base_ = ["abd_cifar100.py"]
 scenario = dict(
     dataset=dict(_delete_=True, type="imagenet", root="datasets/imagenet", fit="centre", name="imagenet1000"),
     class_order="numpy:1993",
+    base=0,
     increment=10,
     max_sessions=5,
 )

@@ -1,6 +1,6 @@
-# CIFAR-100 in minutes on one core: five sessions of twenty classes, images halved to 16 pixels, ABD's network with one
-# block a stage, crops and mirroring without colour jitter, and ABD's schedule divided by 12.5 (20 epochs, steps at 8, 12
-# and 16). Works with a part of CIFAR-100 too.
+# CIFAR-100 in minutes on one core: five sessions of twenty classes, images halved to 16 pixels, ABD's network with
+# one block a stage, crops and mirroring without colour jitter, and ABD's schedule divided by 12.5 (20 epochs, steps
+# at 8, 12 and 16). Works with a part of CIFAR-100 too.
 _base_ = ["abd_cifar100_5tasks.py"]
 
 scenario = dict(dataset=dict(verify=False))

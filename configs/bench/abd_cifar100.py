@@ -1,5 +1,5 @@
-# First table of ABD's README: CIFAR-100 without a memory, 5, 10 and 20 sessions, repetitions 0 to 2. Omega stands beside
-# it, for which the upper bound is trained in every session.
+# First table of ABD's README: CIFAR-100 without a memory, 5, 10 and 20 sessions, repetitions 0 to 2. Omega stands
+# beside it, for which the upper bound is trained in every session.
 title = "ABD, CIFAR-100 without a memory"
 seeds = [0, 1, 2]
 class_orders = ["random:0", "random:1", "random:2"]

@@ -1,5 +1,5 @@
-# R-DFCIL's main table on Tiny-ImageNet-200: 5, 10 and 20 equal sessions (published figures could not be found) and half of the
-# classes first, over three class orders.
+# R-DFCIL's main table on Tiny-ImageNet-200: 5, 10 and 20 equal sessions (published figures could not be found) and
+# half of the classes first, over three class orders.
 title = "R-DFCIL, Tiny-ImageNet-200"
 seeds = [1]
 class_orders = ["random:0", "random:1", "random:2"]

@@ -27,8 +27,7 @@ from mlcil.methods import (
     SingleLabelLwFMC,
     SingleLabelLwFSynthetic,
 )
-from mlcil.methods.base import SessionContext
-from mlcil.methods.base import corrected
+from mlcil.methods.base import SessionContext, corrected
 from mlcil.methods.single_label_bic import correction_table
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings

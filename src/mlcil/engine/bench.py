@@ -247,7 +247,9 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     wanted = len(jobs) // max(len(bench["runs"]), 1)
     rows = [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
     if bench["upper_bound"] is not None:
-        bounds = {job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"}
+        bounds = {
+            job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
+        }
         done = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
         for row in rows:
             pairs = [(job.run_dir, bounds[job.repetition]) for job in done if job.label == row.label]

@@ -34,7 +34,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
-import mlcil.methods  # noqa: F401  (registers the methods)
+import mlcil.engine.mixing
+import mlcil.methods  # noqa: F401  (registers hooks and methods)
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
@@ -43,7 +44,7 @@ from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS, decay_groups
 from mlcil.errors import UserError
 from mlcil.evaluation.singlelabel import LOCAL_ACCURACIES
 from mlcil.memory import memory_class
-from mlcil.models.backbones import OWN, TimmBackbone, check_name
+from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.resnet import VARIANTS as RESNETS
@@ -68,6 +69,7 @@ DEFAULTS: dict[str, Any] = {
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
+    "auto_scale_lr": None,  # {"base_batch_size": 256}: the learning rates are meant for so many images a step
     "precision": "auto",  # auto, fp32, bf16, fp16
     "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
     "deterministic": False,
@@ -244,6 +246,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     backbone_class: Any = TResNet if backbone["name"] in OWN else TimmBackbone
     if backbone["name"] in RESNETS:
         backbone_class = ResNet
+    backbone_class = ENCODERS.get(str(backbone["name"]), backbone_class)
     check_keys(backbone, {"name", *_arguments(backbone_class.__init__, "image_size")}, "network.backbone")
     _name_normalisation(cfg["network"]["backbone"])
     head = _mapping(network.get("head") or {}, "network.head")
@@ -258,7 +261,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg", "rho")
     check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
     groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
     check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
@@ -287,6 +290,11 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
     check_option("local_accuracy", cfg["local_accuracy"], LOCAL_ACCURACIES)
+    if cfg["auto_scale_lr"] is not None:
+        check_keys(_mapping(cfg["auto_scale_lr"], "auto_scale_lr"), ("base_batch_size",), "auto_scale_lr")
+        base = cfg["auto_scale_lr"].get("base_batch_size")
+        if not isinstance(base, int) or base < 1:
+            raise UserError(f"auto_scale_lr.base_batch_size is {base!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:

@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.evaluation.metrics import scores_of
 from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
@@ -35,6 +36,8 @@ class IncrementalTrainLoop(BaseLoop):
         base_epochs: epochs of session 0 when they differ from ``max_epochs``.
         val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
         stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
+        repeated_augmentation: views of an image in a batch, see
+            :class:`~mlcil.engine.sampling.RepeatedAugmentationSampler`; 1 is ordinary shuffling.
     """
 
     def __init__(
@@ -46,13 +49,16 @@ class IncrementalTrainLoop(BaseLoop):
         base_epochs: int | None = None,
         val_interval: int = 0,
         stop_after_session: int | None = None,
+        repeated_augmentation: int = 1,
     ) -> None:
         self._runner: Any = runner
         self.loader_options = dict(dataloader)
         self.dataloader: Any = None
         self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
         self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
+        self.repeated_augmentation = repeated_augmentation
         self.session = 0
+        self._phase_epochs: int | None = None  # epochs of balanced fine-tuning, while it runs
         self._epoch = 0
         self._iter = 0
         self.stop_training = False
@@ -66,8 +72,15 @@ class IncrementalTrainLoop(BaseLoop):
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of the running session."""
+        """Epochs of the running session or of its fine-tuning."""
+        if self._phase_epochs is not None:
+            return self._phase_epochs
         return int(self.base_epochs) if self.session == 0 and self.base_epochs else self.session_epochs
+
+    @property
+    def phase(self) -> int:
+        """0 in a session's main training, 1 in its balanced fine-tuning."""
+        return int(self._phase_epochs is not None)
 
     @property
     def max_iters(self) -> int:
@@ -111,7 +124,8 @@ class IncrementalTrainLoop(BaseLoop):
         runner.unwrap()
         method.begin_session(context)
         runner.wrap()
-        runner.build_session_optimizer(self.base_lr if t == 0 else None, self.max_epochs, len(self.dataloader))
+        base_lr = self.base_lr if t == 0 else None
+        runner.build_session_optimizer(base_lr, self.max_epochs, len(self.dataloader), sharp=t > 0)
         trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
         runner.log([log_lines.session_start(session, counts, self.max_epochs, len(self.dataloader), trainable)])
         self._epoch, self._iter, self.prepared = 0, 0, bool(resumed)
@@ -163,7 +177,8 @@ class IncrementalTrainLoop(BaseLoop):
         runner.model.train()
         for index, batch in enumerate(self.dataloader):
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
-            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+            for _ in range(getattr(runner.optim_wrapper, "passes", 1)):  # 2 with a sharpness-aware wrapper
+                outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
             runner.check_finite(outputs, batch)
             runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
             self._iter += 1
@@ -222,7 +237,10 @@ class IncrementalTrainLoop(BaseLoop):
         return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform, origins)
 
     def finish_session(self) -> dict[str, Any]:
-        """The method's last part, on what its ``second_stage`` asks for, and the update of the memory."""
+        """The method's last part, on what its ``second_stage`` asks for, and the update of the memory.
+
+        Balanced fine-tuning is the second stage that the engine runs itself, after the method's own.
+        """
         method = self._runner.method
         if method.second_stage == "memory":
             counts = self.update_memory()
@@ -232,21 +250,59 @@ class IncrementalTrainLoop(BaseLoop):
             method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
         else:
             method.finish_session(self.dataloader)
-        return self.update_memory()
+        counts = self.update_memory()
+        self.fine_tune()
+        return counts
 
-    def second_loader(self, view: SessionView) -> Any:
-        """Shuffled loader of this process's share, with other draws than those of any session."""
+    def second_loader(self, view: SessionView, shuffle: bool = True) -> Any:
+        """Loader of this process's share, with other draws than those of any session."""
         if not len(view):
             return []
         rank, world_size = get_dist_info()
         draws = len(self._runner.scenario.sessions) + self.session
-        sampler = SessionSampler(len(view), self._runner.seed, draws, True, rank, world_size)
+        sampler = SessionSampler(len(view), self._runner.seed, draws, shuffle, rank, world_size)
         return build_loader(view, sampler, **self.loader_options)
+
+    def fine_tune(self) -> None:
+        """Balanced fine-tuning on the memory, where the method has such a phase.
+
+        Without ``shuffle`` the images come in the memory's order, sorted by class, and what is left behind the
+        last whole batch is not used (DKT and DAFormer official behaviour; the newest classes stand last).
+        """
+        runner, method, memory = self._runner, self._runner.method, self._runner.memory
+        phase = method.finetuning
+        if phase is None or (self.session == 0 and not runner.scenario.joint):
+            return
+        if memory is None or not len(memory):
+            runner.log(["fine-tuning: skipped, because there are no exemplars (the config's memory)"])
+            return
+        rows, targets, origins = self.exemplars()
+        images = runner.images_per_step
+        used = len(rows) if phase.shuffle or len(rows) <= images else len(rows) // images * images
+        view = self.augmented_view(rows[:used], targets[:used], origins[:used])
+        self.dataloader = self.second_loader(view, phase.shuffle)
+        self._phase_epochs, self._epoch, self._iter = phase.epochs_of(self.session), 0, 0
+        runner.unwrap()
+        method.begin_finetuning()
+        runner.wrap()
+        lr = phase.lr * images / phase.base_batch_size
+        runner.build_session_optimizer(lr, self._phase_epochs, len(self.dataloader), sharp=False, constant=True)
+        runner.log([f"fine-tuning: {used} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
+        while self._epoch < self._phase_epochs:
+            self.run_epoch()
+        self._phase_epochs = None
 
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""
         rank, world_size = get_dist_info()
-        sampler = SessionSampler(len(view), self._runner.seed, self.session, True, rank, world_size)
+        seed, batch_size = self._runner.seed, self.loader_options["batch_size"]
+        sampler: SessionSampler
+        if self.repeated_augmentation > 1:
+            sampler = RepeatedAugmentationSampler(
+                len(view), seed, self.session, batch_size, self.repeated_augmentation, rank, world_size
+            )
+        else:
+            sampler = SessionSampler(len(view), seed, self.session, True, rank, world_size)
         return build_loader(view, sampler, **self.loader_options)
 
     def plain_loader(self, view: SessionView) -> Any:
@@ -280,7 +336,7 @@ class IncrementalTrainLoop(BaseLoop):
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, session.low, session.high)
-        logits, features = self.predict_training(rows)
+        logits, features = self.predict_training(rows, augmented=memory.views == "train")
         counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
@@ -307,10 +363,12 @@ class IncrementalTrainLoop(BaseLoop):
             report["dpl"] = {**report.get("dpl", {}), **self.audit}
         return report
 
-    def predict_training(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (N, C) and pooled features (N, K) of training rows, without augmentation."""
+    def predict_training(self, rows: np.ndarray, augmented: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, C) and pooled features (N, K) of training rows, with one augmented view each or with none."""
         runner = self._runner
         view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
+        if augmented:
+            view = self.augmented_view(rows, no_labels(rows), np.full(len(rows), self.session))
         return predict_view(runner.method, self.plain_loader(view), torch.float32)
 
     def audit_pseudo_labels(self) -> dict[str, float]:

@@ -1,8 +1,9 @@
-"""Optimiser groups, schedules and mixed precision, in mmengine's terms."""
+"""Optimiser groups, schedules, mixed precision and the sharpness-aware step, in mmengine's terms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,6 +105,8 @@ class AutocastOptimWrapper(OptimWrapper):
     everywhere. The schedule is stepped also when the scaler skips a step, as in the official code.
     """
 
+    passes = 1  # forward and backward passes over a batch; the last one's losses are logged
+
     def __init__(self, precision: str = "auto", device: str = "cpu", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.device = torch.device(device)
@@ -137,6 +140,68 @@ class AutocastOptimWrapper(OptimWrapper):
         """Take back what :meth:`state_dict` gave."""
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.scaler.load_state_dict(state_dict["scaler"])
+
+
+@OPTIM_WRAPPERS.register_module()
+class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
+    """Adaptive sharpness-aware minimisation (Kwon et al., "ASAM", ICML 2021; DAFormer's released form).
+
+    A batch is passed twice. The first gradient g moves the weights up by :func:`sharpness_offsets`, the second
+    gradient, taken there, is the one that the optimiser gets, back at the old weights. The engine uses it from
+    the second session on; the first session and balanced fine-tuning take plain steps.
+
+    Args:
+        rho: radius; 3 in DAFormer's release.
+        kwargs: see :class:`AutocastOptimWrapper`.
+
+    Raises:
+        UserError: fp16, whose scaled gradients this step does not know, or accumulated gradients.
+    """
+
+    passes = 2
+
+    def __init__(self, rho: float = 3.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.dtype == torch.float16:
+            raise UserError("the sharpness-aware step does not work in fp16; use precision 'bf16' or 'fp32'")
+        if self._accumulative_counts != 1:
+            raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
+        self.rho = rho
+        self._weights: list[tuple[nn.Parameter, Tensor]] = []  # where the first pass was, between the two
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """Alternately: move up from the loss of the first pass, or back and step with that of the second."""
+        self.backward(loss)
+        if not self._weights:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            self._weights = [(p, p.detach().clone()) for p in parameters]
+            with torch.no_grad():
+                for parameter, offset in zip(parameters, sharpness_offsets(parameters, self.rho), strict=True):
+                    parameter.add_(offset)
+        else:
+            with torch.no_grad():
+                for parameter, weight in self._weights:
+                    parameter.copy_(weight)
+            self._weights = []
+            self.step(**(step_kwargs or {}))
+        self.zero_grad(**(zero_kwargs or {}))
+
+
+def sharpness_offsets(parameters: Iterable[nn.Parameter], rho: float) -> list[Tensor]:
+    """``w^2 g rho / (n + 1e-12)`` for every parameter, with n the L2 norm of ``|w| g`` over all of them.
+
+    Args:
+        parameters: parameters with gradients.
+        rho: radius.
+    """
+    weights_and_gradients = [(p.detach(), p.grad.detach()) for p in parameters if p.grad is not None]
+    norm = torch.stack([(w.abs() * g).norm() for w, g in weights_and_gradients]).norm()
+    return [w.square() * g * (rho / (norm + 1e-12)) for w, g in weights_and_gradients]
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype) -> torch.autocast:
@@ -175,6 +240,53 @@ class OneCycle(OneCycleLR):
 
     def state_dict(self) -> dict[str, Any]:
         """The iteration; everything else follows from the config."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosine(LRScheduler):
+    """Linear warm-up and cosine over the epochs, as DKT's and DAFormer's releases use timm's.
+
+    The learning rate is constant within an epoch. The schedule lags by one epoch, so the first two run at
+    ``warmup_lr``, and the warm-up does not shorten the cosine: with k the epoch less one (at least 0),
+
+        k < warmup:  warmup_lr + k (peak - warmup_lr) / warmup
+        else         min_lr + (peak - min_lr) (1 + cos(pi k / epochs)) / 2
+
+    Args:
+        optimizer: an mmengine ``OptimWrapper`` or a torch optimiser; its ``lr`` is the peak.
+        epochs: epochs of the session.
+        epoch_length: iterations of an epoch (of no consequence here).
+        warmup_epochs: length of the warm-up.
+        warmup_lr: where it begins.
+        min_lr: where the cosine would end.
+    """
+
+    by_epoch = True
+
+    def __init__(
+        self,
+        optimizer: Any,
+        epochs: int,
+        epoch_length: int,
+        warmup_epochs: int = 5,
+        warmup_lr: float = 1e-6,
+        min_lr: float = 1e-5,
+    ) -> None:
+        self.epochs, self.warmup_epochs, self.warmup_lr, self.min_lr = epochs, warmup_epochs, warmup_lr, min_lr
+        super().__init__(getattr(optimizer, "optimizer", optimizer))
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Learning rate of each group in the current epoch."""
+        k = max(self.last_epoch - 1, 0)
+        peaks = [float(peak) for peak in self.base_lrs]
+        if k < self.warmup_epochs:
+            return [self.warmup_lr + k * (peak - self.warmup_lr) / self.warmup_epochs for peak in peaks]
+        share = (1 + math.cos(math.pi * k / self.epochs)) / 2
+        return [self.min_lr + (peak - self.min_lr) * share for peak in peaks]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch; everything else follows from the config."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
 
 
@@ -225,4 +337,4 @@ class Steps(LRScheduler):
 
 
 #: schedules that are built per session with its epochs and their length
-SESSION_SCHEDULERS: dict[str, Any] = {"OneCycle": OneCycle, "Steps": Steps}
+SESSION_SCHEDULERS: dict[str, Any] = {"OneCycle": OneCycle, "Steps": Steps, "WarmupCosine": WarmupCosine}

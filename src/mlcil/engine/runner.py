@@ -26,7 +26,7 @@ from torch import nn
 
 import mlcil
 from mlcil.datasets.scenario import Scenario
-from mlcil.engine import checkpoint, hooks  # noqa: F401  (registers the hooks)
+from mlcil.engine import checkpoint, hooks, mixing  # noqa: F401  (registers the hooks)
 from mlcil.engine.evaluation import metric_options
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
@@ -74,6 +74,7 @@ class IncrementalRunner(Runner):
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
         self.metric_options = metric_options(cfg)
         self.label_cardinality = scenario.label_cardinality
+        self.base_batch_size: int | None = (cfg.auto_scale_lr or {}).get("base_batch_size")
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
         self.weights = weights
@@ -111,6 +112,11 @@ class IncrementalRunner(Runner):
     def device(self) -> torch.device:
         """Where the model lives."""
         return next(self.model.parameters()).device
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of one training step over all processes."""
+        return int(self.cfg.train_dataloader["batch_size"] * self.world_size)
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """As mmengine, and processes without a GPU talk through gloo."""
@@ -181,15 +187,28 @@ class IncrementalRunner(Runner):
             self.call_hook("after_run")
         return model
 
-    def build_session_optimizer(self, base_lr: float | None, epochs: int, epoch_length: int) -> None:
-        """Fresh optimiser, schedule and scaler for the parameters that the session trains."""
+    def build_session_optimizer(
+        self, base_lr: float | None, epochs: int, epoch_length: int, sharp: bool = True, constant: bool = False
+    ) -> None:
+        """Fresh optimiser, schedule and scaler for the parameters that the session trains.
+
+        Args:
+            base_lr: learning rate instead of the optimiser's ``lr``.
+            epochs, epoch_length: of the session.
+            sharp: whether a sharpness-aware wrapper of the config is used; a plain one otherwise.
+            constant: keep ``base_lr`` as it is, without schedule (balanced fine-tuning).
+        """
         cfg = {**self._optim_cfg, "optimizer": dict(self._optim_cfg["optimizer"])}
         if base_lr is not None:
             cfg["optimizer"]["lr"] = base_lr
+        if self.base_batch_size and not constant:
+            cfg["optimizer"]["lr"] *= self.images_per_step / self.base_batch_size
+        if cfg.get("type") == "SharpnessAwareOptimWrapper" and not sharp:
+            cfg = {k: v for k, v in cfg.items() if k not in ("type", "rho")}
         cfg.update(precision=self.precision, device=self.device.type)
         self.optim_wrapper = self.build_optim_wrapper(cfg)
         self.param_schedulers = []
-        for scheduler in self._scheduler_cfg:
+        for scheduler in [] if constant else self._scheduler_cfg:
             options = dict(scheduler)
             if options["type"] in SESSION_SCHEDULERS:  # knows its length from the session, not from the config
                 schedule = SESSION_SCHEDULERS[options.pop("type")]

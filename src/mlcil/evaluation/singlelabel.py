@@ -23,7 +23,7 @@ GLOSSARY: dict[str, str] = {
     "top5": "the same with the right class among the five best (all classes, when there are fewer)",
     "session_accuracy": "accuracy on the classes of each session so far: a row of the accuracy matrix",
     "mean_session_accuracy": "unweighted mean of session_accuracy (ABD's global accuracy)",
-    "local_session_accuracy": "the same with predictions among the classes of that session alone (ABD's local accuracy)",
+    "local_session_accuracy": "the same with predictions among that session's classes alone (ABD's local accuracy)",
     "class_accuracy": "accuracy on the test images of each seen class",
     "average_accuracy": "average incremental accuracy: mean over sessions, session 0 included, on seen classes",
     "average_accuracy_without_base": "the same without session 0",
@@ -71,7 +71,8 @@ def evaluate_session(
 
     Returns:
         ``accuracy`` {base, seen, new, old}, ``top5`` {base, seen, new, old}, ``session_accuracy`` and
-        ``local_session_accuracy`` a session, ``mean_session_accuracy``, ``class_accuracy`` a seen class, in percent; ``images`` per test set;
+        ``local_session_accuracy`` a session, ``mean_session_accuracy``, ``class_accuracy`` a seen class, in
+        percent; ``images`` per test set;
         ``classes_without_images``, seen classes that no test image shows. See :data:`GLOSSARY`.
     """
     low, high = edges[-1]

@@ -7,6 +7,9 @@ Three layouts of the same network are understood:
 * ``timm``: timm's ``tresnet_*`` (``body.layer2.0.conv1.bn.weight``), whose ordinary batch norms hold
   ``|w| + 1e-5`` where InPlaceABN holds ``w``;
 * ours (``backbone.stages.1.0.conv1.abn.weight``, ``head.block.attention.q.weight``).
+
+The released DKT and DAFormer checkpoints have a table each, read in both directions
+(:func:`from_transformer`, :func:`to_transformer`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mlcil.errors import UserError
@@ -165,6 +169,130 @@ def sessions_in(official: Mapping[str, Tensor]) -> list[int]:
         if match:
             sizes[int(match[1])] = int(value.shape[0])
     return [sizes[index] for index in sorted(sizes)]
+
+
+# -- DKT and DAFormer ----------------------------------------------------------------------------------------
+
+# official, ours; # is a number and * the rest of the name, in the same order on both sides
+_TRANSFORMERS: dict[str, tuple[tuple[str, str], ...]] = {
+    "dkt": (
+        ("general_token", "backbone.general_token"),
+        ("patch_embed.proj1.*", "backbone.stem.0.*"),
+        ("patch_embed.proj2.*", "backbone.stem.1.*"),
+        ("patch_embed.proj4.*", "backbone.stem.3.*"),
+        ("sabs.#.norm#.*", "backbone.blocks.#.norm#.*"),
+        ("sabs.#.attn.*", "backbone.blocks.#.attention.*"),
+        ("sabs.#.mlp.*", "backbone.blocks.#.mlp.*"),
+        ("task_tokens.#", "head.tokens.#"),
+        ("tabs.norm#.*", "head.block.norm#.*"),
+        ("tabs.attnCA.*", "head.block.attention.*"),
+        ("tabs.mlp.*", "head.block.mlp.*"),
+        ("head.0.head.*", "head.stability.linear.*"),
+        ("head.0.norm.*", "head.stability.norm.*"),
+        ("head.1.head.*", "head.plasticity.linear.*"),
+        ("head.1.norm.*", "head.plasticity.norm.*"),
+    ),
+    "daformer": (
+        ("pos_embed", "backbone.pos_embed"),
+        ("patch_embed.proj.*", "backbone.stem.*"),
+        ("sabs.#.norm#.*", "backbone.blocks.#.norm#.*"),
+        ("sabs.#.attn.*", "backbone.blocks.#.attention.*"),
+        ("sabs.#.mlp.*", "backbone.blocks.#.mlp.*"),
+        ("duals.0.norm#.*", "head.block.norm#.*"),
+        ("duals.0.attn.to_*", "head.block.attention.*"),
+        ("duals.0.mlp.*", "head.block.mlp.*"),
+        ("keys.#.*", "head.keys.#.*"),
+        ("head.#.head.*", "head.classifiers.#.linear.*"),
+        ("head.#.norm.*", "head.classifiers.#.norm.*"),
+        ("head_div.head.*", "head.divergence.linear.*"),
+        ("head_div.norm.*", "head.divergence.norm.*"),
+    ),
+}
+#: entries of the released models that no forward pass uses: a second stem, projections that are never called
+_UNUSED = {
+    "dkt": r"patch_embed\.proj\.[013]\.\w+|tabs\.attnCA\.(q|k|v|proj)1\.\w+",
+    "daformer": r"duals\.\d+\.attn\.proj\.\w+",
+}
+_FUSED = r"sabs\.(\d+)\.attn\.(q|k|v)\.(weight|bias)"  # one layer here: backbone.blocks.#.attention.qkv
+
+
+def is_unused(name: str, method: str) -> bool:
+    """Whether the released model of ``dkt`` or ``daformer`` has an entry of that name but never uses it."""
+    return re.fullmatch(_UNUSED[method], name) is not None
+
+
+def from_transformer(state: Mapping[str, Tensor], method: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Translate a released ``dkt`` or ``daformer`` state dict; unused entries are left out.
+
+    Returns:
+        Our state dict, and the names that do not belong to the layout.
+    """
+    ours: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for original, value in state.items():
+        name = original.removeprefix("module.")
+        if is_unused(name, method):
+            continue
+        fused = re.fullmatch(_FUSED, name)
+        if method == "dkt" and fused:
+            if fused[2] == "q":
+                parts = [state[original.replace(".attn.q.", f".attn.{part}.")] for part in "qkv"]
+                ours[f"backbone.blocks.{fused[1]}.attention.qkv.{fused[3]}"] = torch.cat(parts)
+            continue
+        translated = _rename(name, _TRANSFORMERS[method])
+        if translated is None:
+            unknown.append(original)
+        elif re.fullmatch(r"head\.keys\.\d+\.weight", translated):
+            ours[translated] = value.flatten(1)  # a 1x1 convolution there, a linear layer here
+        else:
+            ours[translated] = value
+    return ours, unknown
+
+
+def to_transformer(state: Mapping[str, Tensor], method: str) -> dict[str, Tensor]:
+    """Our state dict of a ``dkt`` or ``daformer`` network under the released names, without unused entries.
+
+    Raises:
+        UserError: an entry has no official counterpart.
+    """
+    rules = tuple((ours, official) for official, ours in _TRANSFORMERS[method])
+    official: dict[str, Tensor] = {}
+    for name, value in state.items():
+        translated = _rename(name, rules)
+        if translated is None:
+            raise UserError(f"{name} has no counterpart in the official layout of {method}")
+        if ".attn.qkv." in translated:
+            for part, rows in zip("qkv", value.chunk(3), strict=True):
+                official[translated.replace(".qkv.", f".{part}.")] = rows
+        elif re.fullmatch(r"keys\.\d+\.weight", translated):
+            official[translated] = value[:, :, None, None]
+        else:
+            official[translated] = value
+    return official
+
+
+def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
+    for source, target in rules:
+        pattern = re.escape(source).replace(r"\#", r"(\d+)").replace(r"\*", r"(.+)")
+        match = re.fullmatch(pattern, name)
+        if match:
+            parts = iter(match.groups())
+            return re.sub(r"[#*]", lambda _: next(parts), target)  # noqa: B023  (used at once)
+    return None
+
+
+def transformer_sessions(state: Mapping[str, Tensor], method: str) -> list[int]:
+    """Classes per session of a released ``dkt`` or ``daformer`` state dict.
+
+    DKT's merged classifier does not tell its sessions apart; all sessions after the first have the newest
+    one's number of classes there.
+    """
+    sizes = sessions_in(state)
+    if method == "daformer" or len(sizes) < 2:
+        return sizes
+    old, new = sizes
+    later = sum(strip_prefixes(name).startswith("task_tokens.") for name in state) - 1
+    return [old - (later - 1) * new, *[new] * later]
 
 
 # -- R-DFCIL and ABD -------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class Memory:
         UserError: unknown ``labels``.
     """
 
+    views = "test"  # what ``update`` looks at: images as in a test, or one augmented view each as in a "train" epoch
+
     def __init__(self, labels: str) -> None:
         if labels not in LABELS:
             raise UserError(f"memory: labels {labels!r} is unknown; use one of {', '.join(map(repr, LABELS))}")
@@ -58,7 +60,7 @@ class Memory:
             session: its index.
             low, high: its classes.
             rows: (N,) rows of its new images.
-            features_ND: (N, D) pooled embeddings, test transforms.
+            features_ND: (N, D) pooled embeddings, with the transforms of ``views``.
             targets_NC: (N, >= high) given labels.
 
         Returns:

@@ -29,10 +29,15 @@ class ExemplarMemory(Memory):
             on VOC, and never with ``total``).
         hard_cap: with ``total``, never store more; ``False`` is the official ceiling, which may.
         labels: see :class:`~mlcil.memory.base.Memory`.
+        quota: a class's share of ``total``: ``ceil`` (KRT: rounded up, old classes are cut when the next
+            session begins) or ``floor`` (DyTox, DKT, DAFormer: rounded down, old classes are cut at once, so
+            that the memory is balanced; a herding that ends early is filled up).
+        views: what herding looks at: images as in a ``test``, or one augmented view each as in a ``train``
+            epoch (DyTox, DKT, DAFormer official behaviour). Read by the engine.
         seed: seed of the random selection.
 
     Raises:
-        UserError: neither or both budgets, a negative one, or an unknown selection.
+        UserError: neither or both budgets, a negative one, or an unknown selection, quota or views.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class ExemplarMemory(Memory):
         deduplicate: bool = True,
         hard_cap: bool = True,
         labels: str = "oracle",
+        quota: str = "ceil",
+        views: str = "test",
         seed: int = 0,
     ) -> None:
         super().__init__(labels)
@@ -52,6 +59,11 @@ class ExemplarMemory(Memory):
             raise UserError("memory: the budget must be at least one image; leave memory=None for no memory")
         if selection not in ("herding", "random"):
             raise UserError(f"memory: selection {selection!r} is unknown; use 'herding' or 'random'")
+        if quota not in ("ceil", "floor"):
+            raise UserError(f"memory: quota {quota!r} is unknown; use 'ceil' or 'floor'")
+        if views not in ("test", "train"):
+            raise UserError(f"memory: views {views!r} is unknown; use 'test' or 'train'")
+        self.quota, self.views = quota, views
         self.per_class, self.total, self.selection = per_class, total, selection
         self.deduplicate, self.hard_cap, self.seed = deduplicate, hard_cap, seed
         self.rows_of_class: dict[int, list[int]] = {}
@@ -67,7 +79,7 @@ class ExemplarMemory(Memory):
 
     def begin_session(self) -> None:
         """With a total budget: cut every class's list to its share, keeping the first (best) ones."""
-        if self.total is not None and self.rows_of_class:
+        if self.total is not None and self.rows_of_class and self.quota == "ceil":
             lists = [self.rows_of_class[c] for c in sorted(self.rows_of_class)]
             cut = truncate_to_budget(lists, self.total, hard_cap=self.hard_cap)
             self.rows_of_class = dict(zip(sorted(self.rows_of_class), cut, strict=True))
@@ -75,9 +87,15 @@ class ExemplarMemory(Memory):
     def update(
         self, session: int, low: int, high: int, rows: np.ndarray, features_ND: np.ndarray, targets_NC: np.ndarray
     ) -> dict[str, int]:
-        count = self.per_class if self.per_class is not None else math.ceil((self.total or 0) / high)
+        balanced = self.quota == "floor"
+        if self.per_class is not None:
+            count = self.per_class
+        else:
+            count = (self.total or 0) // high if balanced else math.ceil((self.total or 0) / high)
+        if balanced:
+            self.rows_of_class = {c: kept[:count] for c, kept in self.rows_of_class.items()}
         if self.selection == "herding":
-            chosen = per_class_herding(features_ND, targets_NC, low, high, count)
+            chosen = per_class_herding(features_ND, targets_NC, low, high, count, fill=balanced)
         else:
             rng = np.random.default_rng((self.seed, session))
             picks = random_selection(np.arange(len(rows)), count * (high - low), rng)

@@ -14,7 +14,7 @@ MAX_ITERATIONS = 1000
 _EPS = 1e-8
 
 
-def herding(features_ND: np.ndarray, count: int) -> list[int]:
+def herding(features_ND: np.ndarray, count: int, fill: bool = False) -> list[int]:
     """Greedy choice whose running mean follows the class mean (Rebuffi et al., iCaRL, CVPR 2017, algorithm 4).
 
     KRT official behaviour: features are divided by (norm + 1e-8); ``w`` starts at the mean; every iteration
@@ -24,6 +24,7 @@ def herding(features_ND: np.ndarray, count: int) -> list[int]:
     Args:
         features_ND: (N, D) embeddings of one class.
         count: how many are wanted; all when N is smaller.
+        fill: add the first images that were not chosen when the iterations end too early (DyTox, DKT).
 
     Returns:
         Positions in the order of choice.
@@ -43,17 +44,19 @@ def herding(features_ND: np.ndarray, count: int) -> list[int]:
             seen.add(pick)
             chosen.append(pick)
         w = w + mean - features[pick]
+    if fill:
+        chosen += [i for i in range(len(features)) if i not in seen][: count - len(chosen)]
     return chosen
 
 
 def per_class_herding(
-    features_ND: np.ndarray, targets_NC: np.ndarray, low: int, high: int, count: int
+    features_ND: np.ndarray, targets_NC: np.ndarray, low: int, high: int, count: int, fill: bool = False
 ) -> list[list[int]]:
     """Herding among the images of each class of [low, high); a class without images gets an empty list."""
     lists = []
     for c in range(low, high):
         candidates = np.flatnonzero(targets_NC[:, c] == 1)
-        lists.append([int(candidates[i]) for i in herding(features_ND[candidates], count)])
+        lists.append([int(candidates[i]) for i in herding(features_ND[candidates], count, fill)])
     return lists
 
 

@@ -3,7 +3,9 @@
 from mlcil.methods.abd import ABD
 from mlcil.methods.agcn import AGCN
 from mlcil.methods.bic import BiC
+from mlcil.methods.daformer import DAFormer
 from mlcil.methods.derpp import DERpp
+from mlcil.methods.dkt import DKT
 from mlcil.methods.er import ER
 from mlcil.methods.finetune import Finetune
 from mlcil.methods.icarl import ICaRL
@@ -27,6 +29,7 @@ from mlcil.methods.tpcil import TPCIL
 __all__ = [
     "ABD",
     "AGCN",
+    "DKT",
     "ER",
     "KRT",
     "OCDM",
@@ -36,6 +39,7 @@ __all__ = [
     "RDFCIL",
     "TPCIL",
     "BiC",
+    "DAFormer",
     "DERpp",
     "Finetune",
     "ICaRL",

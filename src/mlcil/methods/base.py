@@ -44,6 +44,26 @@ class SessionContext:
         return math.sqrt(self.high / self.step)
 
 
+@dataclass(frozen=True)
+class BalancedFinetuning:
+    """A short phase on the memory alone, behind the session's update of the memory (DyTox, DKT, DAFormer).
+
+    The engine runs it in every session but the first (and in joint training) when there is a memory, with a
+    fresh optimiser and a constant learning rate.
+    """
+
+    lr: float = 5e-5  # at base_batch_size images a step over all processes, scaled in proportion
+    base_batch_size: int = 256
+    epochs: int = 10
+    early_epochs: int | None = None  # epochs of the sessions below early_sessions, when they differ
+    early_sessions: int = 0
+    shuffle: bool = False  # DKT, DAFormer official behaviour: sorted by class, the last, smaller batch dropped
+
+    def epochs_of(self, session: int) -> int:
+        """Epochs in the session of that index."""
+        return self.epochs if self.early_epochs is None or session >= self.early_sessions else self.early_epochs
+
+
 class Method(BaseModel):
     """Base of all methods.
 
@@ -70,6 +90,7 @@ class Method(BaseModel):
         self.context: SessionContext | None = None
         #: told of long work outside the epochs: what, steps done, steps in all; the engine shows it
         self.announce: Callable[[str, int, int], None] = lambda text, done, total: None
+        self.finetuning: BalancedFinetuning | None = None  # a method may have such a phase
         self._teacher: list[IncrementalNetwork] = []  # in a list, so that it is no sub-module
 
     # -- the four steps of a session ---------------------------------------------------------------
@@ -120,7 +141,11 @@ class Method(BaseModel):
         return self.loss(inputs, targets)
 
     def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Anything after the last step: bias correction, balanced fine-tuning (see ``second_stage``)."""
+        """Anything after the last step: bias correction (see ``second_stage``)."""
+
+    def begin_finetuning(self) -> None:
+        """Before the steps of :attr:`finetuning`: let go of the teacher, choose the trainable parameters."""
+        self._teacher = []
 
     def remember(self, rows: np.ndarray, logits_MC: np.ndarray, kept: np.ndarray) -> None:
         """Told of the images that the memory has just taken in, after :meth:`finish_session`.

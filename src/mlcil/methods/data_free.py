@@ -95,8 +95,8 @@ class DataFree(Method):
         if shown < old / 2 and not self._warned:
             self._warned = True
             print_log(
-                f"inversion: the made images show about {shown:.1f} of {old} old classes (balance {terms['balance']:.2f} "
-                f"after {done} steps), so the others would be forgotten; lower method.inversion['lr'] from "
+                f"inversion: after {done} steps the made images show about {shown:.1f} of {old} old classes (balance "
+                f"{terms['balance']:.2f}), so the others would be forgotten; lower method.inversion['lr'] from "
                 f"{self.settings.lr}, give it more iterations or larger batches, or stop here",
                 logger="current",
                 level=logging.WARNING,

@@ -1,4 +1,5 @@
-"""Backbones by name: TResNet-M/L/XL and the single-label papers' ResNets of our own, every other name from timm.
+"""Backbones by name: TResNet-M/L/XL, the single-label papers' ResNets and the encoders of DKT and DAFormer of our own,
+every other name from timm.
 
 A backbone maps images (B, 3, H, W) in [0, 1] to a list of feature maps; the last one feeds the head. It has
 ``out_channels`` and ``grid(image_size)``. Models that want normalised input get it inside their wrapper, so
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 
 from mlcil.models import resnet
 from mlcil.models.tresnet import VARIANTS, TResNet
+from mlcil.models.vision_transformer import DAFormerEncoder, DKTEncoder
+
+#: encoders that come with a method
+ENCODERS: dict[str, Any] = {"dkt": DKTEncoder, "daformer": DAFormerEncoder}
 
 #: names of our own backbones
-OWN = ("tresnet", *VARIANTS, *resnet.VARIANTS)
+OWN = ("tresnet", *VARIANTS, *resnet.VARIANTS, *ENCODERS)
 
 
 def check_name(name: str) -> None:
@@ -100,10 +105,11 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
 
     Args:
         name: ``tresnet_m``, ``tresnet_l``, ``tresnet_xl``, ``tresnet`` (with ``layers=`` and ``width=``), a
-            name of :mod:`mlcil.models.resnet`, or any timm model name.
+            name of :mod:`mlcil.models.resnet`, ``dkt``, ``daformer``, or any timm model name.
         image_size: side of the square input images in pixels.
         options: further arguments of :class:`~mlcil.models.tresnet.TResNet`,
-            :class:`~mlcil.models.resnet.ResNet` or :class:`TimmBackbone`.
+            :class:`~mlcil.models.resnet.ResNet`, an encoder of :mod:`mlcil.models.vision_transformer`, or of
+            :class:`TimmBackbone`.
 
     Raises:
         ValueError: unknown name, or an image size that TResNet cannot take.
@@ -117,6 +123,10 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
         return TResNet(**options)
     if name in resnet.VARIANTS:
         return resnet.ResNet(**{**resnet.VARIANTS[name], **options})
+    if name == "daformer":
+        return DAFormerEncoder(image_size=image_size, **options)
+    if name in ENCODERS:
+        return ENCODERS[name](**options)
     return TimmBackbone(name, image_size, **options)
 
 

@@ -182,7 +182,7 @@ def effective_classes(balance: float, classes: int) -> float:
 
 def first_of_each(images: Tensor, labels_N: Tensor, per_class: int) -> tuple[Tensor, Tensor]:
     """The first ``per_class`` images of every class, sorted by class, and their classes."""
-    picked = [torch.nonzero(labels_N == c).flatten()[:per_class] for c in labels_N.unique().tolist()]
+    picked = [torch.nonzero(labels_N == c).flatten()[:per_class] for c in sorted(set(labels_N.tolist()))]
     order = torch.cat(picked) if picked else labels_N[:0]
     return images[order], labels_N[order]
 

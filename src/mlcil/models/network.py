@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import HEADS
+from mlcil.models.heads import HEADS, TOKEN_HEADS
 
 
 @dataclass
@@ -23,13 +23,14 @@ class NetworkOutput:
     """What one forward pass gives."""
 
     logits_BC: Tensor
-    tokens_BSD: Tensor | None  # session embeddings of ICA, None for the linear head
+    tokens_BSD: Tensor | None  # session embeddings of an attention head, None for the linear head
     maps: list[Tensor]  # feature maps of the backbone's stages, the last feeds the head
+    embedding_BK: Tensor | None = None  # what the head itself calls its embedding
 
     @property
     def features_BK(self) -> Tensor:
-        """Pooled embedding: mean of the last map over its positions (herding, POD)."""
-        return self.maps[-1].mean((2, 3))
+        """Pooled embedding (herding, POD): the head's own, else the mean of the last map over its positions."""
+        return self.maps[-1].mean((2, 3)) if self.embedding_BK is None else self.embedding_BK
 
 
 class LastMaps:
@@ -95,7 +96,7 @@ class IncrementalNetwork(nn.Module):
         kind = options.pop("type")
         if kind not in HEADS:
             raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
-        if kind == "ica":
+        if kind in TOKEN_HEADS:
             options["grid"] = grid_of(self.backbone, image_size)
         self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
 
@@ -131,8 +132,8 @@ class IncrementalNetwork(nn.Module):
     def forward(self, images: Tensor) -> NetworkOutput:
         """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`."""
         maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
-        logits_BC, tokens_BSD = self.head(maps[-1])
-        return NetworkOutput(logits_BC, tokens_BSD, maps)
+        logits_BC, tokens_BSD, *embedding = self.head(maps[-1])  # the embedding is optional
+        return NetworkOutput(logits_BC, tokens_BSD, maps, *embedding)
 
 
 def build_network(spec: Mapping[str, Any], classes_per_session: list[int]) -> IncrementalNetwork:

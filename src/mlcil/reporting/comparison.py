@@ -204,7 +204,7 @@ def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
         line += [_with_std(row.mean(column), row.std(column), plus_minus) for column in columns]
         for column in shown:
             published, ours = row.published.get(column, (None, None)), row.mean(column)
-            line.append(_with_std(*published, plus_minus))
+            line.append(_with_std(published[0], published[1], plus_minus))
             line.append("-" if published[0] is None or ours is None else f"{ours - published[0]:+.1f}")
         table.append(line)
     return table

@@ -1,5 +1,9 @@
 """Classifiers that grow by a session."""
 
+from typing import Any
+
+from mlcil.models.heads.daformer import DAFormerHead
+from mlcil.models.heads.dkt import DKTHead
 from mlcil.models.heads.full_linear import FullLinearHead
 from mlcil.models.heads.graph import GraphHead
 from mlcil.models.heads.ica import ICAHead
@@ -7,8 +11,11 @@ from mlcil.models.heads.linear import LinearHead
 from mlcil.models.heads.prototype import PrototypeHead
 from mlcil.models.heads.session_linear import SessionLinearHead
 
-HEADS: dict[str, type] = {
-    "ica": ICAHead,
+#: heads on the positions of the last map, by their name in a config; they are told its size
+TOKEN_HEADS: dict[str, Any] = {"ica": ICAHead, "dkt": DKTHead, "daformer": DAFormerHead}
+#: all heads
+HEADS: dict[str, Any] = {
+    **TOKEN_HEADS,
     "linear": LinearHead,
     "session_linear": SessionLinearHead,
     "full_linear": FullLinearHead,
@@ -16,4 +23,15 @@ HEADS: dict[str, type] = {
     "graph": GraphHead,
 }
 
-__all__ = ["HEADS", "FullLinearHead", "GraphHead", "ICAHead", "LinearHead", "PrototypeHead", "SessionLinearHead"]
+__all__ = [
+    "HEADS",
+    "TOKEN_HEADS",
+    "DAFormerHead",
+    "DKTHead",
+    "FullLinearHead",
+    "GraphHead",
+    "ICAHead",
+    "LinearHead",
+    "PrototypeHead",
+    "SessionLinearHead",
+]

@@ -28,28 +28,55 @@ TOKEN_STD = 0.02
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one query; q, k, v are linear without bias, the output projection has one."""
+    """Multi-head attention of one query that all images share; the output projection has a bias.
 
-    def __init__(self, dim: int, heads: int) -> None:
+    Args:
+        dim: D.
+        heads: H.
+        bias: whether q, k and v have one.
+
+    Raises:
+        ValueError: D is no multiple of H.
+    """
+
+    def __init__(self, dim: int, heads: int, bias: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"embed_dim {dim} is not divisible by num_heads {heads}; choose a multiple of {heads}")
         self.heads = heads
-        self.q = nn.Linear(dim, dim, bias=False)
-        self.k = nn.Linear(dim, dim, bias=False)
-        self.v = nn.Linear(dim, dim, bias=False)
+        self.q = nn.Linear(dim, dim, bias=bias)
+        self.k = nn.Linear(dim, dim, bias=bias)
+        self.v = nn.Linear(dim, dim, bias=bias)
         self.proj = nn.Linear(dim, dim)
+
+    def keyed(self, query_D: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The query seen through the key projection: scores are ``x . keyed_HD + offset_H``.
+
+        ``q . (W_k x + b_k) = (W_k^T q) . x + q . b_k``: project the one query instead of all the keys.
+        """
+        dim = query_D.shape[-1]
+        size = dim // self.heads
+        q_HE = self.q(query_D).view(self.heads, size) * size**-0.5
+        keyed_HD = torch.einsum("he,hed->hd", q_HE, self.k.weight.view(self.heads, size, dim))
+        return keyed_HD, None if self.k.bias is None else (q_HE * self.k.bias.view(self.heads, size)).sum(1)
+
+    def values(self, attention_BHT: Tensor, x_BTD: Tensor) -> Tensor:
+        """Attention-weighted values (B, H, E).
+
+        ``W_v (attn X)`` instead of ``attn (W_v X)``: H weighted sums are projected instead of T values.
+        """
+        dim = x_BTD.shape[-1]
+        context_BHD = torch.einsum("bht,btd->bhd", attention_BHT.to(x_BTD.dtype), x_BTD)
+        weight_HED = self.v.weight.view(self.heads, dim // self.heads, dim)
+        value_BHE = torch.einsum("bhd,hed->bhe", context_BHD, weight_HED)
+        return value_BHE if self.v.bias is None else value_BHE + self.v.bias.view(self.heads, -1)
 
     def weights(self, query_D: Tensor, session_SD: Tensor, shared_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Attention over the shared tokens alone (B, H, T), and each session token's share g (B, S, H).
 
         The official softmax over ``[shared; KR_i]`` is ``(1 - g_i) * shared weights`` and ``g_i``.
         """
-        dim = query_D.shape[-1]
-        size = dim // self.heads
-        q_HE = self.q(query_D).view(self.heads, size) * size**-0.5
-        # q . (W_k x) = (W_k^T q) . x: project the one query instead of all the keys.
-        keyed_HD = torch.einsum("he,hed->hd", q_HE, self.k.weight.view(self.heads, size, dim))
+        keyed_HD, _ = self.keyed(query_D)
         score_BHT = at_least_float32(torch.einsum("btd,hd->bht", shared_BTD, keyed_HD))
         score_SH = at_least_float32(torch.einsum("sd,hd->sh", session_SD, keyed_HD))
         lse_BH = score_BHT.logsumexp(-1)
@@ -57,13 +84,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, query_D: Tensor, session_SD: Tensor, shared_BTD: Tensor) -> Tensor:
         """Attention of the query over ``[shared tokens; session token i]`` for every i -> (B, S, D)."""
-        dim = query_D.shape[-1]
-        size = dim // self.heads
         attention_BHT, gate_BSH = self.weights(query_D, session_SD, shared_BTD)
-        context_BHD = torch.einsum("bht,btd->bhd", attention_BHT.to(shared_BTD.dtype), shared_BTD)
-        # W_v (attn X) instead of attn (W_v X): H weighted sums are projected instead of T values.
-        shared_BHE = torch.einsum("bhd,hed->bhe", context_BHD, self.v.weight.view(self.heads, size, dim))
-        session_SHE = self.v(session_SD).view(-1, self.heads, size)
+        shared_BHE = self.values(attention_BHT, shared_BTD)
+        session_SHE = self.v(session_SD).view(-1, self.heads, shared_BHE.shape[-1])
         gate = gate_BSH[..., None].to(shared_BHE.dtype)
         mixed_BSHE = shared_BHE[:, None] * (1 - gate) + gate * session_SHE[None]
         return self.proj(mixed_BSHE.flatten(2))

@@ -1,0 +1,96 @@
+"""DKT: a transformer that transfers general and specific knowledge between sessions.
+
+Gao et al., "DKT: Diverse Knowledge Transfer Transformer for Class Incremental Learning", CVPR 2023.
+Follows the authors' release where it and the paper differ:
+
+* the classification loss has the factor 2 (1 - lambda) in later sessions, because the released loss adds it
+  twice (``clf_weight_fix=True`` is the paper's single weight);
+* the biases of the stability classifier are drawn anew when the classifiers merge (``copy_bias=True`` of the
+  head keeps them);
+* the cluster-separating loss is a mean over B x B pairs.
+
+Legend: B images, C classes seen so far, O old classes, S sessions, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from mlcil.losses.classification import class_labels
+from mlcil.losses.logits import mean_bce, softened_kl
+from mlcil.losses.neighbours import cluster_separation
+from mlcil.methods.base import BalancedFinetuning, Method
+from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import at_least_float32
+from mlcil.registry import METHODS
+
+
+@METHODS.register_module()
+class DKT(Method):
+    """Distillation, cluster separation, and balanced fine-tuning on the memory.
+
+    In the first session and in fine-tuning the loss is the mean binary cross-entropy; in between, with
+    ``lambda = O / C`` (the paper's alpha),
+
+        loss = 2 (1 - lambda) BCE + lambda KL + mu CS
+
+    Args:
+        network: the ``dkt`` backbone with the ``dkt`` head.
+        separation: mu of the cluster-separating loss, 0.003 in the paper and the release.
+        temperature: of the distillation, 1 in the release.
+        clf_weight_fix: weigh the classification loss by (1 - lambda) once, as the paper's formula.
+        finetuning: arguments of :class:`~mlcil.methods.base.BalancedFinetuning`; ``None`` for no such phase.
+            Released settings: ``early_sessions`` 2, 3 or 6 for increments of 20, 10 or fewer classes on CIFAR;
+            ``early_epochs=5, early_sessions=3`` on ImageNet.
+        teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    uses_teacher = True
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        separation: float = 0.003,
+        temperature: float = 1.0,
+        clf_weight_fix: bool = False,
+        finetuning: dict[str, Any] | None = None,
+        teacher_autocast: bool = False,
+    ) -> None:
+        super().__init__(network, teacher_autocast=teacher_autocast)
+        self.separation, self.temperature, self.clf_weight_fix = separation, temperature, clf_weight_fix
+        self.finetuning = BalancedFinetuning(**finetuning) if finetuning is not None else None
+
+    def freeze(self) -> None:
+        super().freeze()
+        self.network.head.freeze_old_sessions()  # type: ignore[operator]
+
+    def begin_finetuning(self) -> None:
+        """Train the specific-knowledge block, both classifiers and the general token; nothing is distilled.
+
+        Frozen layers stay in training mode: their batch norms go on with batch statistics (released code).
+        """
+        super().begin_finetuning()
+        self.network.backbone.requires_grad_(False)
+        self.network.backbone.general_token.requires_grad_(True)  # type: ignore[union-attr,operator]
+        self.network.head.freeze_tokens()  # type: ignore[operator]
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        assert self.context is not None
+        new = self.network(inputs)
+        bce = mean_bce(new.logits_BC, targets)
+        if self.teacher is None:
+            return {"loss_cls": bce}
+        old = self.teacher_output(inputs)
+        low = self.context.low
+        balance = low / self.context.high  # lambda
+        losses = {
+            "loss_cls": (1 if self.clf_weight_fix else 2) * (1 - balance) * bce,
+            "loss_kd": balance * softened_kl(old.logits_BC, new.logits_BC, self.temperature),
+        }
+        if self.separation > 0:
+            labels_B = class_labels(targets)
+            new_BD = at_least_float32(new.features_BK)
+            losses["loss_cs"] = self.separation * cluster_separation(old.features_BK, new_BD, labels_B, low)
+        return losses

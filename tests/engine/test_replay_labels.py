@@ -1,0 +1,62 @@
+"""Replayed images really reach the loss, with the labels that the memory's policy promises."""
+
+import copy
+
+import numpy as np
+import pytest
+from engine.test_run import config, scenes  # noqa: F401  (a fixture)
+
+from mlcil.engine.train import build_runner
+
+
+@pytest.fixture(params=["oracle", "frozen", "propagate"])
+def replayed(request, scenes, tmp_path):  # noqa: F811
+    """A run of ER; for every replayed image of a batch (session, row, its session, target (C,)), and the runner."""
+    cfg = config(
+        scenes,
+        tmp_path,
+        method={"type": "ER"},
+        network={"head": {"type": "linear"}},
+        memory={"total": 12, "selection": "reservoir", "labels": request.param},
+        train_cfg={"max_epochs": 1},
+    )
+    runner = build_runner(cfg)
+    original, found, guesses = runner.method.batch_loss, [], {}
+
+    def spy(inputs, targets, rows, origins):
+        session = runner.method.context.index
+        guesses.setdefault(session, copy.deepcopy(runner.memory.given))
+        found.extend(
+            (session, int(row), int(origin), target.numpy())
+            for row, origin, target in zip(rows, origins, targets, strict=True)
+            if origin != session
+        )
+        return original(inputs, targets, rows, origins)
+
+    runner.method.batch_loss = spy
+    runner.train()
+    return request.param, found, guesses, runner.scenario
+
+
+def test_labels_of_replayed_images(replayed):
+    policy, found, guesses, scenario = replayed
+    assert {session for session, *_ in found} == {1, 2}
+    assert {origin for _, _, origin, _ in found} == {0, 1}
+    truth_NC = scenario.train.labels_NC == 1
+    differ = 0
+    for session, row, origin, target_C in found:
+        own, high = scenario.sessions[origin], scenario.sessions[session].high
+        classes = np.arange(high)
+        truth_C = truth_NC[row, :high]
+        if policy == "oracle":
+            expected = truth_C & (classes >= own.low)
+        elif policy == "frozen":
+            expected = truth_C & (classes >= own.low) & (classes < own.high)
+        else:
+            known = scenario.sessions[session].low
+            expected = np.full(high, -1)
+            expected[:known] = guesses[session][row]
+            np.testing.assert_array_equal(expected[own.low : own.high], truth_C[own.low : own.high])
+        np.testing.assert_array_equal(target_C, expected)
+        differ += int((target_C != truth_C).any())
+    assert differ or policy == "oracle"

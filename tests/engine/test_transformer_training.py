@@ -1,0 +1,186 @@
+"""Schedules, sampler, sharpness-aware step and whole runs with balanced fine-tuning."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlcil.datasets.digits import build_digit_scenes
+from mlcil.engine.config import finish_config, load_config
+from mlcil.engine.optim import SharpnessAwareOptimWrapper, WarmupCosine
+from mlcil.engine.sampling import RepeatedAugmentationSampler
+from mlcil.engine.train import build_method, build_runner, train
+from mlcil.errors import UserError
+from mlcil.memory.exemplars import ExemplarMemory
+
+SCENES = {"train_images": 60, "test_images": 30, "size": 32}
+ROOT = Path(__file__).parents[2]
+RECIPES = [path for name in ("dkt", "daformer") for path in sorted((ROOT / "configs" / "_base_").glob(f"{name}_*.py"))]
+SMALL = {"dim": 16, "depth": 2, "heads": 4}
+
+
+def test_a_small_session_is_refused_by_repeated_augmentation():
+    with pytest.raises(UserError, match="session 2 has 255 training images"):
+        RepeatedAugmentationSampler(255, seed=0, session=2)
+
+
+def test_repeated_augmentation_has_whole_batches_and_other_views_of_an_image():
+    sampler = RepeatedAugmentationSampler(1000, seed=0, session=0, batch_size=100)
+    entries = list(sampler)
+    assert len(entries) == len(sampler) == 700
+    assert entries[0][0] == entries[1][0] == entries[2][0]
+    assert len({key for _, key in entries[:3]}) == 3
+
+
+def test_two_warm_up_epochs():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    schedule = WarmupCosine(optimizer, epochs=10, epoch_length=3)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-6)
+    optimizer.step()
+    schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-6)
+    state = schedule.state_dict()
+    again = WarmupCosine(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3), epochs=10, epoch_length=3)
+    again.load_state_dict(state)
+    for scheduler in (schedule, again):
+        scheduler.optimizer.step()
+        scheduler.step()
+    assert schedule.get_last_lr() == again.get_last_lr()
+
+
+def test_the_sharpness_aware_step_uses_the_gradient_at_the_offset_weights():
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    wrapper = SharpnessAwareOptimWrapper(rho=0.5, optimizer=torch.optim.SGD([weight], lr=0.1), precision="fp32")
+    wrapper.update_params(weight.square().sum())  # g = 4, n = 8, up by w^2 g rho / n = 1
+    assert weight.item() == pytest.approx(3.0)
+    wrapper.update_params(weight.square().sum())  # gradient 6 there, step from 2
+    assert weight.item() == pytest.approx(2.0 - 0.6)
+    assert weight.grad is None
+
+
+def test_the_sharpness_aware_step_refuses_accumulation():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    with pytest.raises(UserError, match=r"remove optim_wrapper\.accumulative_counts"):
+        SharpnessAwareOptimWrapper(optimizer=optimizer, precision="fp32", accumulative_counts=2)
+
+
+def test_unknown_quota_and_views_of_the_memory():
+    with pytest.raises(UserError, match="quota 'round' is unknown"):
+        ExemplarMemory(total=5, quota="round")
+    with pytest.raises(UserError, match="views 'both' is unknown"):
+        ExemplarMemory(total=5, views="both")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return build_digit_scenes(tmp_path_factory.mktemp("cache"), **SCENES).parent
+
+
+def config(scenes, folder, kind, name="run", **changes):
+    head = {"type": kind, "num_heads": 4}
+    cfg = {
+        "name": name,
+        "scenario": {"dataset": {"type": "digits", "cache_dir": str(scenes), **SCENES}, "base": 4, "increment": 3},
+        "network": {"backbone": {"name": kind, **SMALL}, "head": head, "image_size": 32},
+        "method": {
+            "type": {"dkt": "DKT", "daformer": "DAFormer"}[kind],
+            "finetuning": {"epochs": 2, "early_epochs": 1, "early_sessions": 2},
+        },
+        "memory": {"total": 33, "quota": "floor", "views": "train"},
+        "train_cfg": {"max_epochs": 2},
+        "train_dataloader": {"batch_size": 8, "num_workers": 0},
+        "test_dataloader": {"batch_size": 16, "num_workers": 0},
+        "optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 5e-4, "weight_decay": 1e-6}},
+        "param_scheduler": [{"type": "WarmupCosine"}],
+        "auto_scale_lr": {"base_batch_size": 256},
+        "precision": "fp32",
+        "log_root": str(folder / "logs"),
+        "checkpoint_root": str(folder / "saved"),
+    }
+    if kind == "daformer":
+        cfg["optim_wrapper"].update(type="SharpnessAwareOptimWrapper", rho=3.0)
+        cfg["custom_hooks"] = [{"type": "MixUp"}]
+    return finish_config({**cfg, **changes}, name)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("kind", ["dkt", "daformer"])
+def test_a_run_fine_tunes_and_resumes(scenes, tmp_path, kind):
+    results = train(config(scenes, tmp_path, kind))
+    assert len(results) == 3
+    text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
+    # 33 // 7 = 4 of 7 classes and 33 // 10 = 3 of 10, then whole batches of 8
+    assert re.findall(r"fine-tuning: (\d+) exemplars, (\d+) epoch", text) == [("24", "1"), ("24", "2")]
+    assert "learning rate 1.56e-06" in text  # 5e-5 * 8 / 256
+
+    again = config(scenes, tmp_path, kind, "again")
+    again.train_cfg["stop_after_session"] = 1
+    train(again)
+    state = torch.load(tmp_path / "saved" / "again" / "resume.pth", weights_only=True)
+    assert state["session"] == 2
+    train(config(scenes, tmp_path, kind, "again"), resume=True)
+    ours, theirs = (weights(tmp_path / "saved" / name / "session_2.pth") for name in ("run", "again"))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["dkt", "daformer"])
+def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
+    """Every trainable parameter gets a gradient in every phase, else data-parallel training would stop."""
+    cfg = config(scenes, tmp_path, kind, train_cfg={"max_epochs": 1}, launcher="pytorch")
+    (tmp_path / "config.py").write_text(cfg.pretty_text)
+    (tmp_path / "two.py").write_text(
+        "import sys\nfrom mlcil.engine.config import load_config\nfrom mlcil.engine.train import train\n"
+        "train(load_config(sys.argv[1]))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(tmp_path / "two.py"), str(tmp_path / "config.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # 33 // 7 = 4 of 7 classes and 33 // 10 = 3 of 10, then whole steps of 2 x 8
+    text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
+    assert re.findall(r"fine-tuning: (\d+) exemplars", text) == ["16", "16"]
+
+
+def test_the_learning_rate_follows_the_batch(scenes, tmp_path):
+    runner = build_runner(config(scenes, tmp_path, "dkt", param_scheduler=[]))
+    runner.method.network.grow(4)
+    runner.build_session_optimizer(None, 1, 1)
+    assert runner.optim_wrapper.param_groups[0]["lr"] == pytest.approx(5e-4 * 8 / 256)
+
+
+def test_plain_steps_where_sharpness_is_not_wanted(scenes, tmp_path):
+    runner = build_runner(config(scenes, tmp_path, "daformer"))
+    runner.method.network.grow(4)
+    passes = []
+    for sharp in (True, False):
+        runner.build_session_optimizer(None, 3, 1, sharp=sharp)
+        passes.append(runner.optim_wrapper.passes)
+    assert passes == [2, 1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_build_their_method(recipe, tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(f"_base_ = [{str(recipe)!r}]\nscenario = dict(dataset=dict(type='digits'), base=0, increment=2)\n")
+    cfg = load_config(path)
+    method = build_method(cfg)
+    method.network.grow(2)
+    side = cfg.network.image_size
+    assert method.eval().network(torch.rand(1, 3, side, side)).logits_BC.shape == (1, 2)
+    assert cfg.memory.total == 2000
+
+
+def test_repeated_augmentation_reaches_the_loader(scenes, tmp_path):
+    cfg = config(scenes, tmp_path, "dkt", train_cfg={"max_epochs": 1, "repeated_augmentation": 3})
+    with pytest.raises(UserError, match=r"set train_cfg\.repeated_augmentation=1"):
+        train(cfg)

@@ -1,0 +1,72 @@
+"""What DKT and DAFormer train with: herding, memory, repeated augmentation, learning rates."""
+
+import numpy as np
+import pytest
+import torch
+from transformer_fixtures import fixture
+
+from mlcil.engine.optim import WarmupCosine
+from mlcil.engine.sampling import RepeatedAugmentationSampler
+from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.memory.selection import herding
+
+METHODS = ("dkt", "daformer")
+
+
+def cases(prefix):
+    return [
+        (method, name)
+        for method in METHODS
+        for name in sorted({key.split("/")[1] for key in fixture(method).keys(prefix)})
+    ]
+
+
+@pytest.mark.parametrize(("method", "case"), cases("herd/"))
+def test_herding(method, case):
+    stored = fixture(method)
+    count = int(case.split("_")[-1])
+    assert herding(stored[f"herd/{case}/features"], count, fill=True) == stored[f"herd/{case}/icarl"].tolist()
+
+
+def test_balanced_memory():
+    stored = fixture("dkt")
+    memory = ExemplarMemory(total=stored.params["mem_size"], quota="floor")
+    low = 0
+    for task in range(len({key.split("/")[1] for key in stored.keys("memory/t")})):
+        labels = stored[f"memory/t{task}/in_y"]
+        high = int(labels.max()) + 1
+        targets = labels[:, None] == np.arange(high)
+        memory.begin_session()
+        rows = 1000 * task + np.arange(len(labels))
+        memory.update(task, low, high, rows, stored[f"memory/t{task}/in_feats"], targets)
+        found_rows, found_tasks = memory.contents()
+        classes = [c for c in sorted(memory.rows_of_class) for _ in memory.rows_of_class[c]]
+        np.testing.assert_array_equal(found_rows, stored[f"memory/t{task}/x"])
+        np.testing.assert_array_equal(classes, stored[f"memory/t{task}/y"])
+        np.testing.assert_array_equal(found_tasks, stored[f"memory/t{task}/t"])
+        assert {len(kept) for kept in memory.rows_of_class.values()} == {int(stored[f"memory/t{task}/per_class"])}
+        low = high
+
+
+@pytest.mark.parametrize("case", sorted({key.split("/")[1] for key in fixture("dkt").keys("rasampler/")}))
+def test_repeated_augmentation(case):
+    length, world_size, rank, epoch = (int(part.lstrip("nwsrep")) for part in case.split("_"))
+    sampler = RepeatedAugmentationSampler(length, seed=5, session=2, rank=rank, world_size=world_size)
+    sampler.set_epoch(epoch)
+    positions = [position for position, _ in sampler]
+    assert positions == fixture("dkt")[f"rasampler/{case}"].tolist()
+    assert len(positions) == len(sampler)
+    assert len({key for _, key in sampler}) == len(sampler)
+
+
+@pytest.mark.parametrize(("method", "case"), cases("lr_schedule/"))
+def test_learning_rates(method, case):
+    epochs, peak = (float(part) for part in case.removeprefix("epochs").split("_lr"))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    schedule = WarmupCosine(optimizer, epochs=int(epochs), epoch_length=1)
+    found = []
+    for _ in range(int(epochs)):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(found, fixture(method)[f"lr_schedule/{case}"], rtol=1e-9)
