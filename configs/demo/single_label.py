@@ -8,7 +8,7 @@ network = dict(
     head=dict(type="full_linear", num_classes=10),
     image_size=16,
 )
-method = dict(type="ABD", mu=0.1, inversion=dict(iterations=150))
+method = dict(type="ABD", mu=0.1, inversion=dict(iterations=150, width=64))
 train_cfg = dict(max_epochs=12)
 optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=2e-4), paramwise_cfg=dict(decay_all=True)

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
-    sub = command("demo", demo, "Train KRT and fine-tuning on the embedded digits scenes and compare them.")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for both runs, such as seed=1")
+    sub = command("demo", demo, "Train a few methods on embedded digits, without a download, and compare them.")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, such as seed=1")
+    kind = "single digits with Finetune, LwF, ABD, R-DFCIL, rehearsal and joint training, not scenes with KRT"
+    sub.add_argument("--single-label", action="store_true", help=kind)
 
     sub = command("plan", plan, "Show what a config would train, without training.")
     sub.add_argument("config")
@@ -139,19 +141,37 @@ def train(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """``demo``: both runs of the embedded scenario and one table."""
-    from mlcil.engine.config import load_config
+    """``demo``: the runs of an embedded scenario and one table."""
     from mlcil.engine.train import train as run
-    from mlcil.reporting.tables import session_table
+    from mlcil.reporting.tables import SPLITS, session_table
 
     results = {}
-    for label, name in (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")):
-        print(f"\n== {label}: configs/demo/{name}.py ==", flush=True)
-        cfg = load_config(CONFIGS / "demo" / f"{name}.py", options.overrides)
+    for label, cfg in single_label_demo(options.overrides) if options.single_label else scenes_demo(options.overrides):
+        print(f"\n== {label}: {cfg.method.type}, logs/{cfg.name} ==", flush=True)
         results[label] = run(cfg, overwrite=True)
-    del results["pretraining"]
-    print("\n" + session_table(results))
+    results.pop("pretraining", None)
+    print("\n" + session_table(results, SPLITS[:1] if options.single_label else SPLITS))
     return 0
+
+
+def scenes_demo(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Label and config of the multi-label demo's runs, one after the other: KRT needs the pretraining's weights."""
+    from mlcil.engine.config import load_config
+
+    for label, name in (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")):
+        yield label, load_config(CONFIGS / "demo" / f"{name}.py", overrides)
+
+
+def single_label_demo(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Label and config of the runs of ``configs/bench/demo_single_label.py``."""
+    from mlcil.engine.bench import load_bench, run_overrides
+    from mlcil.engine.config import load_config
+
+    path = CONFIGS / "bench" / "demo_single_label.py"
+    for entry in load_bench(path)["runs"]:
+        name = "demo_" + "".join(c if c.isalnum() else "_" for c in entry["label"].lower())
+        words = [*run_overrides(entry), f"name={name!r}", *overrides]
+        yield entry["label"], load_config(path.parent / entry["config"], words)
 
 
 def plan(options: argparse.Namespace) -> int:

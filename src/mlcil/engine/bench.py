@@ -169,7 +169,7 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
     ) -> Job:
         settings = {**bench["overrides"], **run.get("overrides", {})} if label else dict(run.get("overrides", {}))
         name = _file_name(label or Path(run["config"]).stem) + suffix
-        overrides = [f"{key}={value!r}" for key, value in settings.items()]
+        overrides = run_overrides({"overrides": settings})
         overrides += [*more, *extra, f"name={name!r}", f"log_root={str(logs)!r}", f"checkpoint_root={str(saved)!r}"]
         config = path.parent / run["config"]
         return Job(name, label, order, config, tuple(overrides), logs / name, saved / name, seed)
@@ -185,6 +185,11 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
                 suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
                 runs.append(job(run, run["label"], suffix, more, index, seed))
     return first, runs
+
+
+def run_overrides(run: Mapping[str, Any]) -> list[str]:
+    """The ``key=value`` words of an entry of ``runs``."""
+    return [f"{key}={value!r}" for key, value in run.get("overrides", {}).items()]
 
 
 def _file_name(label: str) -> str:
