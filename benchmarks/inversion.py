@@ -101,11 +101,11 @@ def compare(inversion: Inversion, teacher: IncrementalNetwork, latents_BZ: Tenso
     found.append([*two.values(), *gradients(inversion, two)])
     inversion.generator.load_state_dict(kept)
     terms = len(one)
-    largest = max(value.abs().max().item() for value in found[0][terms:])
     worst = 0.0
-    for index, (a, b) in enumerate(zip(*found, strict=True)):
-        scale = max(a.abs().max().item(), 1e-8) if index < terms else largest
-        worst = max(worst, (a - b).abs().max().item() / scale)
+    for kind in (slice(None, terms), slice(terms, None)):
+        largest = max(value.abs().max().item() for value in found[0][kind])
+        for a, b in zip(found[0][kind], found[1][kind], strict=True):
+            worst = max(worst, (a - b).abs().max().item() / largest)
     if not worst <= BAR:
         sys.exit(f"the two formulations differ by {worst:.1e}, more than {BAR:.0e}")
     return worst

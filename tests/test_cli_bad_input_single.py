@@ -252,7 +252,9 @@ def test_options_of_methods(
 def test_a_head_smaller_than_the_scenario(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     world = World(tmp_path, "digits_single")
     words = ["network.head={'type':'full_linear','num_classes':3}", "method.type=SingleLabelFinetune"]
-    check_refused(capsys, world, ["plan", world.config, *words], ("3 outputs", "num_classes"))  # type: ignore[arg-type]
+    for command in ("plan", "train"):
+        expected = ("network.head.num_classes is 3", "10 classes", "network.head.num_classes=10")
+        check_refused(capsys, world, [command, world.config, *words], expected)  # type: ignore[arg-type]
 
 
 WORDS = [

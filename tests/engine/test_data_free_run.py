@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import run_until
 
 import mlcil
 from mlcil.datasets.table import ImageTable
@@ -110,43 +111,18 @@ def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
 
     # inside the last session, and where generator, corrections and memory pass from a session to the next
     for folder, stop_at in (("inside", (2, 2)), ("between", (2, 0)))[: 2 if name in ("ABD", "BiC") else 1]:
-        interrupt(config(tmp_path / folder, method, head, memory), stop_at, monkeypatch)
+        run_until(build_runner(config(tmp_path / folder, method, head, memory)), monkeypatch, *stop_at)
         train(config(tmp_path / folder, method, head, memory), resume=True)
         whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / folder, 2)
         for key, value in whole.items():
             torch.testing.assert_close(cut[key], value, rtol=0, atol=0, msg=key)
 
 
-def interrupt(cfg, stop_at, monkeypatch):
-    """Run until the state of this session and epoch was saved."""
-    runner = build_runner(cfg)
-    save = runner.save_resume_state
-
-    def save_and_stop(epoch, seconds):
-        save(epoch, seconds)
-        if (runner.train_loop.session, epoch) == stop_at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train()
-
-
 def test_a_resume_behind_the_inversion_does_not_invert_again(tmp_path, monkeypatch):
     method, head, memory = RUNS["ABD"]
     train(config(tmp_path / "whole", method, head, memory))
     cfg = config(tmp_path / "cut", method, head, memory)
-    runner = build_runner(cfg)
-    save = runner.save_resume_state
-
-    def save_and_stop(epoch, seconds):
-        save(epoch, seconds)
-        if (runner.train_loop.session, epoch, runner.train_loop.prepared) == (1, 0, True):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train()
+    run_until(build_runner(cfg), monkeypatch, 1, 0, prepared=True)
     fitted = []
     fit = Inversion.fit
 

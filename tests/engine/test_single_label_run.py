@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_single as tiny
 import torch
-from tiny import call
+from tiny import call, run_until
 
 import mlcil
 from mlcil.engine.config import finish_config, load_config
@@ -135,17 +135,7 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
     stop_at: tuple[int, int],
 ) -> None:
     folder, results = finished
-    runner = build_runner(config(tmp_path))
-    save = runner.save_resume_state
-
-    def save_and_stop(epoch: int, seconds: float) -> None:
-        save(epoch, seconds)
-        if (runner.train_loop.session, epoch) == stop_at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train()
+    run_until(build_runner(config(tmp_path)), monkeypatch, *stop_at)
     torch.manual_seed(999)
     np.random.seed(999)
     resumed = train(config(tmp_path), resume=True)

@@ -141,3 +141,29 @@ class DataFree(Method):
 
     def session_report(self) -> dict[str, Any]:
         return {"inversion": dict(self.inverted)} if self.inverted else {}
+
+
+class SoftTargetReplay(DataFree):
+    """A data-free method that distils soft targets: DeepInversion and LwF with made images of ABD's release.
+
+    Args:
+        network: backbone with a linear head.
+        mu: weight of the distillation; the method's own unless given.
+        temperature: T of the soft targets.
+        inversion: options of :class:`~mlcil.models.inversion.InversionSettings`; 10000 iterations unless given.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    default_mu = 1.0
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        mu: float | None = None,
+        temperature: float = 2.0,
+        inversion: dict[str, Any] | None = None,
+        reference_batch: int = 64,
+        teacher_autocast: bool = False,
+    ) -> None:
+        super().__init__(network, inversion, reference_batch, teacher_autocast)
+        self.mu, self.temperature = self.default_mu if mu is None else mu, temperature
