@@ -257,6 +257,14 @@ def test_a_head_smaller_than_the_scenario(capsys: pytest.CaptureFixture[str], tm
         check_refused(capsys, world, [command, world.config, *words], expected)  # type: ignore[arg-type]
 
 
+_SMALL = "'dim':8,'depth':1,'heads':2"
+DKT = ["method.type=DKT", f"network.backbone={{'name':'dkt',{_SMALL}}}", "network.head={'type':'dkt','num_heads':2}"]
+DAFORMER = [
+    "method.type=DAFormer",
+    f"network.backbone={{'name':'daformer',{_SMALL}}}",
+    "network.head={'type':'daformer','num_heads':2}",
+]
+SHARP = ["optim_wrapper.type=SharpnessAwareOptimWrapper"]
 WORDS = [
     (["scenario.increment=None", "scenario.num_sessions=11"], ("num_sessions is 11", "only 10 classes", "at most 10")),
     (["scenario.increment=None", "scenario.num_sessions=0"], ("num_sessions is 0", "at least 1")),
@@ -270,6 +278,9 @@ WORDS = [
     (["train_transform.crop=pad"], ("train_transform.crop is 'pad'", "did you mean 'padded'?")),
     (["train_transform.crop=padded", "train_transform.fill=grey"], ("train_transform.fill is 'grey'", "'black'")),
     (["train_transform.policy=auto"], ("train_transform.policy is 'auto'", "'autoaugment_cifar10'")),
+    (["train_transform.policy=rand-m9-inc0"], ("'rand-m9-inc0'", "with inc1", "rand-m9-mstd0.5-inc1")),
+    (["train_transform.policy=rand-m12-inc1"], ("'rand-m12-inc1'", "0 to 10")),
+    (["train_transform.policy=rand-x3-inc1"], ("'x3' is not understood", "rand-m9-mstd0.5-inc1")),
     (["train_transform.jitter.brightnes=1"], ("'brightnes' in train_transform.jitter", "did you mean 'brightness'?")),
     (["train_transform.hole=x"], ("train_transform.hole is 'x'", "whole number")),
     (["train_transform.cutout=half"], ("train_transform.cutout is 'half'", "from 0 to 1")),
@@ -280,6 +291,31 @@ WORDS = [
     (["test_dataloader.drop_last=True"], ("'drop_last' in test_dataloader",)),
     (["scenario.dataset.type=digit_single"], ("'digit_single'", "did you mean 'digits_single'?")),
     (["scenario.dataset.root=x"], ("'root' in scenario.dataset",)),
+    (["method.type=DKT"], ("backbone name 'dkt'", "head type 'dkt'")),
+    (["method.type=DAFormer"], ("head type 'daformer'",)),
+    ([*DKT, "network.backbone.heads=5"], ("width 8 is not divisible by heads 5",)),
+    ([*DKT, "network.backbone.stem=mnist"], ("stem 'mnist' is unknown", "'cifar'")),
+    ([*DKT, "network.head.num_heads=3"], ("not divisible", "3")),
+    ([*DKT, "network.head.edition=M"], ("'edition' in network.head",)),
+    ([*DKT, "method.finetuning={'epoch':3}"], ("network or method of the config", "'epoch'")),
+    ([*DKT, "method.finetuning={'epochs':-3}"], ("finetuning's epochs is -3", "at least 0")),
+    ([*DKT, "method.finetuning={'lr':'x'}"], ("finetuning's lr is 'x'", "above 0")),
+    ([*DKT, "memory={'total':9,'quota':'half'}"], ("quota 'half' is unknown", "'ceil' or 'floor'")),
+    ([*DKT, "memory={'total':9,'views':'both'}"], ("views 'both' is unknown", "'test' or 'train'")),
+    ([*DAFORMER, "network.head.edition=L"], ("edition 'L' is unknown", "'M'")),
+    ([*DAFORMER, "network.backbone.patch=5"], ("image_size 32 is no multiple", "5 pixels")),
+    ([*DAFORMER, "method.distillation=knn"], ("distillation 'knn' is unknown", "neighbours")),
+    (["train_cfg.repeated_augmentation=0"], ("train_cfg.repeated_augmentation is 0", "at least 1")),
+    (["optim_wrapper.rho=3"], ("optim_wrapper.rho belongs to", "SharpnessAwareOptimWrapper")),
+    (["optim_wrapper.type=Sharp"], ("optim_wrapper.type is 'Sharp'", "SharpnessAwareOptimWrapper")),
+    ([*SHARP, "optim_wrapper.rho=-1"], ("optim_wrapper.rho is -1", "above 0")),
+    ([*SHARP, "optim_wrapper.accumulative_counts=2"], ("takes one batch", "remove optim_wrapper.accumulative_counts")),
+    (["optim_wrapper.accumulative_counts=0"], ("accumulative_counts is 0", "at least 1")),
+    (["auto_scale_lr={'base_batch_size':0}"], ("auto_scale_lr.base_batch_size is 0", "at least 1")),
+    (["auto_scale_lr={'base':256}"], ("'base' in auto_scale_lr",)),
+    (["auto_scale_lr={'base_batch_size':8,'published_batch_size':'x'}"], ("published_batch_size is 'x'",)),
+    (["custom_hooks=[{'type':'MixUp','alpha':0}]"], ("MixUp's alpha is 0", "above 0")),
+    (["custom_hooks=[{'type':'MixUp','beta':1}]"], ("'beta' in custom_hooks",)),
     (["network.backbone={'name':'resnet10t','mean':'cifar'}"], ("network.backbone.mean is 'cifar'", "'cifar100'")),
 ]
 

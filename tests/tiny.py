@@ -38,6 +38,7 @@ test_dataloader = dict(batch_size=4, num_workers=0)
 train_cfg = dict(max_epochs=1)
 precision = "fp32"
 log_root = {logs!r}
+image_cache = dict(folder={logs!r} + "_images")
 checkpoint_root = {saved!r}
 """
 

@@ -16,7 +16,6 @@ CLASSES = ("ant", "bee", "cat", "dog")
 WNIDS = ("n03", "n01", "n04", "n02")  # the order of wnids.txt is not the sorted one
 
 
-
 def write_config(folder: Path, dataset: dict[str, Any], more: str = "") -> Path:
     """A config of sessions of two classes, 32 pixels, whose outputs lie beside it."""
     return tiny.write_config_of(folder, dataset, 32, more)

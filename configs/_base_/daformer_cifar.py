@@ -14,6 +14,6 @@ optim_wrapper = dict(
     type="SharpnessAwareOptimWrapper", rho=3.0, optimizer=dict(type="AdamW", lr=5e-4, weight_decay=1e-6)
 )
 param_scheduler = [dict(type="WarmupCosine", warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)]
-auto_scale_lr = dict(base_batch_size=512)
+auto_scale_lr = dict(base_batch_size=512, published_batch_size=128)
 custom_hooks = [dict(type="MixUp", alpha=0.8, smoothing=0.1)]
 precision = "fp32"

@@ -7,13 +7,10 @@ jobs = 2
 overrides = {"threads": 1, "train_dataloader.num_workers": 0, "test_dataloader.num_workers": 0}
 
 _linear, _krt = "../lite/coco_finetune.py", "../lite/coco_krt.py"
-_reservoir = {"memory.total": 1600, "memory.selection": "reservoir"}
 
 runs = [
     dict(label="Joint", config="../lite/coco_joint.py"),
     dict(label="Fine-tuning", config=_linear),
-    dict(label="LwF", config=_linear, overrides={"method.type": "LwF"}),
-    dict(label="ER, 1600", config=_linear, overrides={"method.type": "ER", **_reservoir}),
     dict(label="KRT", config=_krt),
     dict(label="KRT-R, 20/class", config="../lite/coco_krt_replay.py"),
 ]

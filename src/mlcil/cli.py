@@ -17,6 +17,16 @@ from mlcil.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
+#: label and config of the runs of a demo
+DEMOS = {
+    "scenes": (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")),
+    "transformers": (
+        ("DKT", "transformers"),
+        ("DAFormer-S", "transformers_daformer_s"),
+        ("DAFormer-M", "transformers_daformer_m"),
+    ),
+}
+
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of ``python -m mlcil``."""
@@ -42,9 +52,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
     sub = command("demo", demo, "Train a few methods on embedded digits, without a download, and compare them.")
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for all runs, such as seed=1")
-    kind = "single digits with Finetune, LwF, ABD, R-DFCIL, rehearsal and joint training, not scenes with KRT"
-    sub.add_argument("--single-label", action="store_true", help=kind)
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--transformers", action="store_true", help="DKT and DAFormer on handwritten digits instead")
+    kind = "single digits with Finetune, LwF, ABD, R-DFCIL, rehearsal and joint training instead"
+    which.add_argument("--single-label", action="store_true", help=kind)
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, such as seed=1")
 
     sub = command("plan", plan, "Show what a config would train, without training.")
     sub.add_argument("config")
@@ -81,11 +93,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
     sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
 
-    sub = command("convert", convert, "Convert a released KRT checkpoint to a stage checkpoint, or back.")
+    sub = command("convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back.")
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
-    sub.add_argument("--heads", type=int, default=8, help="attention heads of the released model (default 8)")
+    sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     return top
 
 
@@ -146,7 +158,8 @@ def demo(options: argparse.Namespace) -> int:
     from mlcil.reporting.tables import SPLITS, session_table
 
     results = {}
-    for label, cfg in single_label_demo(options.overrides) if options.single_label else scenes_demo(options.overrides):
+    demos = single_label_demo if options.single_label else named_demo
+    for label, cfg in demos(options.overrides, "transformers" if options.transformers else "scenes"):
         print(f"\n== {label}: {cfg.method.type}, logs/{cfg.name} ==", flush=True)
         results[label] = run(cfg, overwrite=True)
     results.pop("pretraining", None)
@@ -154,15 +167,15 @@ def demo(options: argparse.Namespace) -> int:
     return 0
 
 
-def scenes_demo(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Label and config of the multi-label demo's runs, one after the other: KRT needs the pretraining's weights."""
+def named_demo(overrides: Sequence[str], name: str) -> Iterator[tuple[str, Any]]:
+    """Label and config of the runs of :data:`DEMOS`, one after the other: KRT needs the pretraining's weights."""
     from mlcil.engine.config import load_config
 
-    for label, name in (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")):
-        yield label, load_config(CONFIGS / "demo" / f"{name}.py", overrides)
+    for label, stem in DEMOS[name]:
+        yield label, load_config(CONFIGS / "demo" / f"{stem}.py", overrides)
 
 
-def single_label_demo(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def single_label_demo(overrides: Sequence[str], _: str) -> Iterator[tuple[str, Any]]:
     """Label and config of the runs of ``configs/bench/demo_single_label.py``."""
     from mlcil.engine.bench import load_bench, run_overrides
     from mlcil.engine.config import load_config

@@ -11,6 +11,11 @@ from typing import IO, Any
 from mlcil.errors import UserError
 
 
+def default_cache() -> Path:
+    """``$MLCIL_CACHE`` or ``~/.cache/mlcil``, the folder of what can be made again."""
+    return Path(os.environ.get("MLCIL_CACHE") or Path.home() / ".cache" / "mlcil")
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write to a temporary name in the same folder, flush to disk, then rename over ``path``.
 

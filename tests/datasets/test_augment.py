@@ -32,7 +32,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"jitter": {"brightness": 63 / 255, "contrast": 0.8}, "flip": True, "crop": "padded"},
     {"crop": "padded", "flip": True, "policy": "autoaugment_cifar10"},
     {"policy": "autoaugment_imagenet"},
-    {"crop": "padded", "flip": True, "policy": "randaugment_increasing", "hole": 16},
+    {"crop": "padded", "flip": True, "policy": "rand-m9-mstd0.5-inc1", "hole": 16},
 ]
 
 
@@ -104,7 +104,7 @@ def test_a_hole_is_black_and_in_the_image() -> None:
 def test_parts_run_in_the_promised_order(monkeypatch: pytest.MonkeyPatch) -> None:
     transform = TrainTransform(
         32, cutout=0.5, randaugment=True, flip=True, jitter={"hue": 0.1}, crop="padded", hole=4,
-        policy="randaugment_increasing",
+        policy="rand-m9-mstd0.5-inc1",
     )  # fmt: skip
     names = [getattr(step, "__name__", type(getattr(step, "transform", step)).__name__) for step in transform.steps]
     assert names == ["ColorJitter", "PaddedCrop", "mirror", "IncreasingRandAugment", "Hole", "Cutout", "RandAugment"]

@@ -2,13 +2,18 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlcil.cli import main
 from mlcil.datasets.digits import build_digit_scenes
+from mlcil.engine.bench import load_bench, plan_jobs
 from mlcil.evaluation.multilabel import mean_average_precision
+from mlcil.reporting.published import PUBLISHED
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "bench"
 
 SCENES = {"train_images": 40, "test_images": 24, "size": 32}
 BASE = """
@@ -145,3 +150,13 @@ def test_a_failing_run_is_named_and_the_others_go_on(bench, monkeypatch, capfd):
     assert "fine_tuning_seed3: FAILED with exit code 2" in out
     assert "0 of 1" in out
     assert "| ER, 10 | 1 |" in out
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_bench_config_asks_for_runs_that_exist(path):
+    content = load_bench(path)
+    prepare, jobs = plan_jobs(path, {**content, "seeds": content["seeds"][:1]})
+    assert {job.state() for job in (*prepare, *jobs)} <= {"new", "done", "started"}
+    assert len({job.name for job in jobs}) == len(jobs)
+    published = PUBLISHED.get(content["published"] or "", {})
+    assert set(published) <= {run["label"] for run in content["runs"]}

@@ -12,8 +12,8 @@ from mlcil.errors import UserError
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(
     path
-    for path in CONFIGS.glob("*/*.py")
-    if not path.name.startswith("_") and not path.parent.name.startswith("_") and path.parent.name != "bench"
+    for path in CONFIGS.glob("*/**/*.py")
+    if not path.name.startswith("_") and path.parent.name not in ("_base_", "bench")
 )
 
 
@@ -33,7 +33,7 @@ def test_configs_are_found() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_config_passes_the_key_check(path: Path) -> None:
     cfg = load_config(path)
-    assert cfg.name == f"{path.parent.name}_{path.stem}"
+    assert cfg.name == "_".join(path.relative_to(CONFIGS).with_suffix("").parts)
     assert set(cfg.to_dict()) == set(DEFAULTS)
     assert all(cfg[key] is not ... for key in DEFAULTS)
 

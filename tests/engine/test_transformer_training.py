@@ -1,5 +1,6 @@
 """Schedules, sampler, sharpness-aware step and whole runs with balanced fine-tuning."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.engine.train import build_method, build_runner, train
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.reporting import log_lines
 
 SCENES = {"train_images": 60, "test_images": 30, "size": 32}
 ROOT = Path(__file__).parents[2]
@@ -138,8 +140,14 @@ def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
     cfg = config(scenes, tmp_path, kind, train_cfg={"max_epochs": 1}, launcher="pytorch")
     (tmp_path / "config.py").write_text(cfg.pretty_text)
     (tmp_path / "two.py").write_text(
-        "import sys\nfrom mlcil.engine.config import load_config\nfrom mlcil.engine.train import train\n"
-        "train(load_config(sys.argv[1]))\n"
+        "import json, os, pathlib, sys\n"
+        "from mlcil.engine.config import load_config\n"
+        "from mlcil.engine.train import build_runner\n"
+        "runner = build_runner(load_config(sys.argv[1]))\n"
+        "runner.train()\n"
+        "rows, sessions = runner.memory.contents()\n"
+        "file = pathlib.Path(sys.argv[1]).with_name('memory' + os.environ['RANK'] + '.json')\n"
+        "file.write_text(json.dumps([rows.tolist(), sessions.tolist()]))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(tmp_path / "two.py"), str(tmp_path / "config.py")]
@@ -149,6 +157,10 @@ def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
     # 33 // 7 = 4 of 7 classes and 33 // 10 = 3 of 10, then whole steps of 2 x 8
     text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
     assert re.findall(r"fine-tuning: (\d+) exemplars", text) == ["16", "16"]
+    # the erratum of DyTox: every process chose its own exemplars there, so the runs had twice the memory
+    memories = [json.loads((tmp_path / f"memory{rank}.json").read_text()) for rank in (0, 1)]
+    assert memories[0] == memories[1]
+    assert len(memories[0][0]) == 3 * 10 <= cfg.memory.total
 
 
 def test_the_learning_rate_follows_the_batch(scenes, tmp_path):
@@ -156,6 +168,54 @@ def test_the_learning_rate_follows_the_batch(scenes, tmp_path):
     runner.method.network.grow(4)
     runner.build_session_optimizer(None, 1, 1)
     assert runner.optim_wrapper.param_groups[0]["lr"] == pytest.approx(5e-4 * 8 / 256)
+
+
+def test_accumulated_batches_make_the_update_of_one_large_batch(scenes, tmp_path):
+    """The same images, learning rate and weights; without batch norm and drop-path, up to rounding."""
+    changes = {
+        "network": {
+            "backbone": {"name": "daformer", **SMALL, "drop_path": 0.0},
+            "head": {"type": "daformer", "num_heads": 4, "drop_path": 0.0},
+            "image_size": 32,
+        },
+        "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 8.0}},
+        "custom_hooks": [],
+        "train_transform": {"cutout": 0.0, "randaugment": False},
+    }
+    for name, batch, count in (("large", 16, 1), ("small", 4, 4)):
+        wrapper = {**changes["optim_wrapper"], "accumulative_counts": count}
+        loader = {"batch_size": batch, "num_workers": 0}
+        cfg = config(scenes, tmp_path, "daformer", name, **{**changes, "optim_wrapper": wrapper})
+        cfg.train_dataloader = loader
+        cfg.train_cfg.stop_after_session = 1
+        cfg.seed = 1
+        train(cfg)
+    log = [(tmp_path / "logs" / name / "log" / "log.txt").read_text() for name in ("large", "small")]
+    rates = [re.findall(r"fine-tuning: (\d+) exemplars.*learning rate (\S+)", text) for text in log]
+    assert rates[0] == rates[1] != []
+    for session in (0, 1):
+        large, small = (weights(tmp_path / "saved" / name / f"session_{session}.pth") for name in ("large", "small"))
+        for name, value in large.items():
+            torch.testing.assert_close(small[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["8 images x 1 process(es) x 1 accumulated = 8 an update", "from 512", "scaled by 8/256", "counts=64"]),
+        ({"optim_wrapper.accumulative_counts": 64}, []),
+        ({"train_dataloader.batch_size": 512}, []),
+        ({"train_dataloader.batch_size": 1024}, ["= 1024 an update", "batch_size=512"]),
+    ],
+)
+def test_another_batch_than_the_published_one_is_explained(changes, expected):
+    batch, count = changes.get("train_dataloader.batch_size", 8), changes.get("optim_wrapper.accumulative_counts", 1)
+    lines = log_lines.batch(batch, 1, count, 512, 256)
+    assert len(lines) == bool(expected)
+    for word in expected:
+        assert word in lines[0]
+    assert log_lines.batch(3, 2, 1, None, None) == []
+    assert "use fewer processes" in log_lines.batch(1, 16, 1, 8, None)[0]
 
 
 def test_plain_steps_where_sharpness_is_not_wanted(scenes, tmp_path):

@@ -100,6 +100,9 @@ def test_summary_by_hand() -> None:
             "forgetting_learned": 25.0,
             "backward_transfer": ((60 - 80) + (40 - 70)) / 2,
             "plasticity": 80.0,
+            "continuum_forgetting": (80 - 60) / 2,
+            "continuum_backward_transfer": (60 - 80) / 3,
+            "continuum_forward_transfer": (50 + 60 + 40) / 3,
         }
     )
     assert matrix == [[80.0, None, None], [50.0, 70.0, None], [60.0, 40.0, 90.0]]

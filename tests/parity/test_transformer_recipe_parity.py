@@ -3,14 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformer_fixtures import fixture
 
+from mlcil.datasets.augment import Hole
 from mlcil.engine.optim import WarmupCosine
 from mlcil.engine.sampling import RepeatedAugmentationSampler
+from mlcil.evaluation.singlelabel import evaluate_session, summarise
 from mlcil.memory.exemplars import ExemplarMemory
 from mlcil.memory.selection import herding
 
 METHODS = ("dkt", "daformer")
+
+
+class Legacy:
+    """NumPy's old generator where a new one is expected."""
+
+    def __init__(self, seed):
+        self.integers = np.random.RandomState(seed).randint
 
 
 def cases(prefix):
@@ -70,3 +80,29 @@ def test_learning_rates(method, case):
         optimizer.step()
         schedule.step()
     np.testing.assert_allclose(found, fixture(method)[f"lr_schedule/{case}"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("case", [name for method, name in cases("cutout/") if method == "dkt"])
+def test_cutout(case):
+    kept = fixture("dkt")[f"cutout/{case}"]
+    side = int(kept.shape[0] // 2)
+    white = Image.new("RGB", kept.shape[::-1], (255, 255, 255))
+    cut = np.asarray(Hole(side)(white, Legacy(int(case.removeprefix("seed")))))
+    np.testing.assert_array_equal(cut, 255 * kept[:, :, None].repeat(3, 2))
+
+
+def test_metrics():
+    """Accuracy, average incremental accuracy, and the library's forgetting and transfer, cumulative over sessions."""
+    stored = fixture("dkt")
+    keys = [key.removesuffix("/out") for key in stored.keys("metrics/") if key.endswith("/out")]
+    results, edges = [], []
+    for t, key in enumerate(keys):
+        predicted, right, session = (stored[f"{key}/{name}"] for name in ("pred", "target", "task"))
+        new = right[session == t]
+        edges.append((int(new.min()), int(new.max()) + 1))
+        scores = np.eye(edges[-1][1])[predicted]
+        results.append(evaluate_session(scores, right, edges, edges[0][1]))
+        found = summarise(results)
+        names = ("last_accuracy", "average_accuracy", "continuum_forgetting", "continuum_backward_transfer")
+        ours = [found[name] / 100 for name in (*names, "continuum_forward_transfer")]
+        np.testing.assert_allclose(ours, stored[f"{key}/out"], rtol=0, atol=1e-9, err_msg=key)

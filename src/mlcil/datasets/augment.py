@@ -6,6 +6,7 @@ R-DFCIL (ECCV 2022), ABD (ICCV 2021), DKT and DAFormer (their released code).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,8 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CROPS = ("padded", "resized")
-POLICIES = ("autoaugment_cifar10", "autoaugment_imagenet", "autoaugment_svhn", "randaugment_increasing")
+AUTO_POLICIES = ("autoaugment_cifar10", "autoaugment_imagenet", "autoaugment_svhn")
+RAND = "rand-m9-mstd0.5-inc1"  # DKT's and DAFormer's, and the example of a string
 Step = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -142,14 +144,14 @@ def jitter_step(strengths: Mapping[str, float]) -> Step:
 
 
 def policy_step(name: str) -> Step:
-    """AutoAugment for a data set, or DKT's RandAugment.
+    """AutoAugment for a data set, or RandAugment by timm's string, see :meth:`IncreasingRandAugment.of`.
 
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, or a string with a part that is not known.
     """
-    check_option("train_transform.policy", name, POLICIES)
-    if name == "randaugment_increasing":
-        return IncreasingRandAugment()
+    if isinstance(name, str) and name.startswith("rand"):
+        return IncreasingRandAugment.of(name)
+    check_option("train_transform.policy", name, (*AUTO_POLICIES, RAND))
     v2 = _torchvision()
     return Seeded(v2.AutoAugment(v2.AutoAugmentPolicy(name.removeprefix("autoaugment_"))))
 
@@ -211,20 +213,59 @@ INCREASING: dict[str, _Operation] = {
 
 
 class IncreasingRandAugment:
-    """RandAugment ``rand-m9-mstd0.5-inc1`` of DKT and DAFormer.
+    """RandAugment of timm in which a larger magnitude always changes more (DKT, DAFormer: m9, mstd0.5).
 
-    Two of 15 operations, drawn with replacement; each is executed with probability one half, at a magnitude from
-    Normal(9, 0.5) cut to [0, 10]. Where posterizing asks for no bits the image is black (the official code stops
-    there with newer Pillow).
+    ``layers`` of 15 operations, drawn with replacement; each is executed with probability one half, at a magnitude
+    from Normal(m, mstd) cut to [0, 10]. Where posterizing asks for no bits the image is black (the official code
+    stops there with newer Pillow).
+
+    Args:
+        magnitude: m, from 0 to 10.
+        deviation: mstd.
+        layers: n, operations that are drawn for an image.
     """
 
     names = tuple(INCREASING)
 
+    def __init__(self, magnitude: float = 9, deviation: float = 0.5, layers: int = 2) -> None:
+        self.magnitude, self.deviation, self.layers = magnitude, deviation, layers
+
+    @classmethod
+    def of(cls, text: str) -> IncreasingRandAugment:
+        """From timm's string, such as ``rand-m9-mstd0.5-inc1``: ``m``, ``mstd``, ``n`` and ``inc1``.
+
+        Raises:
+            UserError: another part, a number out of range, or no ``inc1``.
+        """
+        first, *parts = text.split("-")
+        found: dict[str, str] = {}
+        for part in parts:
+            match = re.fullmatch(r"(mstd|m|n|inc)(\d+(?:\.\d+)?)", part)
+            if match is None or match[1] in found:
+                raise UserError(
+                    f"train_transform.policy is {text!r}, and {part!r} is not understood; expected each of m, mstd, n "
+                    f"and inc at most once, such as {RAND!r}"
+                )
+            found[match[1]] = match[2]
+        magnitude, deviation = float(found.get("m", 10)), float(found.get("mstd", 0))
+        layers = float(found.get("n", 2))
+        if first != "rand" or found.get("inc") != "1":
+            raise UserError(
+                f"train_transform.policy is {text!r}; only RandAugment whose operations grow with the magnitude is "
+                f"known here, so write it as {RAND!r}, with inc1"
+            )
+        if max(magnitude, deviation) > 10 or layers < 1 or layers % 1:
+            raise UserError(
+                f"train_transform.policy is {text!r}; expected m and mstd from 0 to 10 and a whole number n of at "
+                f"least 1, such as {RAND!r}"
+            )
+        return cls(magnitude, deviation, int(layers))
+
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        """Draw the pair, then per operation whether, magnitude and sign."""
-        for index in rng.integers(len(self.names), size=2):
+        """Draw the operations, then for each whether, sign and magnitude."""
+        for index in rng.integers(len(self.names), size=self.layers):
             executed, positive = rng.random(2) < 0.5
-            strength = float(np.clip(rng.normal(9, 0.5), 0, 10)) / 10
+            strength = float(np.clip(rng.normal(self.magnitude, self.deviation), 0, 10)) / 10
             if executed:
                 image = INCREASING[self.names[index]](image, strength, 1 if positive else -1)
         return image

@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mlcil.datasets.coco import CocoDataset
 from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.errors import UserError
+from mlcil.files import default_cache
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # without I and O, which look like digits
@@ -100,11 +100,6 @@ class SingleDigitsDataset:
         images, labels_N = digit_pool(part)
         grey = np.rint(images * 255).astype(np.uint8)
         return SingleLabelTable(split, NAMES, labels_N, pixels=np.repeat(grey[..., None], 3, axis=3))
-
-
-def default_cache() -> Path:
-    """``$MLCIL_CACHE`` or ``~/.cache/mlcil``."""
-    return Path(os.environ.get("MLCIL_CACHE") or Path.home() / ".cache" / "mlcil")
 
 
 def build_digit_scenes(

@@ -58,10 +58,10 @@ class SessionView(Dataset[dict[str, Any]]):
         """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows``, ``origins``."""
         position, key = item if isinstance(item, tuple) else (item, None)
         row = int(self.rows[position])
-        picture = self.table.image(row)
-        if not getattr(self.augment, "whole", False):
-            picture = self.table.fit(picture, self.image_size)
-        image = np.asarray(picture)
+        if getattr(self.augment, "whole", False):
+            image = np.asarray(self.table.image(row))
+        else:
+            image = self.table.fitted(row, self.image_size)
         if self.augment is not None:
             assert key is not None, "augmented views are read through a SessionSampler"
             image = self.augment(image, np.random.default_rng(np.random.SeedSequence(key)))

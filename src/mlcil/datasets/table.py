@@ -7,19 +7,25 @@ session that owns the class, ``labels_NC`` says what the training target may sho
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from mlcil.datasets.cache import ImageCache
 from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import UserError
 from mlcil.protocols import order_classes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,7 @@ class ImageTable:
         selects_NC: (N, C) bool; the class makes the image part of a session that owns the class.
         pixels: (N, H, W, 3) uint8, the images themselves, or ``None``.
         fit: how an image is brought to the size that the network takes.
+        cache: the images at one size, kept on disk (:meth:`cached`), or ``None``.
     """
 
     name: str
@@ -45,6 +52,7 @@ class ImageTable:
     selects_NC: np.ndarray
     pixels: np.ndarray | None = None
     fit: Fit = SQUARE
+    cache: ImageCache | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
@@ -73,6 +81,21 @@ class ImageTable:
             UserError: the file is missing, empty, cut off or no image.
         """
         return load_rgb(self.files[row]) if self.pixels is None else Image.fromarray(self.pixels[row])
+
+    def fitted(self, row: int, size: int) -> np.ndarray:
+        """The image of a row at the size that the network takes: uint8 (size, size, 3).
+
+        Raises:
+            UserError: as :meth:`image`.
+        """
+        kept = self.cache.read(row, self.files[row]) if self.cache is not None and self.cache.size == size else None
+        return np.asarray(self.fit(self.image(row), size)) if kept is None else kept
+
+    def cached(self, cache: ImageCache | None) -> Self:
+        """The same table, which looks into the cache before it opens a file."""
+        table = copy.copy(self)
+        object.__setattr__(table, "cache", cache)
+        return table
 
     def reorder(self, class_order: Sequence[str]) -> ImageTable:
         """The same rows with the columns in another order.
@@ -190,6 +213,7 @@ class SingleLabelTable(ImageTable):
             "files": tuple(files),
             "pixels": pixels,
             "fit": fit,
+            "cache": None,
             "labels_N": np.asarray(labels_N, np.int64),
         }
         for key, value in fields.items():
@@ -212,9 +236,10 @@ class SingleLabelTable(ImageTable):
         order = order_classes(self.classes, list(class_order))
         column_of = {name: column for column, name in enumerate(order)}
         new = np.array([column_of[name] for name in self.classes], np.int64)
-        return SingleLabelTable(
+        table = SingleLabelTable(
             self.name, order, new[self.labels_N], files=self.files, pixels=self.pixels, ids=self.ids, fit=self.fit
         )
+        return table.cached(self.cache)
 
     def rows_of(self, low: int, high: int) -> np.ndarray:
         return np.flatnonzero((self.labels_N >= low) & (self.labels_N < high)).astype(np.int64)

@@ -258,8 +258,8 @@ class TrainTransform:
         padding: width of the border in pixels.
         fill: its colour, ``black`` or the name of a normalisation, whose mean it has (R-DFCIL).
         interpolation: of ``resized``: ``bilinear`` or ``bicubic``.
-        policy: ``autoaugment_cifar10``, ``autoaugment_imagenet``, ``autoaugment_svhn`` or
-            ``randaugment_increasing`` (DKT, DAFormer), after ``crop`` and ``flip``; or ``None``.
+        policy: ``autoaugment_cifar10``, ``autoaugment_imagenet``, ``autoaugment_svhn`` or timm's string of a
+            RandAugment, ``rand-m9-mstd0.5-inc1`` (DKT, DAFormer), after ``crop`` and ``flip``; or ``None``.
         hole: side of a black square in pixels (DKT: 16), after ``policy``; 0 switches it off.
 
     Attributes:

@@ -10,6 +10,7 @@ and their meaning are in that docstring:
 ``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
 ``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
+``image_cache``    :class:`mlcil.datasets.cache.CacheOptions`
 ``plugins``        python files with methods or data sets of one's own (docs/add_a_method.md)
 =================  ======================================================================
 
@@ -35,12 +36,13 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 import mlcil.datasets
 import mlcil.engine.mixing
-import mlcil.methods  # noqa: F401  (registers hooks and methods)
+import mlcil.methods
 from mlcil.datasets.augment import NORMALISATIONS
+from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import PRECISIONS, SESSION_SCHEDULERS, decay_groups
+from mlcil.engine.optim import OWN_WRAPPERS, PRECISIONS, SESSION_SCHEDULERS, check_sharpness, decay_groups
 from mlcil.errors import UserError
 from mlcil.evaluation.singlelabel import LOCAL_ACCURACIES
 from mlcil.memory import memory_class
@@ -66,10 +68,13 @@ DEFAULTS: dict[str, Any] = {
     "train_transform": {"cutout": 0.5, "randaugment": True},
     "train_dataloader": {"batch_size": 64, "num_workers": 8},
     "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
+    "image_cache": {"enabled": True, "folder": None, "limit_gb": 32},  # decoded images, shared by all runs
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
-    "auto_scale_lr": None,  # {"base_batch_size": 256}: the learning rates are meant for so many images a step
+    # {"base_batch_size": 256}: the learning rates are meant for so many images an update and scaled in proportion;
+    # with "published_batch_size" too, the log says when an update has another number of images than that
+    "auto_scale_lr": None,
     "precision": "auto",  # auto, fp32, bf16, fp16
     "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
     "deterministic": False,
@@ -171,8 +176,10 @@ def load_plugins(files: Any, folder: Path) -> list[str]:
 
 
 def run_name(path: Path) -> str:
-    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``."""
-    return path.stem if path.parent.name in ("", "configs") else f"{path.parent.name}_{path.stem}"
+    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``: folders below ``configs``, elsewhere the last one."""
+    folders = path.parts[:-1]
+    inside = folders[len(folders) - folders[::-1].index("configs") :] if "configs" in folders else folders[-1:]
+    return "_".join([*inside, path.stem])
 
 
 def _apply(cfg: dict[str, Any], override: str) -> None:
@@ -258,11 +265,17 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check_memory(cfg)
     check_keys(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
     TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
+    check_keys(cfg["image_cache"], _arguments(CacheOptions.__init__), "image_cache")
+    CacheOptions(**cfg["image_cache"])
     check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
     check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
+    views = cfg["train_cfg"].get("repeated_augmentation", 1)
+    if type(views) is not int or views < 1:
+        raise UserError(f"train_cfg.repeated_augmentation is {views!r}; expected a whole number of at least 1")
     wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg", "rho")
     check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
+    _check_wrapper(cfg["optim_wrapper"])
     groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
     check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
     optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
@@ -282,6 +295,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         for section in cfg[key]:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
+    for hook in cfg["custom_hooks"]:
+        if hook["type"] == "MixUp":
+            check_keys(hook, {"type", *_arguments(mlcil.engine.mixing.MixUp.__init__)}, "custom_hooks")
+            mlcil.engine.mixing.MixUp(**{key: value for key, value in hook.items() if key != "type"})
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] in SESSION_SCHEDULERS:
             arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
@@ -291,10 +308,11 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
     check_option("local_accuracy", cfg["local_accuracy"], LOCAL_ACCURACIES)
     if cfg["auto_scale_lr"] is not None:
-        check_keys(_mapping(cfg["auto_scale_lr"], "auto_scale_lr"), ("base_batch_size",), "auto_scale_lr")
-        base = cfg["auto_scale_lr"].get("base_batch_size")
-        if not isinstance(base, int) or base < 1:
-            raise UserError(f"auto_scale_lr.base_batch_size is {base!r}; expected a whole number of at least 1")
+        sizes = _mapping(cfg["auto_scale_lr"], "auto_scale_lr")
+        check_keys(sizes, ("base_batch_size", "published_batch_size"), "auto_scale_lr")
+        for key in ("base_batch_size", *(key for key in ("published_batch_size",) if key in sizes)):
+            if type(sizes.get(key)) is not int or sizes[key] < 1:
+                raise UserError(f"auto_scale_lr.{key} is {sizes.get(key)!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
@@ -311,6 +329,20 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     epochs = cfg["train_cfg"].get("max_epochs")
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
+
+
+def _check_wrapper(wrapper: Mapping[str, Any]) -> None:
+    """The optimiser wrapper's kind, radius and accumulated batches."""
+    kind, counts = wrapper.get("type", "AutocastOptimWrapper"), wrapper.get("accumulative_counts", 1)
+    if kind not in OWN_WRAPPERS:
+        raise UserError(f"optim_wrapper.type is {kind!r}; use one of {', '.join(map(repr, OWN_WRAPPERS))}")
+    sharp = kind == "SharpnessAwareOptimWrapper"
+    if "rho" in wrapper and not sharp:
+        raise UserError("optim_wrapper.rho belongs to optim_wrapper.type='SharpnessAwareOptimWrapper'; set both")
+    if type(counts) is not int or counts < 1:
+        raise UserError(f"optim_wrapper.accumulative_counts is {counts!r}; expected a whole number of at least 1")
+    if sharp:
+        check_sharpness(wrapper.get("rho", 3.0), counts)
 
 
 def _name_normalisation(backbone: dict[str, Any]) -> None:

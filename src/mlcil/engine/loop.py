@@ -295,11 +295,12 @@ class IncrementalTrainLoop(BaseLoop):
     def train_loader(self, view: SessionView) -> Any:
         """Shuffled loader of this process's share."""
         rank, world_size = get_dist_info()
-        seed, batch_size = self._runner.seed, self.loader_options["batch_size"]
+        seed = self._runner.seed
         sampler: SessionSampler
         if self.repeated_augmentation > 1:
+            images = self.loader_options["batch_size"] * self._runner.accumulated  # whole updates
             sampler = RepeatedAugmentationSampler(
-                len(view), seed, self.session, batch_size, self.repeated_augmentation, rank, world_size
+                len(view), seed, self.session, images, self.repeated_augmentation, rank, world_size
             )
         else:
             sampler = SessionSampler(len(view), seed, self.session, True, rank, world_size)

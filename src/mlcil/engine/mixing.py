@@ -10,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from mlcil.errors import UserError
+
 
 def mixing_weight(rng: np.random.Generator | np.random.RandomState, alpha: float, probability: float = 1.0) -> float:
     """The weight of a batch's own images: Beta(alpha, alpha) with that probability, else 1.
@@ -53,9 +55,17 @@ class MixUp(Hook):
         alpha: of the beta distribution; 0.8 in DAFormer's release.
         smoothing: label smoothing; 0.1 in DAFormer's release.
         probability: share of the batches that are mixed; the others have smoothed labels only.
+
+    Raises:
+        UserError: a number out of its range.
     """
 
     def __init__(self, alpha: float = 0.8, smoothing: float = 0.1, probability: float = 1.0) -> None:
+        for name, value, high in (("alpha", alpha, 1e3), ("smoothing", smoothing, 1), ("probability", probability, 1)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= high or (name == "alpha" and value == 0):
+                bounds = "above 0" if name == "alpha" else "from 0 to 1"
+                raise UserError(f"custom_hooks: MixUp's {name} is {value!r}; expected a number {bounds}")
         self.alpha, self.smoothing, self.probability = alpha, smoothing, probability
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:

@@ -155,7 +155,8 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         kwargs: see :class:`AutocastOptimWrapper`.
 
     Raises:
-        UserError: fp16, whose scaled gradients this step does not know, or accumulated gradients.
+        UserError: fp16, whose scaled gradients this step does not know, accumulated gradients, or a radius that is
+            no number above 0.
     """
 
     passes = 2
@@ -164,8 +165,7 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         super().__init__(**kwargs)
         if self.dtype == torch.float16:
             raise UserError("the sharpness-aware step does not work in fp16; use precision 'bf16' or 'fp32'")
-        if self._accumulative_counts != 1:
-            raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
+        check_sharpness(rho, self._accumulative_counts)
         self.rho = rho
         self._weights: list[tuple[nn.Parameter, Tensor]] = []  # where the first pass was, between the two
 
@@ -190,6 +190,22 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
             self._weights = []
             self.step(**(step_kwargs or {}))
         self.zero_grad(**(zero_kwargs or {}))
+
+
+def check_sharpness(rho: object, accumulative_counts: int) -> None:
+    """Refuse a radius that is no number above 0, and accumulated gradients, which the two passes do not know.
+
+    Raises:
+        UserError: says which of the two.
+    """
+    if accumulative_counts != 1:
+        raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
+    if isinstance(rho, bool) or not isinstance(rho, (int, float)) or rho <= 0:
+        raise UserError(f"optim_wrapper.rho is {rho!r}; expected a number above 0, such as 3.0")
+
+
+#: wrappers that a config may name
+OWN_WRAPPERS = ("AutocastOptimWrapper", "SharpnessAwareOptimWrapper")
 
 
 def sharpness_offsets(parameters: Iterable[nn.Parameter], rho: float) -> list[Tensor]:

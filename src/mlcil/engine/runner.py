@@ -25,7 +25,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mlcil
+from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing  # noqa: F401  (registers the hooks)
 from mlcil.engine.evaluation import metric_options
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
@@ -74,7 +76,9 @@ class IncrementalRunner(Runner):
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
         self.metric_options = metric_options(cfg)
         self.label_cardinality = scenario.label_cardinality
-        self.base_batch_size: int | None = (cfg.auto_scale_lr or {}).get("base_batch_size")
+        scaling = cfg.auto_scale_lr or {}
+        self.base_batch_size: int | None = scaling.get("base_batch_size")
+        self.published_batch_size: int | None = scaling.get("published_batch_size")
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
         self.weights = weights
@@ -115,8 +119,13 @@ class IncrementalRunner(Runner):
 
     @property
     def images_per_step(self) -> int:
-        """Images of one training step over all processes."""
-        return int(self.cfg.train_dataloader["batch_size"] * self.world_size)
+        """Images of one update of the weights, over all processes and accumulated batches."""
+        return int(self.cfg.train_dataloader["batch_size"] * self.world_size * self.accumulated)
+
+    @property
+    def accumulated(self) -> int:
+        """Batches of a process whose gradients make one update."""
+        return int(self._optim_cfg.get("accumulative_counts", 1))
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """As mmengine, and processes without a GPU talk through gloo."""
@@ -181,11 +190,28 @@ class IncrementalRunner(Runner):
         if self.cfg.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
+        parts = (int(self.cfg.train_dataloader["batch_size"]), self.world_size, self.accumulated)
+        self.log(log_lines.batch(*parts, self.published_batch_size, self.base_batch_size))
+        self.keep_decoded_images()
         try:
             model = self.train_loop.run()
         finally:
             self.call_hook("after_run")
         return model
+
+    def keep_decoded_images(self) -> None:
+        """Let the scenario's tables look into the image cache; the first run decodes its images into it.
+
+        A training transform that crops the whole image itself wants more than the cache keeps.
+        """
+        options = CacheOptions(**self.cfg.image_cache)
+        scenario, tell = self.scenario, self.logger.info
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if not self.cfg.train_dataloader["num_workers"]:
+            workers = 0
+        if not TrainTransform(self.image_size, **self.train_transform).whole:
+            scenario.train = with_cache(scenario.train, self.image_size, options, tell, workers)
+        scenario.test = with_cache(scenario.test, self.image_size, options, tell, workers)
 
     def build_session_optimizer(
         self, base_lr: float | None, epochs: int, epoch_length: int, sharp: bool = True, constant: bool = False

@@ -18,13 +18,13 @@ class RepeatedAugmentationSampler(SessionSampler):
 
     The rule of timm, which DeiT, DyTox, DKT and DAFormer train with: shuffle by the epoch number alone,
     repeat every image, deal the stream to the processes, and use the first ``N // 256 * 256`` entries. So an
-    epoch visits about ``N / repeats`` images. Batches are whole: what is left behind the last full one is not
+    epoch visits about ``N / repeats`` images. Updates are whole: what is left behind the last full one is not
     used, unless it is the only one.
 
     Args:
         length: images N in the view.
         seed, session: bases of the augmentation keys; the shuffle does not depend on them.
-        batch_size: images a process sees in one step; ``None`` does not cut to whole batches.
+        batch_size: images a process sees in one update; ``None`` does not cut to whole updates.
         repeats: views of an image.
         rank, world_size: this process and how many there are.
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import Tensor
 
+from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
 from mlcil.engine.evaluation import metric_options, predict_view, session_metrics, test_rows
@@ -60,7 +61,9 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     method = Trained(checkpoint.network_of(stage, path), stage.get("logit_correction")).to(get_device())
     rows = test_rows(scenario, session)
     scenario.test.check_files()
-    view = SessionView(scenario.test, rows, np.zeros((len(rows), 0), np.int8), stage["network"]["image_size"])
+    size = stage["network"]["image_size"]
+    table = with_cache(scenario.test, size, CacheOptions(**cfg.image_cache), lambda _: None, build=False)
+    view = SessionView(table, rows, np.zeros((len(rows), 0), np.int8), size)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))

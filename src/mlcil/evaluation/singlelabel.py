@@ -35,6 +35,9 @@ GLOSSARY: dict[str, str] = {
     "backward_transfer": "mean over old sessions j of the last a[t][j] minus a[j][j] (points)",
     "forgetting_learned": "minus backward_transfer",
     "plasticity": "mean over sessions of a[j][j] (percent)",
+    "continuum_forgetting / continuum_backward_transfer / continuum_forward_transfer": (
+        "as the logs of DyTox, DKT and DAFormer print them, which is not the usual way; see continuum_transfer"
+    ),
 }
 
 
@@ -135,6 +138,7 @@ def summarise(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "forgetting_learned": None if transfer is None else -transfer,
         "backward_transfer": transfer,
         "plasticity": _mean(learned),
+        **continuum_transfer(matrix),
         "accuracy_matrix": matrix,
     }
 
@@ -143,6 +147,33 @@ def accuracy_matrix(sessions: Sequence[Mapping[str, Any]]) -> list[list[float | 
     """``a[t][j]`` as T rows of T entries; ``None`` above the diagonal and where there is no test image."""
     rows = [list(s["session_accuracy"]) for s in sessions]
     return [row + [None] * (len(rows) - len(row)) for row in rows]
+
+
+def continuum_transfer(matrix: Sequence[Sequence[float | None]]) -> dict[str, float | None]:
+    """Forgetting and transfer as the library of DyTox's, DKT's and DAFormer's logs (continuum) counts them, in points.
+
+    They are not the usual definitions: forgetting leaves the last two sessions out, backward transfer each session's
+    predecessor, and forward transfer is the mean of the accuracies below the diagonal. 0 after the first session.
+
+    Args:
+        matrix: :func:`accuracy_matrix`.
+    """
+    last = len(matrix) - 1
+    pairs = max((last + 1) * last / 2, 1)
+    best = [_best([matrix[t][j] for t in range(j, last - 1)]) for j in range(last - 1)]
+    lost = [_minus(best[j], matrix[last][j]) for j in range(last - 1)]
+    gained = [_minus(matrix[i][j], matrix[j][j]) for i in range(1, last + 1) for j in range(i - 1)]
+    below = [matrix[i][j] for i in range(1, last + 1) for j in range(i)]
+    return {
+        "continuum_forgetting": _share(lost, max(last, 1)),
+        "continuum_backward_transfer": _share(gained, pairs),
+        "continuum_forward_transfer": _share(below, pairs),
+    }
+
+
+def _share(values: Sequence[float | None], count: float) -> float | None:
+    kept = [v for v in values if v is not None]
+    return sum(kept) / count if len(kept) == len(values) else None
 
 
 def _percent(right: np.ndarray) -> float | None:

@@ -216,6 +216,14 @@ _UNUSED = {
 _FUSED = r"sabs\.(\d+)\.attn\.(q|k|v)\.(weight|bias)"  # one layer here: backbone.blocks.#.attention.qkv
 
 
+def transformer_in(state: Mapping[str, Tensor]) -> str | None:
+    """``dkt`` or ``daformer`` where a state dict has a name that only that release has, else ``None``."""
+    names = {name.removeprefix("module.") for name in state}
+    if "general_token" in names or "tabs.norm1.weight" in names:
+        return "dkt"
+    return "daformer" if any(name.startswith("duals.") for name in names) else None
+
+
 def is_unused(name: str, method: str) -> bool:
     """Whether the released model of ``dkt`` or ``daformer`` has an entry of that name but never uses it."""
     return re.fullmatch(_UNUSED[method], name) is not None
@@ -235,9 +243,11 @@ def from_transformer(state: Mapping[str, Tensor], method: str) -> tuple[dict[str
             continue
         fused = re.fullmatch(_FUSED, name)
         if method == "dkt" and fused:
-            if fused[2] == "q":
-                parts = [state[original.replace(".attn.q.", f".attn.{part}.")] for part in "qkv"]
-                ours[f"backbone.blocks.{fused[1]}.attention.qkv.{fused[3]}"] = torch.cat(parts)
+            names = [original.replace(f".attn.{fused[2]}.", f".attn.{part}.") for part in "qkv"]
+            if not all(other in state for other in names):
+                unknown.append(original)  # of no use without the others
+            elif fused[2] == "q":
+                ours[f"backbone.blocks.{fused[1]}.attention.qkv.{fused[3]}"] = torch.cat([state[n] for n in names])
             continue
         translated = _rename(name, _TRANSFORMERS[method])
         if translated is None:

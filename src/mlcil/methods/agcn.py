@@ -37,8 +37,8 @@ class AGCN(Method):
 
     Args:
         network: backbone with a ``graph`` head.
-        classification, distillation, relation: lambda_1 to lambda_3 (0.07 and 0.93 in the paper; its third,
-            1e5, weighs another reduction).
+        classification, distillation, relation: lambda_1 to lambda_3. The paper's 0.07, 0.93 and 1e5 weigh averaged
+            terms; with the asymmetric loss, whose negatives hardly count, 0.07 leaves new classes unlearned.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
 
     Raises:
@@ -50,7 +50,7 @@ class AGCN(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        classification: float = 0.07,
+        classification: float = 1.0,
         distillation: float = 0.93,
         relation: float = 1000.0,
         reference_batch: int = 64,

@@ -50,6 +50,9 @@ class BalancedFinetuning:
 
     The engine runs it in every session but the first (and in joint training) when there is a memory, with a
     fresh optimiser and a constant learning rate.
+
+    Raises:
+        ValueError: a learning rate or a batch that is not above 0, or epochs that are no whole number.
     """
 
     lr: float = 5e-5  # at base_batch_size images a step over all processes, scaled in proportion
@@ -58,6 +61,16 @@ class BalancedFinetuning:
     early_epochs: int | None = None  # epochs of the sessions below early_sessions, when they differ
     early_sessions: int = 0
     shuffle: bool = False  # DKT, DAFormer official behaviour: sorted by class, the last, smaller batch dropped
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "base_batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+                raise ValueError(f"finetuning's {name} is {value!r}; expected a number above 0")
+        for name in ("epochs", "early_epochs", "early_sessions"):
+            value = getattr(self, name)
+            if (value is not None or name != "early_epochs") and (type(value) is not int or value < 0):
+                raise ValueError(f"finetuning's {name} is {value!r}; expected a whole number of at least 0")
 
     def epochs_of(self, session: int) -> int:
         """Epochs in the session of that index."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
 from mlcil.losses.neighbours import neighbour_invariance
 from mlcil.methods.base import BalancedFinetuning, Method
+from mlcil.models.heads import DAFormerHead
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
@@ -52,7 +53,7 @@ class DAFormer(Method):
         teacher_autocast: see :class:`~mlcil.methods.base.Method`.
 
     Raises:
-        ValueError: another distillation.
+        ValueError: another distillation, or a network with another head.
     """
 
     uses_teacher = True
@@ -69,6 +70,10 @@ class DAFormer(Method):
         finetuning: dict[str, Any] | None = None,
         teacher_autocast: bool = False,
     ) -> None:
+        if not isinstance(network.head, DAFormerHead):
+            raise ValueError(
+                "DAFormer needs its dual-attention head; use head type 'daformer' (and backbone 'daformer')"
+            )
         super().__init__(network, teacher_autocast=teacher_autocast)
         if distillation not in DISTILLATIONS:
             raise ValueError(f"distillation {distillation!r} is unknown; use one of {', '.join(DISTILLATIONS)}")

@@ -22,8 +22,10 @@ from mlcil.losses.classification import class_labels
 from mlcil.losses.logits import mean_bce, softened_kl
 from mlcil.losses.neighbours import cluster_separation
 from mlcil.methods.base import BalancedFinetuning, Method
+from mlcil.models.heads import DKTHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.models.vision_transformer import DKTEncoder
 from mlcil.registry import METHODS
 
 
@@ -45,6 +47,9 @@ class DKT(Method):
             Released settings: ``early_sessions`` 2, 3 or 6 for increments of 20, 10 or fewer classes on CIFAR;
             ``early_epochs=5, early_sessions=3`` on ImageNet.
         teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+
+    Raises:
+        ValueError: the network has another backbone or head.
     """
 
     uses_teacher = True
@@ -58,6 +63,8 @@ class DKT(Method):
         finetuning: dict[str, Any] | None = None,
         teacher_autocast: bool = False,
     ) -> None:
+        if not isinstance(network.backbone, DKTEncoder) or not isinstance(network.head, DKTHead):
+            raise ValueError("DKT needs its own transformer; use backbone name 'dkt' and head type 'dkt'")
         super().__init__(network, teacher_autocast=teacher_autocast)
         self.separation, self.temperature, self.clf_weight_fix = separation, temperature, clf_weight_fix
         self.finetuning = BalancedFinetuning(**finetuning) if finetuning is not None else None

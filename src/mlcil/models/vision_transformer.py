@@ -60,6 +60,16 @@ def conv_stem(dim: int, kind: str) -> nn.Sequential:
     return nn.Sequential(first, nn.BatchNorm2d(32), nn.MaxPool2d(3, stride=2, padding=1), last)
 
 
+def check_heads(dim: int, heads: int) -> None:
+    """Refuse a width that attention heads cannot share.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    if heads < 1 or dim % heads:
+        raise ValueError(f"backbone width {dim} is not divisible by heads {heads}; choose a multiple of {heads}")
+
+
 class DKTEncoder(nn.Module):
     """DKT's encoder (Gao et al., "DKT: Diverse Knowledge Transfer Transformer", CVPR 2023).
 
@@ -73,6 +83,9 @@ class DKTEncoder(nn.Module):
         drop_path: the rate grows from 0 by ``drop_path / depth`` a block; DKT's last encoder block has 0.08.
         stem: ``cifar`` or ``imagenet``, see :func:`conv_stem`.
         mean, std: pixel normalisation; ``None`` takes that of the stem's data set.
+
+    Raises:
+        ValueError: unknown stem, or D is no multiple of the heads.
     """
 
     def __init__(
@@ -86,6 +99,7 @@ class DKTEncoder(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_heads(dim, heads)
         default_mean, default_std = CIFAR_STATISTICS if stem == "cifar" else IMAGENET_STATISTICS
         self.out_channels = dim
         self.normalise = Normalise(mean or default_mean, std or default_std)
@@ -122,7 +136,7 @@ class DAFormerEncoder(nn.Module):
         mean, std: pixel normalisation; ``None`` takes CIFAR's up to 64 pixels and ImageNet's above.
 
     Raises:
-        ValueError: the image is no whole number of patches wide.
+        ValueError: the image is no whole number of patches wide, or D is no multiple of the heads.
     """
 
     def __init__(
@@ -137,6 +151,7 @@ class DAFormerEncoder(nn.Module):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_heads(dim, heads)
         if image_size % patch:
             raise ValueError(f"image_size {image_size} is no multiple of the patch of {patch} pixels")
         default_mean, default_std = CIFAR_STATISTICS if image_size <= 64 else IMAGENET_STATISTICS

@@ -87,3 +87,28 @@ def metrics(result: Mapping[str, Any], label: str) -> list[str]:
 def number(value: float | None) -> str:
     """Two decimals; a number that does not exist is ``nan``."""
     return "nan" if value is None else f"{value:.2f}"
+
+
+def batch(images: int, processes: int, accumulated: int, published: int | None, base: int | None) -> list[str]:
+    """What an update of the weights sees, when the published figures come from another number of images.
+
+    Args:
+        images: a process's batch.
+        processes: how many there are.
+        accumulated: batches of a process whose gradients make one update.
+        published: images of an update in the published runs, or ``None`` when that is not stated.
+        base: images of an update that the learning rate is meant for, or ``None`` when it is not scaled.
+    """
+    found = images * processes * accumulated
+    if published is None or published == found:
+        return []
+    count, rest = divmod(published, images * processes)
+    share = published // (processes * accumulated)
+    advice = f"set train_dataloader.batch_size={share}" if share else "use fewer processes"
+    if count > 1 and not rest:
+        advice += f" or, where the memory is small, optim_wrapper.accumulative_counts={count}"
+    rate = f"the learning rate is scaled by {found}/{base}" if base else "the learning rate is not scaled"
+    return [
+        f"batch: {images} images x {processes} process(es) x {accumulated} accumulated = {found} an update, but the "
+        f"published figures come from {published}; {rate}. For the published batch {advice}"
+    ]

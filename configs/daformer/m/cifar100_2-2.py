@@ -1,0 +1,2 @@
+_base_ = ["_cifar100.py"]
+scenario = dict(base=0, increment=2)

@@ -1,0 +1,2 @@
+_base_ = ["cifar100_10-10.py"]
+scenario = dict(joint=True)
