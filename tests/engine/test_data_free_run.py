@@ -28,7 +28,7 @@ SIDE = 16
 class OneClassEach:
     """Noise around a colour a class."""
 
-    name, label_cardinality = "one-class-each", 1.0
+    name, label_cardinality, task = "one-class-each", 1.0, "single_label"
 
     def __init__(self, root, per_class=24):
         self.root, self.per_class = Path(root), per_class
@@ -79,7 +79,7 @@ def config(folder, method, head, memory=None, **changes):
 
 
 FULL = {"type": "full_linear", "num_classes": len(CLASSES)}
-DREAM = {"inversion": {"iterations": 2}}
+DREAM = {"inversion": {"iterations": 2, "width": 8}}
 SECOND = {"second": {"epochs": 2, "milestones": [1]}}
 RUNS = {
     "R-DFCIL": ({"type": "RDFCIL", "finetune_epochs": 1, **DREAM}, {"type": "session_linear"}, None),
@@ -226,7 +226,7 @@ def test_the_refinement_of_rdfcil_leaves_the_backbone_alone(tmp_path):
 
 TWO_PROCESSES = """
 import sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {tests!r}
 import os
 import subprocess
 import sys
@@ -242,7 +242,7 @@ train(cfg, overwrite=True)
 def test_two_processes_change_phase_together(tmp_path):
     """The model is wrapped anew when the backbone rests; nothing waits for gradients that do not come."""
     script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    script.write_text(TWO_PROCESSES.format(tests=[str(Path(__file__).parents[i]) for i in (0, 1)], folder=str(tmp_path)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -268,7 +268,7 @@ def test_corrected_predictions_go_with_the_checkpoint(tmp_path):
     with torch.inference_mode():
         logits = predictor.network(images).logits_BC
     torch.testing.assert_close(predictor.scores(images), (logits * table[:, 0] + table[:, 1]).softmax(1))
-    assert test_checkpoint(path, cfg)["mAP"] == pytest.approx(results[-1]["mAP"])
+    assert test_checkpoint(path, cfg)["accuracy"] == pytest.approx(results[-1]["accuracy"])
 
 
 def test_other_checkpoints_have_no_correction(tmp_path):

@@ -53,6 +53,7 @@ class DataFree(Method):
         self.inverted: dict[str, float] = {}  # terms of the inversion's last step, and the classes that it shows
         self._told = (0, 0.0)  # steps and time of the last log line
         self._warned = False
+        self._sheet: tuple[np.ndarray, np.ndarray] | None = None  # of the session's inversion
 
     def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
         """Invert the old network.
@@ -71,7 +72,8 @@ class DataFree(Method):
                 f"the inversion of session {self.context.index} ended with {self.inverted}; lower its learning rate, "
                 f"method.inversion['lr'], from {self.settings.lr}"
             )
-        self.inverted["classes shown"] = self.inversion.sheet(self.teacher, 1)[2]
+        images, labels_N, self.inverted["classes shown"] = self.inversion.sheet(self.teacher, SHEET)
+        self._sheet = as_pixels(images), labels_N.cpu().numpy()
 
     def tell(self, done: int, terms: dict[str, float]) -> None:
         """The terms for whoever watches, ten lines of them for the log, and a warning when classes get lost.
@@ -124,10 +126,7 @@ class DataFree(Method):
         raise TypeError(f"{type(self).__name__} defines no session_loss")
 
     def made_images(self) -> tuple[np.ndarray, np.ndarray] | None:
-        if self.inversion is None or self.teacher is None:
-            return None
-        images, labels_N, _ = self.inversion.sheet(self.teacher, SHEET)
-        return as_pixels(images), labels_N.cpu().numpy()
+        return self._sheet
 
     def method_state(self) -> dict[str, Any]:
         state = self.inversion.state_dict(self.warm_start) if self.inversion is not None else None
