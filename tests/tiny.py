@@ -171,9 +171,8 @@ def run_until(runner: Any, monkeypatch: pytest.MonkeyPatch, session: int, epoch:
     """
     save = runner.save_resume_state
 
-    def save_and_stop(finished: int, seconds: float) -> None:
-        save(finished, seconds)
-        inside = finished > 0 or runner.train_loop.prepared
+    def save_and_stop(finished: int, seconds: float, iteration: int = 0, inside: bool = True) -> None:
+        save(finished, seconds, iteration, inside)
         if (runner.train_loop.session, finished, inside) == (session, epoch, epoch > 0 or prepared):
             raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcil import __version__
-from mlcil.errors import UserError
+from mlcil.errors import StoppedError, UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -46,8 +46,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as train_cfg.max_epochs=2; the last wins")
     sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the config's path)")
     again = sub.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on behind the last finished epoch of this run")
+    again.add_argument("--resume", action="store_true", help="go on where this run was saved last")
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
+    again.add_argument("--auto-resume", action="store_true", help="go on with the run when there is one, else start it")
+    sub.add_argument("--accept-changes", action="store_true", help="resume also with another config, code or machine")
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
@@ -120,8 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except StoppedError as stop:
+        print(f"mlcil: {stop}", file=sys.stderr)
+        return 128 + stop.number
     except KeyboardInterrupt:
-        print("mlcil: interrupted; go on with the same command and --resume", file=sys.stderr)
+        print("mlcil: interrupted; a run goes on with the same command and --resume", file=sys.stderr)
         return 130
 
 
@@ -141,14 +146,15 @@ def train(options: argparse.Namespace) -> int:
         overrides.append(f"name={options.name!r}")
     overrides.append(f"launcher={options.launcher!r}")
     from mlcil.engine.config import load_config
-    from mlcil.engine.train import check_run
+    from mlcil.engine.train import check_run, is_begun
     from mlcil.engine.train import train as run
 
     cfg = load_config(configs[-1], overrides)
+    resume = options.resume or (options.auto_resume and is_begun(cfg))
     if options.check:
-        check_run(cfg, options.resume, options.overwrite)
+        check_run(cfg, resume, options.overwrite, options.accept_changes)
     else:
-        run(cfg, resume=options.resume, overwrite=options.overwrite)
+        run(cfg, resume=resume, overwrite=options.overwrite, accept_changes=options.accept_changes)
     return 0
 
 

@@ -6,3 +6,16 @@ class UserError(ValueError):
 
     The command line prints the message as one line and exits with code 2.
     """
+
+
+class StoppedError(KeyboardInterrupt):
+    """A run was asked to stop by a signal.
+
+    Args:
+        number: of the signal.
+        sentence: where the run stands and how it goes on.
+    """
+
+    def __init__(self, number: int, sentence: str = "") -> None:
+        self.number = int(number)
+        super().__init__(sentence)

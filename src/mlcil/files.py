@@ -40,13 +40,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
                 temporary.unlink()
             raise
     except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError of its zip writer
-        cause = error if isinstance(error, OSError) else error.__context__
-        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).splitlines()[0]
-        raise UserError(
-            f"{path} could not be written ({reason}); make room or give the folder write permission, then repeat the "
-            "command (a run goes on with --resume). Files written before are intact"
-        ) from error
+        raise unwritable(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half written; nobody else may be writing there."""
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def unwritable(path: Path, error: OSError | RuntimeError) -> UserError:
+    """The sentence for a file that the disk does not take."""
+    # torch.save reports a full disk as a RuntimeError of its zip writer
+    cause = error if isinstance(error, OSError) else error.__context__
+    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(error).splitlines()[0]
+    return UserError(
+        f"{path} could not be written ({reason}); make room or give the folder write permission, then repeat the "
+        "command (a run goes on with --resume). Files written before are intact"
+    )
 
 
 def check_writable(folder: Path, setting: str) -> None:

@@ -60,6 +60,7 @@ def test_stages_of_several_sessions(tmp_path: Path) -> None:
     network = checkpoint.network_of(stage)
     network.grow(3)
     stage.update(classes_per_session=network.classes_per_session, state_dict=network.state_dict())
+    stage["classes"] = [*stage["classes"], "eel", "fox", "gnu"]
     checkpoint.save(tmp_path / "s.pth", stage)
     again = checkpoint.network_of(checkpoint.load_stage(tmp_path / "s.pth"))
     assert again.classes_per_session == [2, 3]
@@ -77,7 +78,7 @@ def test_kinds_are_told_apart(tmp_path: Path) -> None:
     stage = tiny.write_stage(tmp_path / "session_0.pth")
     checkpoint.save(tmp_path / "resume.pth", {"format": checkpoint.RESUME_FORMAT})
     assert checkpoint.load_resume_state(tmp_path / "resume.pth") == {"format": checkpoint.RESUME_FORMAT}
-    with pytest.raises(UserError, match="is no mlcil-resume-1 file"):
+    with pytest.raises(UserError, match="is no mlcil-resume-2 file"):
         checkpoint.load_resume_state(stage)
     with pytest.raises(UserError, match="is no stage checkpoint"):
         checkpoint.load_stage(tmp_path / "resume.pth")

@@ -242,7 +242,9 @@ train(cfg, overwrite=True)
 def test_two_processes_change_phase_together(tmp_path):
     """The model is wrapped anew when the backbone rests; nothing waits for gradients that do not come."""
     script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES.format(tests=[str(Path(__file__).parents[i]) for i in (0, 1)], folder=str(tmp_path)))
+    script.write_text(
+        TWO_PROCESSES.format(tests=[str(Path(__file__).parents[i]) for i in (0, 1)], folder=str(tmp_path))
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)

@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not text.strip():
         raise UserError(f"annotation file {path} is empty; expected a COCO instances json, so download it again")
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         at = f"line {error.lineno} column {error.colno}"
         found = (
@@ -121,6 +121,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _no_number(word: str) -> float:
+    raise ValueError(f"it holds the value {word}, which is no number of json; correct or remove that entry")
+
+
 def _check_entries(path: Path, key: str, entries: object) -> None:
     if not isinstance(entries, list):
         raise UserError(
@@ -139,7 +143,7 @@ def _categories(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     for place, entry in enumerate(content["categories"]):
         category = _integer(path, "categories", place, entry, "id")
         name = entry.get("name")
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or not _is_text(name):
             raise UserError(
                 f"{path}: category {category} has the name {_short(name)}; expected a non-empty text, so name it"
             )
@@ -184,7 +188,7 @@ def _images(path: Path, content: Mapping[str, Any], image_dir: Path) -> dict[int
                 f"{path}: two images have the id {image}; expected every id once, so remove or renumber one of them"
             )
         name = entry.get("file_name")
-        if not isinstance(name, str) or not name.strip():
+        if not isinstance(name, str) or not name.strip() or not _is_text(name):
             raise UserError(
                 f"{path}: image {image} has the file_name {_short(name)}; expected a file name relative to the image "
                 "folder, so add it"
@@ -199,6 +203,15 @@ def _images(path: Path, content: Mapping[str, Any], image_dir: Path) -> dict[int
     if not found:
         raise UserError(f"{path}: 'images' is empty; expected at least one image, so use an instances file")
     return dict(sorted(found.items()))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written: json may hold half of a surrogate pair."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leaves_folder(name: str) -> bool:

@@ -7,6 +7,8 @@ worker processes, and an interrupted run needs no worker state to go on exactly.
 
 from __future__ import annotations
 
+import itertools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,8 +19,59 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mlcil.datasets.table import ImageTable
 from mlcil.datasets.transforms import to_tensor
 from mlcil.errors import UserError
+from mlcil.protocols import check_option
 
 Key = tuple[int, ...]
+BAD_IMAGE = ("raise", "skip")
+
+
+class BadImages:
+    """What happens to an image that cannot be read, and which ones there were.
+
+    Args:
+        policy: ``raise`` stops with its sentence. ``skip`` goes on: in training the next readable image of the view
+            stands in for it, with its own labels; in a prediction pass it is left out, so that it is neither
+            stored nor counted in a metric.
+        tell: called once for every such image with its sentence.
+
+    Attributes:
+        found: sentences by split and row.
+    """
+
+    def __init__(self, policy: str = "raise", tell: Callable[[str], None] | None = None) -> None:
+        check_option("on_bad_image", policy, BAD_IMAGE)
+        self.policy, self.tell = policy, tell
+        self.found: dict[str, dict[int, str]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.found.values()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"policy": self.policy, "tell": None, "found": {}}  # worker processes only look at the policy
+
+    def add(self, split: str, row: int, sentence: str) -> None:
+        """Remember an image; tell of it when it is new."""
+        known = self.found.setdefault(split, {})
+        if row not in known:
+            known[row] = sentence
+            if self.tell is not None:
+                self.tell(f"image skipped: {sentence}")
+
+    def merge(self, found: dict[str, dict[int, str]]) -> None:
+        """Add what another process found."""
+        for split, rows in found.items():
+            for row, sentence in rows.items():
+                self.add(split, row, sentence)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Builtins only."""
+        return {split: dict(rows) for split, rows in self.found.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.found = {split: {int(row): str(why) for row, why in rows.items()} for split, rows in state.items()}
+
+
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -34,6 +87,8 @@ class SessionView(Dataset[dict[str, Any]]):
             as it is and brings it to the size itself.
         origins: (N,) session each image was stored in; by default ``session``.
         session: the running session.
+        bad_images: what happens to images that cannot be read; they raise when it is ``None``.
+        whole_pass: a prediction pass: an image that is skipped is a black one, which the caller leaves out.
     """
 
     def __init__(
@@ -45,8 +100,11 @@ class SessionView(Dataset[dict[str, Any]]):
         augment: Augment | None = None,
         origins: np.ndarray | None = None,
         session: int = 0,
+        bad_images: BadImages | None = None,
+        whole_pass: bool = False,
     ) -> None:
         assert len(rows) == len(targets)
+        self.bad_images, self.whole_pass = bad_images, whole_pass
         self.table, self.rows, self.targets = table, rows, targets
         self.origins = np.full(len(rows), session, np.int64) if origins is None else origins
         self.image_size, self.augment = image_size, augment
@@ -55,10 +113,30 @@ class SessionView(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, item: int | tuple[int, Key]) -> dict[str, Any]:
-        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows``, ``origins``."""
+        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows``, ``origins``.
+
+        Where images may be skipped also ``bad_row`` (-1 or the row that could not be read) and ``bad_reason``.
+        """
         position, key = item if isinstance(item, tuple) else (item, None)
+        if self.bad_images is None or self.bad_images.policy == "raise":
+            return self._item(position, key)
+        first: tuple[int, str] = (-1, "")
+        for step in range(len(self)):
+            place = (position + step) % len(self)
+            try:
+                return {**self._item(place, key), "bad_row": first[0], "bad_reason": first[1]}
+            except UserError as error:
+                first = first if step else (int(self.rows[place]), str(error))
+            if self.whole_pass:
+                return {**self._item(place, key, missing=True), "bad_row": first[0], "bad_reason": first[1]}
+        raise UserError(f"none of the {len(self)} images of a session can be read; the first one: {first[1]}")
+
+    def _item(self, position: int, key: Key | None, missing: bool = False) -> dict[str, Any]:
         row = int(self.rows[position])
-        if getattr(self.augment, "whole", False):
+        size = (self.image_size, self.image_size)
+        if missing:
+            image = np.zeros((*size, 3), np.uint8)
+        elif getattr(self.augment, "whole", False):
             image = np.asarray(self.table.image(row))
         else:
             image = self.table.fitted(row, self.image_size)
@@ -90,11 +168,11 @@ class SessionSampler(Sampler[tuple[int, Key]]):
     def __init__(self, length: int, seed: int, session: int, shuffle: bool, rank: int = 0, world_size: int = 1) -> None:
         self.length, self.seed, self.session, self.shuffle = length, seed, session, shuffle
         self.rank, self.world_size = rank, world_size
-        self.epoch = 0
+        self.epoch, self.start = 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (restarts at 0 in every session)."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch (restarts at 0 in every session), and how many of its entries are left out."""
+        self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -102,6 +180,10 @@ class SessionSampler(Sampler[tuple[int, Key]]):
         return len(range(self.rank, self.length, self.world_size))
 
     def __iter__(self) -> Iterator[tuple[int, Key]]:
+        return itertools.islice(self.entries(), self.start, None)
+
+    def entries(self) -> Iterator[tuple[int, Key]]:
+        """All entries of the epoch for this process."""
         key = (self.seed, self.session, self.epoch)
         order = np.arange(self.length)
         if self.shuffle:
@@ -112,11 +194,29 @@ class SessionSampler(Sampler[tuple[int, Key]]):
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A ``DataLoader`` that raises the :class:`UserError` of a worker process as it was raised there."""
+    """A ``DataLoader`` that raises the :class:`UserError` of a worker process as it was raised there.
+
+    Attributes:
+        unreadable: rows of images that were skipped in the passes so far.
+    """
+
+    def __init__(self, view: SessionView, **options: Any) -> None:
+        super().__init__(view, **options)
+        self.unreadable: set[int] = set()
+
+    def _take_out(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch without the report on skipped images, which is kept."""
+        view: Any = self.dataset
+        for row, reason in zip(batch.pop("bad_row", torch.zeros(0)).tolist(), batch.pop("bad_reason", []), strict=True):
+            if row >= 0:
+                self.unreadable.add(row)
+                view.bad_images.add(view.table.name, row, reason)
+        return batch
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                yield self._take_out(batch)
         except UserError as error:
             # torch raises it again with the worker's printed traceback as its text, which ends in the sentence
             sentence = str(error).rstrip().splitlines()[-1]
@@ -145,9 +245,12 @@ def build_loader(
         drop_last=drop_last and len(sampler) >= batch_size,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=_begin_worker if num_workers else None,
     )
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C is the parent's business; SIGTERM ends a worker as usual, whatever the parent does at it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -155,18 +155,26 @@ class ImageTable:
             if folder not in present:
                 present[folder] = _files_in(folder)
             # the second look is for file systems that ignore case
-            if file.name not in present[folder] and not file.is_file():
+            if file.name not in present[folder] and not _is_file(file):
                 missing.append(file)
         if not missing:
             return
         folder = missing[0].parent
-        found = "does not exist" if not folder.is_dir() else f"lacks {missing[0].name}"
+        name = missing[0].name
+        found = f"lacks {name if len(name) <= 80 else name[:77] + '...'}" if folder.is_dir() else "does not exist"
         raise UserError(
             f"split {self.name!r}: {len(missing)} of {len(files)} image files are missing, the folder "
             f"{folder} {found}; "
             f"expected every listed image there, so put or link the images into it (docs/data.md says where to "
             "get them; `--demo` runs without them)"
         )
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # such as a name that is too long for the file system
+        return False
 
 
 def _files_in(folder: Path) -> frozenset[str]:

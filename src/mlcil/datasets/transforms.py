@@ -7,7 +7,11 @@ here, that of the single-label papers in :mod:`mlcil.datasets.augment`.
 
 from __future__ import annotations
 
+import os
+import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,31 +29,48 @@ GREY = (128, 128, 128)
 CUTOUT_GREY = (125, 122, 113)
 LEVELS = 10  # magnitudes are points 1..9 of ten equal steps from nothing to the strongest
 EXECUTED = 0.5  # probability that a drawn operation is executed
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """An image file as RGB: grey (8 or 16 bits), CMYK and palette images are converted.
+    """An image file as RGB, the right way up.
+
+    Grey (8 or 16 bits), CMYK and palette images are converted, an animation gives its first frame, and a photo is
+    turned as its EXIF orientation says.
 
     Raises:
-        UserError: missing, empty, truncated, or no image.
+        UserError: missing, no regular file, empty, truncated, larger than Pillow's limit, or no image.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device would be read for ever
+            raise UserError(f"{path} is no regular file; expected an image, so replace it or remove it from the data")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
-                    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-                return image.convert("RGB")
+                    whole = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+                else:
+                    whole = image.convert("RGB")
+                orientation = image.getexif().get(_ORIENTATION)
+        return whole.transpose(_TURNS[orientation]) if orientation in _TURNS else whole
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, but the annotations name it; put the image there") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(
             f"{path} is no image that can be read ({error}); replace it or remove it from the data"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except UserError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, zlib.error) as error:
+        size = path.stat().st_size if path.is_file() else 0
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UserError(
-            f"{path} is a damaged image ({error}; {path.stat().st_size if path.is_file() else 0} bytes); replace it or "
-            "remove it from the data"
+            f"{path} is a damaged image ({reason}; {size} bytes); replace it or remove it from the data"
         ) from error
 
 

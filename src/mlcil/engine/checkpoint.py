@@ -4,7 +4,7 @@
     Written once when session t ends: network weights, how to rebuild the network, class names, method
     state, provenance. Enough to predict, to test, and to be the teacher of a resumed run.
 ``resume.pth``
-    The rolling state of the run after its last finished epoch: weights, optimiser, schedule, random
+    The rolling state of the run (:mod:`mlcil.engine.resume`): where it stands, weights, optimiser, schedule, random
     generators, memory, method state and all results so far.
 
 Both hold tensors and builtins only and load with ``torch.load(..., weights_only=True)``.
@@ -22,11 +22,12 @@ import torch
 
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
-from mlcil.interop.pretrained import load_tensors
+from mlcil.interop.tensor_files import first_not_finite, load_tensors
 from mlcil.models.network import IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
-RESUME_FORMAT = "mlcil-resume-1"
+RESUME_FORMAT = "mlcil-resume-2"
+LARGEST_IMAGE = 4096  # pixels a side
 
 
 def plain(value: Any) -> Any:
@@ -92,7 +93,7 @@ def load_stage(path: Path) -> dict[str, Any]:
     """Read a stage checkpoint.
 
     Raises:
-        UserError: missing, damaged, or not a stage checkpoint.
+        UserError: missing, damaged, not a stage checkpoint, or one whose parts contradict each other.
     """
     content = load_tensors(path)
     if not isinstance(content, dict) or content.get("format") != STAGE_FORMAT:
@@ -100,24 +101,84 @@ def load_stage(path: Path) -> dict[str, Any]:
             f"{path} is no stage checkpoint of mlcil (format {STAGE_FORMAT}); expected a session_<t>.pth, or "
             "convert a released KRT checkpoint with: python -m mlcil convert"
         )
+    found = _contradiction(content)
+    if found:
+        raise UserError(f"{path} is no usable stage checkpoint: {found}; take it from the run again or train it again")
     return content
+
+
+def _contradiction(stage: Mapping[str, Any]) -> str | None:
+    """What is wrong with the parts of a stage checkpoint that a network is built from, or ``None``."""
+    network, sizes, classes = (stage.get(key) for key in ("network", "classes_per_session", "classes"))
+    state = stage.get("state_dict")
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        return "its state_dict is no dictionary of tensors"
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return f"its classes are {_short(classes)}, expected a list of names"
+    if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
+        return f"its classes_per_session is {_short(sizes)}, expected a list of positive numbers"
+    if sum(sizes) != len(classes):
+        return f"it names {len(classes)} classes, but its sessions have {_short(sum(sizes))}"
+    if not isinstance(network, dict):
+        return f"its network is {_short(network)}, expected a dictionary"
+    size = network.get("image_size")
+    if type(size) is not int or not 1 <= size <= LARGEST_IMAGE:
+        return f"its image_size is {_short(size)}, expected 1 to {LARGEST_IMAGE} pixels"
+    backbone = network.get("backbone")
+    layers = backbone.get("layers") if isinstance(backbone, dict) else None
+    if isinstance(layers, list) and not all(type(n) is int and 0 < n <= len(state) for n in layers):
+        return f"its backbone has layers={_short(layers)}, more than the {len(state)} entries of its state_dict"
+    bad = first_not_finite(state)
+    if bad:
+        return f"{bad} holds values that are not finite"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def network_of(stage: Mapping[str, Any], path: Path | str = "checkpoint") -> IncrementalNetwork:
     """Rebuild the network of a stage checkpoint, in evaluation mode.
 
+    It is built without memory first, so that a description of another size than the weights costs nothing.
+
     Raises:
         UserError: the description gives no network, or the weights do not fit it.
     """
+    spec, sizes, state = stage["network"], list(stage["classes_per_session"]), stage["state_dict"]
     try:
-        network = build_network(stage["network"], list(stage["classes_per_session"]))
-    except (TypeError, ValueError) as error:
+        try:
+            with torch.device("meta"):
+                _check_shapes(build_network(spec, sizes), state, path)
+        except (NotImplementedError, RuntimeError) as error:
+            if "meta" not in str(error):  # some timm models look at numbers while they are built: they have none yet
+                raise
+        network = build_network(spec, sizes)
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} describes a network that cannot be built ({error}); write the checkpoint again with this version"
+            f"{path} describes a network that cannot be built ({reason}); write the checkpoint again with this version"
         ) from error
-    try:
-        network.load_state_dict(stage["state_dict"], strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path}: the weights do not fit the network described in the same file ({reason})") from error
+    _check_shapes(network, state, path)
+    network.load_state_dict(state, strict=True)
     return network.eval()
+
+
+def _check_shapes(network: IncrementalNetwork, state: Mapping[str, torch.Tensor], path: Path | str) -> None:
+    wanted = network.state_dict()
+    wrong = [
+        f"size mismatch for {name}: {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    wrong += [f"{name} is missing" for name in wanted if name not in state]
+    wrong += [f"{name} is unexpected" for name in state if name not in wanted]
+    if wrong:
+        raise UserError(
+            f"{path}: the weights do not fit the network described in the same file ({'; '.join(wrong[:3])}"
+            f"{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}); write the checkpoint again"
+        )

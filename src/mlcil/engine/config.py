@@ -39,6 +39,7 @@ import mlcil.engine.mixing
 import mlcil.methods
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.cache import CacheOptions
+from mlcil.datasets.loading import BAD_IMAGE
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
@@ -82,6 +83,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 3407,
     "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
     "local_accuracy": "all",  # images that count where predictions are among a session's classes; 'official': ABD's
+    "on_bad_image": "raise",  # an image that cannot be read stops the run, or 'skip': it is left out and counted
     "log_root": "logs",
     "checkpoint_root": "saved_models",
     "log_level": "INFO",
@@ -307,6 +309,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
     check_option("local_accuracy", cfg["local_accuracy"], LOCAL_ACCURACIES)
+    check_option("on_bad_image", cfg["on_bad_image"], BAD_IMAGE)
     if cfg["auto_scale_lr"] is not None:
         sizes = _mapping(cfg["auto_scale_lr"], "auto_scale_lr")
         check_keys(sizes, ("base_batch_size", "published_batch_size"), "auto_scale_lr")

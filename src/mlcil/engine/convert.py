@@ -24,7 +24,7 @@ from mlcil.interop.official import (
     transformer_in,
     transformer_sessions,
 )
-from mlcil.interop.pretrained import load_tensors
+from mlcil.interop.tensor_files import load_tensors
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.tresnet import VARIANTS
 from mlcil.protocols import VOC_CLASSES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ def predict_view(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every image of an unshuffled loader's view.
 
-    Each image is predicted by exactly one process, so nothing is counted twice.
+    Each image is predicted by exactly one process, so nothing is counted twice. What is given for an image that was
+    skipped means nothing; ``loader.unreadable`` has its row afterwards, on every process.
 
     Returns:
         Logits (N, C) and pooled features (N, K), float32, in the order of the view, on every process.
@@ -39,7 +40,9 @@ def predict_view(
             features.append(features_BK.float().cpu().numpy())
     method.train(was_training)
     length = len(loader.dataset)  # type: ignore[arg-type]
-    parts = all_gather_object((_stack(logits), _stack(features)))
+    unreadable: set[int] = getattr(loader, "unreadable", set())
+    parts = all_gather_object((_stack(logits), _stack(features), unreadable))
+    unreadable |= set().union(*(part[2] for part in parts))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
 
 
@@ -49,10 +52,25 @@ def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
 
 
 def session_metrics(
-    scenario: Scenario, session: Session, rows: np.ndarray, logits_NC: np.ndarray, **options: str
+    scenario: Scenario,
+    session: Session,
+    rows: np.ndarray,
+    logits_NC: np.ndarray,
+    unreadable: Collection[int] = (),
+    **options: str,
 ) -> dict[str, Any]:
-    """All metrics of a session from the logits of its :func:`test_rows`; options of ``TestSet`` by name."""
-    return METRICS[scenario.task].session(_test_set(scenario, session, **options), rows, logits_NC)
+    """All metrics of a session from the logits of its :func:`test_rows`.
+
+    Args:
+        scenario, session: which test images and classes.
+        rows: (N,) rows that were predicted.
+        logits_NC: (N, C) their logits.
+        unreadable: rows of the test table that count in no test set, because their image cannot be read.
+        options: of :class:`~mlcil.evaluation.metrics.TestSet`, see :func:`metric_options`.
+    """
+    readable = ~np.isin(rows, list(unreadable))
+    found = _test_set(scenario, session, unreadable, **options)
+    return METRICS[scenario.task].session(found, rows[readable], logits_NC[readable])
 
 
 def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
@@ -60,10 +78,16 @@ def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
     return {"empty_as": cfg["empty_classes"], "local_accuracy": cfg["local_accuracy"]}
 
 
-def _test_set(scenario: Scenario, session: Session, **options: str) -> TestSet:
+def _test_set(scenario: Scenario, session: Session, unreadable: Collection[int] = (), **options: str) -> TestSet:
     test = scenario.test
     edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
-    return TestSet(test.labels_NC, test.selects_NC, scenario.fixed_test_rows(), edges, scenario.base_high, **options)
+    labels_NC, selects_NC, fixed_rows = test.labels_NC, test.selects_NC, scenario.fixed_test_rows()
+    if unreadable:
+        gone = sorted(unreadable)
+        labels_NC, selects_NC = labels_NC.copy(), selects_NC.copy()
+        labels_NC[gone], selects_NC[gone] = -1, False
+        fixed_rows = np.setdiff1d(fixed_rows, gone)
+    return TestSet(labels_NC, selects_NC, fixed_rows, edges, scenario.base_high, **options)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import all_gather_object, all_reduce, barrier, broadcast_object_list, get_dist_info, is_main_process
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.transforms import TrainTransform
+from mlcil.engine import resume
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
 from mlcil.engine.sampling import RepeatedAugmentationSampler
+from mlcil.errors import StoppedError, UserError
 from mlcil.evaluation.metrics import scores_of
 from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
 if TYPE_CHECKING:
+    from mlcil.datasets.table import ImageTable
     from mlcil.engine.runner import IncrementalRunner
 
 
@@ -36,6 +43,10 @@ class IncrementalTrainLoop(BaseLoop):
         base_epochs: epochs of session 0 when they differ from ``max_epochs``.
         val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
         stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
+        save_interval: iterations between two saved states, and the end of every epoch; 0 is the end of every epoch
+            alone; ``None`` chooses it so that saving takes less than 2% of the time.
+        skip_not_finite: how many steps whose loss is no number are left out, with a warning, before the run stops;
+            0 stops at the first.
         repeated_augmentation: views of an image in a batch, see
             :class:`~mlcil.engine.sampling.RepeatedAugmentationSampler`; 1 is ordinary shuffling.
     """
@@ -50,6 +61,8 @@ class IncrementalTrainLoop(BaseLoop):
         val_interval: int = 0,
         stop_after_session: int | None = None,
         repeated_augmentation: int = 1,
+        save_interval: int | None = None,
+        skip_not_finite: int = 0,
     ) -> None:
         self._runner: Any = runner
         self.loader_options = dict(dataloader)
@@ -57,6 +70,10 @@ class IncrementalTrainLoop(BaseLoop):
         self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
         self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
         self.repeated_augmentation = repeated_augmentation
+        self.save_interval, self.skip_not_finite = save_interval, skip_not_finite
+        self.counts: dict[str, Any] = {}  # images of the running session
+        self.memory_counts: dict[str, Any] = {}  # of its update of the memory
+        self._started = 0.0  # clock at the session's beginning
         self.session = 0
         self._phase_epochs: int | None = None  # epochs of balanced fine-tuning, while it runs
         self._epoch = 0
@@ -64,7 +81,6 @@ class IncrementalTrainLoop(BaseLoop):
         self.stop_training = False
         self._test_loader: Any = None
         self.held_out: SessionView | None = None  # images kept from training for the method's second stage
-        self.prepared = False  # the running session's preparation is done
         self.audit: dict[str, float] = {}  # of the session's pseudo-labels
         self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
@@ -104,6 +120,8 @@ class IncrementalTrainLoop(BaseLoop):
         runner = self._runner
         sessions = runner.scenario.sessions
         last = len(sessions) - 1 if self.stop_after_session is None else self.stop_after_session
+        if not runner.has_state:
+            runner.save_resume_state(0, 0.0, inside=False)
         while self.session <= min(last, len(sessions) - 1):
             self.run_session()
         runner.finish_run()
@@ -112,78 +130,211 @@ class IncrementalTrainLoop(BaseLoop):
     def run_session(self) -> None:
         """Steps 1 to 9 of a session (docs/architecture.md)."""
         runner, t = self._runner, self.session
-        scenario, method = runner.scenario, runner.method
-        session = scenario.sessions[t]
+        session = runner.scenario.sessions[t]
         resumed = runner.take_resumed_session(t)
-        started = time.time() - (resumed["seconds"] if resumed else 0.0)
+        self._started = time.monotonic() - (resumed["seconds"] if resumed else 0.0)
         runner.call_hook("before_session", session=session)
 
-        view, counts = self.train_view()
-        self.dataloader = self.train_loader(view)
-        context = self.context(counts)
-        runner.unwrap()
-        method.begin_session(context)
-        runner.wrap()
-        base_lr = self.base_lr if t == 0 else None
-        runner.build_session_optimizer(base_lr, self.max_epochs, len(self.dataloader), sharp=t > 0)
-        trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
-        runner.log([log_lines.session_start(session, counts, self.max_epochs, len(self.dataloader), trainable)])
-        self._epoch, self._iter, self.prepared = 0, 0, bool(resumed)
-        if resumed:
-            self._epoch, self._iter = resumed["epoch"], resumed["epoch"] * len(self.dataloader)
-            runner.restore_session(resumed)
+        tuned = resumed if resumed and resumed["phase"] == 1 else None  # its memory is that of the next session
+        if tuned:
+            self.counts, self.memory_counts = tuned["counts"], tuned["memory_counts"]
+            self.begin_session()
         else:
-            self.dataloader.sampler.set_epoch(0)
-            method.prepare_session(self.dataloader)
-            self.audit = self.audit_pseudo_labels()
-            self.prepared = True
-            runner.save_made_images(t)
-            runner.save_resume_state(0, time.time() - started)
-        runner.log(log_lines.report(self.session_report()))
-
-        runner.call_hook("before_train")
-        runner.model.train()
-        while self._epoch < self.max_epochs and not self.stop_training:
-            self.run_epoch()
-            runner.save_resume_state(self._epoch, time.time() - started)
-            if self.val_interval and self._epoch % self.val_interval == 0 and self._epoch < self.max_epochs:
-                runner.log_metrics(self.evaluate(), final=False)
-        runner.call_hook("after_train")
-
-        memory = self.finish_session()
+            view, self.counts = self.train_view()
+            self.dataloader = self.train_loader(view)
+            self.check_exemplars(view)
+            self.begin_session()
+            self.train_session(resumed)
+            runner.call_hook("after_train")
+        self.finish_session(tuned)
         result = self.evaluate()
         result.update(
             index=t,
             classes=list(session.classes),
-            train=counts,
-            memory=memory,
+            train=self.counts,
+            memory=self.memory_counts,
             report=self.session_report(),
-            seconds=round(time.time() - started, 1),
+            seconds=round(time.monotonic() - self._started, 1),
         )
         runner.finish_session(session, result)
         self.session += 1
-        self._epoch, self.prepared = 0, False
-        runner.save_resume_state(0, 0.0)
+        self._epoch, self.memory_counts = 0, {}
+        runner.save_resume_state(0, 0.0, inside=False)
         runner.call_hook("after_session", session=session, result=result)
 
-    def run_epoch(self) -> None:
-        """One pass over the session's training images."""
+    def begin_session(self) -> None:
+        """The method takes its teacher and grows."""
         runner = self._runner
-        self.dataloader.sampler.set_epoch(self._epoch)
-        runner.call_hook("before_train_epoch")
+        context = self.context(self.counts)
+        runner.unwrap()
+        runner.method.begin_session(context)
+        runner.wrap()
+
+    def train_session(self, resumed: dict[str, Any] | None) -> None:
+        """The main training, from its beginning or from a saved point of it."""
+        runner, method, t = self._runner, self._runner.method, self.session
+        base_lr = self.base_lr if t == 0 else None
+        runner.build_session_optimizer(base_lr, self.max_epochs, len(self.dataloader), sharp=t > 0)
+        trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
+        session, steps = runner.scenario.sessions[t], len(self.dataloader)
+        runner.log([log_lines.session_start(session, self.counts, self.max_epochs, steps, trainable)])
+        if resumed:
+            self.take_up(resumed)
+        else:
+            self._epoch, self._iter = 0, 0
+            self.dataloader.sampler.set_epoch(0)
+            method.prepare_session(self.dataloader)
+            self.audit = self.audit_pseudo_labels()
+            runner.save_made_images(t)
+            if method.costly_preparation and t > 0:  # an inversion is not repeated by a resume
+                runner.save_resume_state(0, time.monotonic() - self._started)
+        runner.log(log_lines.report(self.session_report()))
+
+        runner.call_hook("before_train")
+        runner.model.train()
+        if resumed and self._epoch and not resumed["iteration"]:
+            self.validate()  # the state was saved before it
+        while self._epoch < self.max_epochs and not self.stop_training:
+            with self.deferring():
+                self.run_epoch(resumed)
+                resumed = None
+                self.pause(0)
+            self.validate()
+        # a method's last part may pass over the images once more: those of the last epoch, resumed or not
+        self.dataloader.sampler.set_epoch(max(self._epoch - 1, 0))
+
+    def take_up(self, resumed: dict[str, Any]) -> None:
+        """Stand where the state was saved; the session, or its fine-tuning, has begun and has its optimiser."""
+        self._epoch = resumed["epoch"]
+        self._iter = resumed["epoch"] * len(self.dataloader) + resumed["iteration"]
+        resume.restore(self._runner, resumed, self._iter)
+
+    def validate(self) -> None:
+        """Metrics inside a session, every ``val_interval`` epochs."""
+        if self.val_interval and self._epoch % self.val_interval == 0 and self._epoch < self.max_epochs:
+            self._runner.log_metrics(self.evaluate(), final=False)
+
+    def run_epoch(self, resumed: dict[str, Any] | None = None) -> None:
+        """One pass over the training images, or what is left of it.
+
+        Args:
+            resumed: a state that was saved inside this epoch, or at its beginning.
+        """
+        runner = self._runner
+        index = resumed["iteration"] if resumed else 0
+        runner.call_hook("before_train_epoch")  # mmengine's own hook sets the sampler's epoch too
+        self.dataloader.sampler.set_epoch(self._epoch, index * self.loader_options["batch_size"])
         if runner.method.begin_epoch(self._epoch, self.max_epochs):
             runner.unwrap()
             runner.wrap()
         runner.model.train()
-        for index, batch in enumerate(self.dataloader):
+        batches = iter(self.dataloader)
+        batch = self.next_batch(batches, index)
+        if resumed and index:
+            resume.restore_draws(runner, resumed)  # the epoch's beginning and the loader's drew when they ran first
+        while batch is not None:
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
-            for _ in range(getattr(runner.optim_wrapper, "passes", 1)):  # 2 with a sharpness-aware wrapper
-                outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-            runner.check_finite(outputs, batch)
+            outputs = self.step(batch)
+            runner.check_finite(outputs, batch, index)
             runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
             self._iter += 1
+            index += 1
+            if index < len(self.dataloader):
+                self.pause(index)
+            batch = self.next_batch(batches, index)
+        self.dataloader.sampler.set_epoch(self._epoch)
         runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def step(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Forward, backward and step on one batch."""
+        runner = self._runner
+        wrapper = runner.optim_wrapper
+        buffers = [buffer.clone() for buffer in runner.method.buffers()] if wrapper.guarded else []
+        outputs: dict[str, torch.Tensor] = {}
+        for _ in range(wrapper.passes):  # 2 with a sharpness-aware wrapper
+            outputs = runner.model.train_step(batch, optim_wrapper=wrapper)
+        if wrapper.guarded and not torch.isfinite(outputs["loss"]).all():
+            for buffer, before in zip(runner.method.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # batch norms have seen what made the loss no number
+        return outputs
+
+    # -- saving and stopping -----------------------------------------------------------------------------
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """In here a signal waits for :meth:`pause`."""
+        signals = self._runner.signals
+        signals.deferred = True
+        try:
+            yield
+        finally:
+            signals.deferred = False
+
+    def pause(self, iteration: int) -> None:
+        """Between two steps: save when it is time, and stop when a signal asked for it.
+
+        Args:
+            iteration: finished iterations of the running epoch; 0 between two epochs.
+        """
+        runner = self._runner
+        number = runner.signals.received or 0
+        due = runner.saving.due(self._iter) if iteration else runner.saving.due_between()
+        if runner.world_size > 1:  # the first process decides when, any process that was asked stops all
+            flags = torch.tensor([number, int(due and is_main_process())])
+            all_reduce(flags, "max")
+            number, due = flags.tolist()
+        if due or number:
+            runner.save_resume_state(self._epoch, time.monotonic() - self._started, iteration)
+        if number:
+            raise StoppedError(number, self.where(number, iteration))
+
+    def where(self, number: int, iteration: int) -> str:
+        """The sentence of a run that a signal stopped."""
+        part = "fine-tuning, epoch" if self.phase else "epoch"
+        place = f"{part} {self._epoch + 1}, iteration {iteration}" if iteration else f"after {part} {self._epoch}"
+        return (
+            f"stopped by {signal.Signals(number).name} in session {self.session}, {place}; everything is saved, so go "
+            "on with the same command and --resume"
+        )
+
+    def next_batch(self, batches: Iterator[Any], iteration: int) -> dict[str, Any] | None:
+        """The next batch of an epoch, or ``None`` behind the last one.
+
+        Raises:
+            UserError: a worker process was killed; what was trained so far is saved.
+        """
+        try:
+            return next(batches, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            runner = self._runner
+            saved = runner.world_size == 1 and 0 < iteration < len(self.dataloader)
+            if saved:
+                runner.save_resume_state(self._epoch, time.monotonic() - self._started, iteration)
+            if runner.signals.received and saved:  # a signal to the whole group reaches the workers too
+                raise StoppedError(runner.signals.received, self.where(runner.signals.received, iteration)) from None
+            raise UserError(worker_killed(str(error))) from error
+
+    def check_exemplars(self, view: SessionView) -> None:
+        """All processes train on the same images with the same labels.
+
+        Raises:
+            UserError: they do not; names the sessions' hashes.
+        """
+        memory = self._runner.memory
+        kept = [] if memory is None else [part.tolist() for part in memory.contents()]
+        digest = hashlib.sha256(repr(kept).encode())
+        digest.update(np.ascontiguousarray(view.rows).tobytes() + np.ascontiguousarray(view.targets).tobytes())
+        found = all_gather_object(digest.hexdigest()[:12])
+        if len(set(found)) > 1:
+            raise UserError(
+                f"the processes hold different exemplars in session {self.session} (hashes {', '.join(found)}); "
+                "expected the same in all, so check that they read the same data and start the run again"
+            )
+        if len(found) > 1:
+            self._runner.log([f"exemplars and images of the session: {found[0]} in all {len(found)} processes"])
 
     # -- parts of a session ------------------------------------------------------------------------------
 
@@ -234,25 +385,29 @@ class IncrementalTrainLoop(BaseLoop):
         """Training images under the config's augmentation."""
         runner = self._runner
         transform = TrainTransform(runner.image_size, **runner.train_transform)
-        return SessionView(runner.scenario.train, rows, targets, runner.image_size, transform, origins)
+        table, bad = runner.scenario.train, runner.bad_images
+        return SessionView(table, rows, targets, runner.image_size, transform, origins, bad_images=bad)
 
-    def finish_session(self) -> dict[str, Any]:
+    def finish_session(self, resumed: dict[str, Any] | None) -> None:
         """The method's last part, on what its ``second_stage`` asks for, and the update of the memory.
 
         Balanced fine-tuning is the second stage that the engine runs itself, after the method's own.
+
+        Args:
+            resumed: a state that was saved in the fine-tuning, when all before it is done.
         """
         method = self._runner.method
-        if method.second_stage == "memory":
-            counts = self.update_memory()
-            method.finish_session(self.second_loader(self.augmented_view(*self.exemplars())))
-            return counts
-        if method.second_stage == "held_out":
-            method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
-        else:
-            method.finish_session(self.dataloader)
-        counts = self.update_memory()
-        self.fine_tune()
-        return counts
+        if resumed is None:
+            if method.second_stage == "memory":
+                self.memory_counts = self.update_memory()
+                method.finish_session(self.second_loader(self.augmented_view(*self.exemplars())))
+                return
+            if method.second_stage == "held_out":
+                method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
+            else:
+                method.finish_session(self.dataloader)
+            self.memory_counts = self.update_memory()
+        self.fine_tune(resumed)
 
     def second_loader(self, view: SessionView, shuffle: bool = True) -> Any:
         """Loader of this process's share, with other draws than those of any session."""
@@ -263,7 +418,7 @@ class IncrementalTrainLoop(BaseLoop):
         sampler = SessionSampler(len(view), self._runner.seed, draws, shuffle, rank, world_size)
         return build_loader(view, sampler, **self.loader_options)
 
-    def fine_tune(self) -> None:
+    def fine_tune(self, resumed: dict[str, Any] | None = None) -> None:
         """Balanced fine-tuning on the memory, where the method has such a phase.
 
         Without ``shuffle`` the images come in the memory's order, sorted by class, and what is left behind the
@@ -288,8 +443,14 @@ class IncrementalTrainLoop(BaseLoop):
         lr = phase.lr * images / phase.base_batch_size
         runner.build_session_optimizer(lr, self._phase_epochs, len(self.dataloader), sharp=False, constant=True)
         runner.log([f"fine-tuning: {used} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
+        if resumed:
+            self.take_up(resumed)
+        runner.call_hook("before_train")  # mmengine's timer counts from here
         while self._epoch < self._phase_epochs:
-            self.run_epoch()
+            with self.deferring():
+                self.run_epoch(resumed)
+                resumed = None
+                self.pause(0)
         self._phase_epochs = None
 
     def train_loader(self, view: SessionView) -> Any:
@@ -336,8 +497,8 @@ class IncrementalTrainLoop(BaseLoop):
             return {"bytes": {"images": 0, **runner.method.state_bytes()}}
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
+        rows, logits, features = self.predict_training(rows, augmented=memory.views == "train")
         targets = scenario.train_targets(rows, session.low, session.high)
-        logits, features = self.predict_training(rows, augmented=memory.views == "train")
         counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
         shared = [memory.state_dict()]
         broadcast_object_list(shared)
@@ -348,7 +509,8 @@ class IncrementalTrainLoop(BaseLoop):
         if memory.labels == "propagate":
             earlier = np.setdiff1d(stored, rows)
             if len(earlier):
-                logits = np.concatenate([logits, self.predict_training(earlier)[0]])
+                earlier, their_logits, _ = self.predict_training(earlier)
+                logits = np.concatenate([logits, their_logits])
                 nothing = np.zeros((len(earlier), session.high), np.int8)
                 rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
             new = np.arange(len(rows)) < len(rows) - len(earlier)
@@ -364,13 +526,27 @@ class IncrementalTrainLoop(BaseLoop):
             report["dpl"] = {**report.get("dpl", {}), **self.audit}
         return report
 
-    def predict_training(self, rows: np.ndarray, augmented: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (N, C) and pooled features (N, K) of training rows, with one augmented view each or with none."""
-        runner = self._runner
-        view = SessionView(runner.scenario.train, rows, no_labels(rows), runner.image_size)
+    def predict_training(self, rows: np.ndarray, augmented: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the training rows whose image can be read, with their logits (N, C) and pooled features (N, K).
+
+        Args:
+            rows: of the training table.
+            augmented: predict one augmented view of each instead of the image itself.
+        """
+        view = self.plain_view(self._runner.scenario.train, rows)
         if augmented:
             view = self.augmented_view(rows, no_labels(rows), np.full(len(rows), self.session))
-        return predict_view(runner.method, self.plain_loader(view), torch.float32)
+            view.whole_pass = True
+        loader = self.plain_loader(view)
+        logits, features = predict_view(self._runner.method, loader, torch.float32)
+        readable = ~np.isin(rows, list(loader.unreadable))
+        return rows[readable], logits[readable], features[readable]
+
+    def plain_view(self, table: ImageTable, rows: np.ndarray) -> SessionView:
+        """Images of a prediction pass."""
+        runner = self._runner
+        bad, size = runner.bad_images, runner.image_size
+        return SessionView(table, rows, no_labels(rows), size, bad_images=bad, whole_pass=True)
 
     def audit_pseudo_labels(self) -> dict[str, float]:
         """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
@@ -403,15 +579,29 @@ class IncrementalTrainLoop(BaseLoop):
         rows = test_rows(scenario, session)
         if self._test_loader is None or not np.array_equal(rows, self._test_loader.dataset.rows):
             # with the fixed test set the rows never change, so one loader and its workers serve all sessions
-            view = SessionView(scenario.test, rows, no_labels(rows), runner.image_size)
-            self._test_loader = self.plain_loader(view)
-        started = time.time()
+            self._test_loader = self.plain_loader(self.plain_view(scenario.test, rows))
+        started = time.monotonic()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype)
-        self.scores = (rows, logits)
-        result = session_metrics(scenario, session, rows, logits, **runner.metric_options)
-        result["evaluation_seconds"] = round(time.time() - started, 1)
+        unreadable = self._test_loader.unreadable
+        readable = ~np.isin(rows, list(unreadable))
+        self.scores = (rows[readable], logits[readable])
+        result = session_metrics(scenario, session, rows, logits, unreadable, **runner.metric_options)
+        for part in all_gather_object(runner.bad_images.state_dict()):
+            runner.bad_images.merge(part)
+        if len(runner.bad_images):
+            result["unreadable_images"] = len(runner.bad_images)
+            runner.log([log_lines.skipped(runner.bad_images.found)])
+        result["evaluation_seconds"] = round(time.monotonic() - started, 1)
         barrier()
         return result
+
+
+def worker_killed(text: str) -> str:
+    """The sentence for a loader whose worker process is gone."""
+    return (
+        f"a process that reads images was killed ({' '.join(text.split())[:160]}); mostly the machine ran out of "
+        "memory, so lower train_dataloader.num_workers and test_dataloader.num_workers, and go on with --resume"
+    )
 
 
 def no_labels(rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import Tensor, nn
@@ -112,6 +113,25 @@ class AutocastOptimWrapper(OptimWrapper):
         self.device = torch.device(device)
         self.dtype = resolve_precision(precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.guarded = False  # whether a loss that is no number changes nothing
+
+    def refuses(self, loss: Tensor) -> bool:
+        """Whether the loss of any process is no number; looked at only when :attr:`guarded`."""
+        if not self.guarded:
+            return False
+        bad = (~torch.isfinite(loss.detach()).all()).to(torch.int64)
+        all_reduce(bad, "max")
+        return bool(bad)
+
+    def update_params(
+        self,
+        loss: Tensor,
+        step_kwargs: dict[str, Any] | None = None,
+        zero_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        """As mmengine; a loss that :meth:`refuses` is left out."""
+        if not self.refuses(loss):
+            super().update_params(loss, step_kwargs, zero_kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -176,6 +196,12 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         zero_kwargs: dict[str, Any] | None = None,
     ) -> None:
         """Alternately: move up from the loss of the first pass, or back and step with that of the second."""
+        if self.refuses(loss):
+            with torch.no_grad():
+                for parameter, weight in self._weights:
+                    parameter.copy_(weight)
+            self._weights = []
+            return
         self.backward(loss)
         if not self._weights:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
@@ -26,13 +28,16 @@ from torch import nn
 
 import mlcil
 from mlcil.datasets.cache import CacheOptions, with_cache
+from mlcil.datasets.loading import BadImages
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine import checkpoint, hooks, mixing  # noqa: F401  (registers the hooks)
+from mlcil.engine import checkpoint, hooks, mixing, resume  # noqa: F401  (registers the hooks)
 from mlcil.engine.evaluation import metric_options
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
-from mlcil.errors import UserError
+from mlcil.engine.resume import SaveSchedule, conditions
+from mlcil.engine.signals import StopSignals
+from mlcil.errors import StoppedError, UserError
 from mlcil.evaluation.metrics import METRICS
 from mlcil.files import write_arrays, write_text
 from mlcil.memory import Memory
@@ -50,6 +55,8 @@ class IncrementalRunner(Runner):
         memory: kept images, or ``None``.
         weights: provenance of the pretrained weights that the method holds, or ``None``.
         resume: content of the run's ``resume.pth`` to go on from, or ``None`` for a fresh run.
+        again: the log goes on, also where nothing was saved yet.
+        notes: first lines for the log.
     """
 
     model: nn.Module
@@ -64,6 +71,8 @@ class IncrementalRunner(Runner):
         memory: Memory | None = None,
         weights: dict[str, Any] | None = None,
         resume: dict[str, Any] | None = None,
+        again: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         self.scenario, self.memory = scenario, memory
         self.metrics = METRICS[scenario.task]
@@ -76,14 +85,20 @@ class IncrementalRunner(Runner):
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
         self.metric_options = metric_options(cfg)
         self.label_cardinality = scenario.label_cardinality
+        self.bad_images = BadImages(cfg.on_bad_image, lambda sentence: self.logger.warning(sentence))
         scaling = cfg.auto_scale_lr or {}
         self.base_batch_size: int | None = scaling.get("base_batch_size")
         self.published_batch_size: int | None = scaling.get("published_batch_size")
         self.results: list[dict[str, Any]] = []
         self.started = datetime.datetime.now().astimezone()
         self.weights = weights
-        self.resuming = resume is not None
-        self._resumed = resume
+        self.resuming = again or resume is not None
+        self.notes = list(notes)
+        self.saving = SaveSchedule(cfg.train_cfg.get("save_interval"))
+        self.signals = StopSignals()
+        self.conditions = conditions(cfg)
+        self.not_finite = 0  # steps so far whose loss was no number
+        self.has_state, self._resumed = resume is not None, resume
         self._optim_cfg, self._scheduler_cfg = dict(cfg.optim_wrapper), list(cfg.param_scheduler)
         self._optim_cfg.setdefault("constructor", "DecayGroupsConstructor")
         super().__init__(
@@ -104,6 +119,11 @@ class IncrementalRunner(Runner):
             cfg=cfg,
         )
         self.test_dtype = resolve_precision(cfg.test_dataloader.get("precision", "fp32"), self.device)
+
+    @functools.cached_property
+    def config_text(self) -> str:
+        """The resolved config; putting it into lines takes a while."""
+        return str(self.cfg.pretty_text)
 
     # -- mmengine's construction, with our file names ---------------------------------------------------
 
@@ -159,7 +179,7 @@ class IncrementalRunner(Runner):
     def dump_config(self) -> None:
         """``logs/<run>/config.py``: the resolved config, which can be trained from."""
         if is_main_process():
-            write_text(self.run_dir / "config.py", self.cfg.pretty_text)
+            write_text(self.run_dir / "config.py", self.config_text)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """To the device; data-parallel wrapping waits for the session's parameters (:meth:`wrap`)."""
@@ -192,9 +212,18 @@ class IncrementalRunner(Runner):
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
         parts = (int(self.cfg.train_dataloader["batch_size"]), self.world_size, self.accumulated)
         self.log(log_lines.batch(*parts, self.published_batch_size, self.base_batch_size))
-        self.keep_decoded_images()
+        self.log(self.notes)
         try:
-            model = self.train_loop.run()
+            with self.signals:
+                self.keep_decoded_images()
+                model = self.train_loop.run()
+        except StoppedError as stop:
+            sentence = str(stop) or (
+                f"stopped by {signal.Signals(stop.number).name} in session {self.train_loop.session}, between training "
+                "steps; go on from the last saved state with the same command and --resume"
+            )
+            self.logger.info(sentence)
+            raise StoppedError(stop.number, sentence) from None
         finally:
             self.call_hook("after_run")
         return model
@@ -242,48 +271,67 @@ class IncrementalRunner(Runner):
             else:
                 self.param_schedulers += self.build_param_scheduler(options)
         self.optim_wrapper.initialize_count_status(self.model, 0, epochs * epoch_length)
+        self.optim_wrapper.guarded = self.train_loop.skip_not_finite > 0
 
-    def check_finite(self, outputs: dict[str, torch.Tensor], batch: dict[str, Any]) -> None:
-        """Stop at the first loss that is not a number, naming the images of the batch."""
-        if not torch.isfinite(outputs["loss"]).all():
-            ids = [self.scenario.train.ids[int(row)] for row in batch["rows"]]
-            raise UserError(
-                f"the loss is {outputs['loss'].item()} in session {self.train_loop.session}, epoch {self.epoch + 1}, "
-                f"on images {ids}; lower the learning rate or set precision='fp32'. The run goes on from its last "
-                "finished epoch with --resume"
+    def check_finite(self, outputs: dict[str, torch.Tensor], batch: dict[str, Any], index: int) -> None:
+        """Look at the loss of a step; where it is no number, name the images and stop, or count it.
+
+        Args:
+            outputs: of the step.
+            batch: the images.
+            index: of the step in its epoch.
+
+        Raises:
+            UserError: the loss is not finite, and no more such batches may be skipped.
+        """
+        if torch.isfinite(outputs["loss"]).all():
+            return
+        loop, table = self.train_loop, self.scenario.train
+        rows = [int(row) for row in batch["rows"]]
+        ids = [table.ids[row] for row in rows]
+        where = f"session {loop.session}, epoch {self.epoch + 1}, iteration {index + 1}"
+        content = {
+            "session": loop.session,
+            "epoch": self.epoch + 1,
+            "iteration": index + 1,
+            "losses": {name: str(float(value.mean())) for name, value in outputs.items()},
+            "images": ids,
+            "files": [str(table.files[row]) for row in rows] if table.files else None,
+        }
+        file = self.run_dir / f"not_finite_rank{get_rank()}.json"
+        write_text(file, json.dumps(content, indent=1) + "\n")
+        self.not_finite += 1
+        if self.not_finite <= loop.skip_not_finite:
+            self.logger.warning(
+                f"the loss is {outputs['loss'].item()} in {where}; the step is skipped "
+                f"({self.not_finite} of at most {loop.skip_not_finite}), its images are in {file}"
             )
+            return
+        shown = f"{ids[:8]} and {len(ids) - 8} more" if len(ids) > 8 else f"{ids}"
+        raise UserError(
+            f"the loss is {outputs['loss'].item()} in {where}, on images {shown} (all in {file}); lower the learning "
+            "rate, set precision='fp32', or let such steps be skipped by train_cfg.skip_not_finite=LIMIT, and go on "
+            "from the last saved state with --resume --accept-changes"
+        )
 
     # -- resume -------------------------------------------------------------------------------------------
 
-    def save_resume_state(self, epoch: int, seconds: float) -> None:
-        """Everything that the run needs to go on behind this epoch of the running session."""
-        if not is_main_process():
-            return
-        loop = self.train_loop
-        inside = epoch > 0 or loop.prepared
-        state: dict[str, Any] = {
-            "format": checkpoint.RESUME_FORMAT,
-            "session": loop.session,
-            "epoch": epoch,
-            "inside": inside,
-            "seconds": seconds,
-            "protocol_hash": self.scenario.hash,
-            "network": self.method.network.spec,
-            "classes_per_session": list(self.method.network.classes_per_session),
-            "state_dict": self.method.network.state_dict() if inside else None,
-            "optimizer": self.optim_wrapper.state_dict() if inside else None,
-            "schedulers": [s.state_dict() for s in self.param_schedulers or []] if inside else None,
-            "method": self.method.method_state(),
-            "memory": self.memory.state_dict() if self.memory is not None else None,
-            "random": checkpoint.random_state(),
-            "audit": dict(loop.audit),
-            "results": self.results,
-            "weights": self.weights,
-        }
-        checkpoint.save(self.checkpoint_dir / "resume.pth", state)
+    def save_resume_state(self, epoch: int, seconds: float, iteration: int = 0, inside: bool = True) -> None:
+        """Everything that the run needs to go on from here; every process calls it, the first one writes.
+
+        Args:
+            epoch: finished epochs of the phase.
+            seconds: time spent in the session so far.
+            iteration: finished iterations of the running epoch.
+            inside: whether the session has begun.
+        """
+        with self.saving.measured() if inside else contextlib.nullcontext():
+            state = resume.capture(self, epoch, iteration, seconds, inside)
+            if is_main_process():
+                checkpoint.save(self.checkpoint_dir / "resume.pth", state)
 
     def resume_run(self, state: dict[str, Any]) -> None:
-        """Bring method, memory, results and generators back to the last finished epoch."""
+        """Bring method, memory, results and generators back to the saved point."""
         session = state["session"]
         network = self.method.network
         if session > 0:
@@ -296,25 +344,19 @@ class IncrementalRunner(Runner):
         self.method.load_method_state(state["method"])
         if self.memory is not None and state["memory"] is not None:
             self.memory.load_state_dict(state["memory"])
-        self.train_loop.session = session  # type: ignore[union-attr]
-        if not inside(state):
-            checkpoint.restore_random_state(state["random"])
-        self.logger.info(f"resumed: session {session}, after epoch {state['epoch']}")
+        self.bad_images.load_state_dict(state["bad_images"])
+        self.not_finite = state["not_finite"]
+        self.train_loop.session = session
+        if not state["inside"]:
+            resume.restore_draws(self, state)
+        where = ("training", "fine-tuning")[state["phase"]]
+        place = f"{where}, epoch {state['epoch']}, iteration {state['iteration']}" if state["inside"] else "beginning"
+        self.logger.info(f"resumed: session {session}, {place}")
 
     def take_resumed_session(self, session: int) -> dict[str, Any] | None:
         """The state to continue inside this session, once."""
         state, self._resumed = self._resumed, None
-        return state if state is not None and inside(state) and state["session"] == session else None
-
-    def restore_session(self, state: dict[str, Any]) -> None:
-        """Weights, optimiser, schedule and generators inside a session."""
-        self.method.network.load_state_dict(state["state_dict"])
-        self.method.load_method_state(state["method"])
-        self.optim_wrapper.load_state_dict(state["optimizer"])
-        for scheduler, saved in zip(self.param_schedulers or [], state["schedulers"], strict=True):
-            scheduler.load_state_dict(saved)
-        checkpoint.restore_random_state(state["random"])
-        self.train_loop.audit = dict(state["audit"])  # type: ignore[union-attr]
+        return state if state is not None and state["inside"] and state["session"] == session else None
 
     # -- files of a finished session ------------------------------------------------------------------------
 
@@ -389,7 +431,7 @@ class IncrementalRunner(Runner):
             "sessions": self.results,
             "summary": self.metrics.summarise(self.results),
             "provenance": self.provenance(),
-            "config": self.cfg.pretty_text,
+            "config": self.config_text,
         }
         write_text(self.run_dir / "results.json", json.dumps(content, indent=1) + "\n")
         write_text(self.run_dir / "results.csv", tables.results_csv(self.results))
@@ -418,6 +460,7 @@ class IncrementalRunner(Runner):
             from mlcil.reporting.plots import draw_run  # matplotlib: only at the end
 
             draw_run(self.run_dir, self.results, self.scenario.classes)
+        self.logger.info(self.saving.line())
         self.logger.info("\n" + tables.session_table({self.name: self.results}))
         self.logger.info(f"results: {self.run_dir / 'results.json'}; checkpoints: {self.checkpoint_dir}")
 
@@ -441,11 +484,6 @@ class IncrementalRunner(Runner):
         if average is not None:
             scalars[f"{headline}/average"] = average
         self.visualizer.add_scalars(scalars, step=len(result[self.metrics.per_class]))
-
-
-def inside(state: Mapping[str, Any]) -> bool:
-    """Whether a rolling state is from within a session, behind its preparation at least."""
-    return bool(state.get("inside", state["epoch"] > 0))
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

@@ -56,7 +56,7 @@ class RepeatedAugmentationSampler(SessionSampler):
     def __len__(self) -> int:
         return self.used
 
-    def __iter__(self) -> Iterator[tuple[int, Key]]:
+    def entries(self) -> Iterator[tuple[int, Key]]:
         order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.epoch))
         stream = order.repeat_interleave(self.repeats)
         short = -len(stream) % self.world_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmengine.device import get_device
 from torch import Tensor
 
 from mlcil.datasets.cache import CacheOptions, with_cache
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
 from mlcil.engine.evaluation import metric_options, predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
@@ -61,10 +62,13 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     method = Trained(checkpoint.network_of(stage, path), stage.get("logit_correction")).to(get_device())
     rows = test_rows(scenario, session)
     scenario.test.check_files()
+    bad = BadImages(cfg.on_bad_image, lambda sentence: print(sentence, file=sys.stderr))
+    nothing = np.zeros((len(rows), 0), np.int8)
     size = stage["network"]["image_size"]
     table = with_cache(scenario.test, size, CacheOptions(**cfg.image_cache), lambda _: None, build=False)
-    view = SessionView(table, rows, np.zeros((len(rows), 0), np.int8), size)
+    view = SessionView(table, rows, nothing, size, bad_images=bad, whole_pass=True)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     logits, _ = predict_view(method, loader, resolve_precision(cfg.test_dataloader.precision, get_device()))
-    return session_metrics(scenario, session, rows, logits, **metric_options(cfg))
+    result = session_metrics(scenario, session, rows, logits, loader.unreadable, **metric_options(cfg))
+    return {**result, "unreadable_images": len(bad)} if len(bad) else result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint
 from mlcil.engine.allocator import keep_freed_memory
 from mlcil.engine.config import as_dict
+from mlcil.engine.lock import RunLock
+from mlcil.engine.loop import worker_killed
 from mlcil.engine.optim import resolve_precision
+from mlcil.engine.resume import conditions, differences, expected_processes, expected_rank
 from mlcil.engine.runner import IncrementalRunner
 from mlcil.errors import UserError
-from mlcil.files import check_writable
+from mlcil.files import check_writable, remove_leftovers
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import Memory, build_memory
 from mlcil.methods.base import Method
@@ -42,6 +46,7 @@ class Start:
     memory: Memory | None
     weights: dict[str, Any] | None  # provenance of the pretrained weights
     resume: dict[str, Any] | None  # the rolling state of the run to go on with
+    notes: tuple[str, ...] = ()  # first lines for the log
 
 
 def build_scenario(cfg: Config) -> Scenario:
@@ -105,14 +110,14 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     )
 
 
-def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Start:
-    """Everything that can be wrong with names, data, network and weights, before anything is written.
+def check_free(cfg: Config, resume: bool = False, overwrite: bool = False) -> None:
+    """Whether the folders of the run may be written.
 
     Raises:
-        UserError: missing or unusable data or weights; a run of that name exists and neither ``resume`` nor
-            ``overwrite`` is given; nothing to resume; or the folders of the run cannot be written.
+        UserError: a run of that name exists and neither ``resume`` nor ``overwrite`` is given, or they cannot be
+            written.
     """
-    run_dir, checkpoint_dir = Path(cfg.log_root) / cfg.name, Path(cfg.checkpoint_root) / cfg.name
+    run_dir, checkpoint_dir = _folders(cfg)
     older = [path for path in (run_dir / "config.py", checkpoint_dir / "session_0.pth") if path.exists()]
     if older and not (resume or overwrite):
         raise UserError(
@@ -121,8 +126,24 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
         )
     check_writable(run_dir, "log_root")
     check_writable(checkpoint_dir, "checkpoint_root")
+
+
+def check_run(cfg: Config, resume: bool = False, overwrite: bool = False, accept_changes: bool = False) -> Start:
+    """Everything that can be wrong with names, data, network and weights, before anything is written.
+
+    Raises:
+        UserError: missing or unusable data or weights; a run of that name exists and neither ``resume`` nor
+            ``overwrite`` is given; nothing to resume, or not under the same conditions (``accept_changes`` takes
+            them); or the folders of the run cannot be written.
+    """
+    check_free(cfg, resume, overwrite)
+    run_dir, checkpoint_dir = _folders(cfg)
     resolve_precision(cfg.precision, get_device())
-    state = checkpoint.load_resume_state(checkpoint_dir / "resume.pth") if resume else None
+    state, notes = None, list[str]()
+    if resume and ((checkpoint_dir / "resume.pth").exists() or not run_was_begun(cfg)):
+        state = checkpoint.load_resume_state(checkpoint_dir / "resume.pth")
+    elif resume:
+        notes.append(f"nothing was saved in {checkpoint_dir} yet; the run starts at its beginning")
     scenario = build_scenario(cfg)
     scenario.train.check_files()
     scenario.test.check_files()
@@ -135,7 +156,7 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
     method = build_method(cfg)
     check_outputs(method, scenario)
     if state is None:
-        return Start(scenario, method, memory, load_weights(cfg, method, scenario), None)
+        return Start(scenario, method, memory, load_weights(cfg, method, scenario), None, tuple(notes))
     if state["protocol_hash"] != scenario.hash:
         raise UserError(
             f"{checkpoint_dir / 'resume.pth'} belongs to protocol {state['protocol_hash']}, but this config and data "
@@ -147,33 +168,131 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False) -> Sta
             f"{checkpoint_dir / 'resume.pth'} holds another network ({state['network']}) than the config; resume with "
             f"the config in {run_dir / 'config.py'}, or start another --name"
         )
-    return Start(scenario, method, memory, state["weights"], state)
+    changes = differences(state["conditions"], conditions(cfg))
+    if changes and not accept_changes:
+        raise UserError(
+            f"{checkpoint_dir / 'resume.pth'} was written under other conditions: {'; '.join(changes[:8])}"
+            f"{f' and {len(changes) - 8} more' if len(changes) > 8 else ''}. The numbers would not be those of one "
+            f"run, so go back to them (the run's config is {run_dir / 'config.py'}), or take the changes with "
+            "--accept-changes"
+        )
+    notes += [f"resumed under other conditions: {change}" for change in changes]
+    if not state["inside"] and state["session"] == 0:
+        load_weights(cfg, method, scenario)
+    return Start(scenario, method, memory, state["weights"], state, tuple(notes))
 
 
-def build_runner(cfg: Config, resume: bool = False, overwrite: bool = False) -> IncrementalRunner:
+def is_begun(cfg: Config) -> bool:
+    """Whether there is a run of that name to go on with."""
+    return (_folders(cfg)[1] / "resume.pth").exists() or run_was_begun(cfg)
+
+
+def run_was_begun(cfg: Config) -> bool:
+    """Whether a process has written into the run's folder and was stopped before it could save anything."""
+    run_dir, checkpoint_dir = _folders(cfg)
+    return run_dir.exists() and not any(checkpoint_dir.glob("session_*.pth"))
+
+
+def _folders(cfg: Config) -> tuple[Path, Path]:
+    return Path(cfg.log_root) / cfg.name, Path(cfg.checkpoint_root) / cfg.name
+
+
+def build_runner(
+    cfg: Config, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+) -> IncrementalRunner:
     """Scenario, method, memory and runner; nothing is trained yet. Raises as :func:`check_run`."""
-    start = check_run(cfg, resume, overwrite)
+    start = check_run(cfg, resume, overwrite, accept_changes)
     if overwrite:
-        for old in (Path(cfg.checkpoint_root) / cfg.name).glob("*.pth"):
+        for old in _folders(cfg)[1].glob("*.pth"):
             old.unlink(missing_ok=True)  # another process of the run may be faster
-    return IncrementalRunner(cfg, start.scenario, start.method, start.memory, start.weights, start.resume)
+    return IncrementalRunner(
+        cfg, start.scenario, start.method, start.memory, start.weights, start.resume, resume, start.notes
+    )
 
 
-def train(cfg: Config, resume: bool = False, overwrite: bool = False) -> list[dict[str, Any]]:
+def train(
+    cfg: Config, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+) -> list[dict[str, Any]]:
     """Run all sessions; returns the sessions' results.
 
+    Args:
+        cfg: the checked config.
+        resume: go on where the run of that name was saved last.
+        overwrite: replace a run of that name.
+        accept_changes: resume also under other conditions (config, versions, number of processes).
+
     Raises:
-        UserError: as :func:`check_run`, an image that cannot be read, or a disk that takes no more.
+        UserError: as :func:`check_run`, another process runs under that name, an image that cannot be read, a disk
+            that takes no more, or not enough memory.
+        StoppedError: a signal asked the run to stop; its state is saved.
     """
-    try:
-        runner = build_runner(cfg, resume, overwrite)
-        runner.train()
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        run_dir = Path(cfg.log_root) / cfg.name
-        raise UserError(
-            f"{error.filename or run_dir} could not be written ({error.strerror}); make room or give the folder "
-            "write permission, then go on with --resume"
-        ) from error
+    check_free(cfg, resume, overwrite)
+    with ExitStack() as stack:
+        notes: list[str] = []
+        if expected_rank(cfg) == 0:
+            if resume and not run_was_begun(cfg) and not (_folders(cfg)[1] / "resume.pth").exists():
+                checkpoint.load_resume_state(_folders(cfg)[1] / "resume.pth")  # says that there is nothing
+            for folder in sorted(set(_folders(cfg))):
+                lock = stack.enter_context(RunLock(folder))
+                notes += [lock.stale] if lock.stale else []
+            for folder in _folders(cfg):
+                remove_leftovers(folder)
+            check_free(cfg, resume, overwrite)  # again, since another run may have ended between the two
+        try:
+            runner = build_runner(cfg, resume, overwrite, accept_changes)
+            runner.notes += notes
+            runner.train()
+        except (OSError, RuntimeError, MemoryError) as error:
+            sentence = explain(error, cfg)
+            if sentence is None:
+                raise
+            raise UserError(sentence) from error
     return runner.results
+
+
+def explain(error: BaseException, cfg: Config) -> str | None:
+    """The sentence for an error of the machine, or ``None`` for one of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        if error.errno not in DISK_ERRORS:
+            return None
+        return (
+            f"{error.filename or _folders(cfg)[0]} could not be written ({error.strerror}); make room or give the "
+            "folder write permission, then go on with --resume"
+        )
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return out_of_memory(cfg, text)
+    if "DataLoader worker" in text:
+        return worker_killed(text)
+    if expected_processes(cfg) > 1 and any(word in text for word in LOST):
+        return f"another process of the run has ended, its own error comes first ({text[:200]})"
+    return None
+
+
+#: what the communication between processes says when one of them is gone
+LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "NCCL")
+
+
+def out_of_memory(cfg: Config, text: str) -> str:
+    """What to lower, and by how much."""
+    batch = int(cfg.train_dataloader["batch_size"])
+    half = max(batch // 2, 1)
+    wrapper = cfg.optim_wrapper
+    steps = 2 * int(wrapper.get("accumulative_counts", 1))
+    where = "GPU" if "CUDA" in text else "machine"
+    first = (
+        f"halve train_dataloader.batch_size from {batch} to {half} and set optim_wrapper.accumulative_counts={steps}, "
+        "which keeps the images of an update"
+        if batch > 1
+        else f"lower network.image_size from {cfg.network.image_size}"
+    )
+    workers = max(int(cfg.train_dataloader["num_workers"]), int(cfg.test_dataloader["num_workers"]))
+    rest = [f"test_dataloader.batch_size (now {cfg.test_dataloader['batch_size']}), when it happened in an evaluation"]
+    if where == "GPU":
+        rest.insert(0, f"precision='bf16' (now {cfg.precision!r})")
+    elif workers:
+        rest.insert(0, f"num_workers of both loaders (now up to {workers}) to {workers // 2}")
+    return (
+        f"the {where} has not enough memory ({text[:160]}); {first}, then lower or set {', or '.join(rest)}, and go on "
+        "with --resume --accept-changes"
+    )

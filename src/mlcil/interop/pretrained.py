@@ -12,16 +12,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mlcil.errors import UserError
 from mlcil.interop.official import from_official
+from mlcil.interop.tensor_files import first_not_finite, load_tensors
 from mlcil.models.tresnet import TResNet
 
 #: weights that come as a Python package: source name -> (module, class with get_model_file_path, what they are)
@@ -32,29 +31,6 @@ PACKAGES = {
         "ImageNet-1k classification (EfficientNet-Lite0)",
     ),
 }
-
-
-def load_tensors(path: Path) -> Any:
-    """``torch.load`` restricted to tensors and builtins, on the CPU.
-
-    Raises:
-        UserError: no such file, a folder, or not a file of tensors.
-    """
-    if not path.exists():
-        raise UserError(f"{path} does not exist; expected a PyTorch weight file there")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; expected a PyTorch weight file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on how a file that is refused was pickled
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds with many lines; the user needs one sentence
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"it holds the python object {named[1]}, which was not run" if named else "cut off or another format"
-        raise UserError(
-            f"{path} cannot be read as tensors ({getattr(error, 'strerror', None) or reason}); expected an intact "
-            "PyTorch file of tensors and plain values, so download it again or re-save its state dict with torch.save"
-        ) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -190,8 +166,8 @@ def _load_checked(target: nn.Module, ours: dict[str, Tensor], path: Path) -> int
             f"{path} does not fit the backbone: {len(missing)} of {len(wanted)} entries are missing, such as "
             f"{missing[0]}; choose the backbone it was trained with"
         )
-    bad = [k for k in wanted if k in ours and not bool(torch.isfinite(ours[k].float()).all())]
+    bad = first_not_finite({k: v for k, v in ours.items() if k in wanted})
     if bad:
-        raise UserError(f"{path} is damaged: {bad[0]} holds values that are not finite; download it again")
+        raise UserError(f"{path} is damaged: {bad} holds values that are not finite; download it again")
     target.load_state_dict({k: v for k, v in ours.items() if k in wanted}, strict=False)
     return sum(k in wanted for k in ours)

@@ -92,6 +92,8 @@ class Method(BaseModel):
     #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
     #: the new classes, or ``held_out``, a balanced part of images that training does not see
     second_stage: str | None = None
+    #: :meth:`prepare_session` takes so long that its result is saved at once
+    costly_preparation = False
     #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
     memory_selections: tuple[str, ...] = ()
 

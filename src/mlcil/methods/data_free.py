@@ -37,6 +37,7 @@ class DataFree(Method):
     """
 
     uses_teacher = True
+    costly_preparation = True
     warm_start = True  # the generator and its optimiser go on where they stopped a session before
     iterations = 10000  # of an inversion, unless given
 

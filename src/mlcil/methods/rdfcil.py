@@ -145,10 +145,13 @@ class RDFCIL(DataFree):
 
     def method_state(self) -> dict[str, Any]:
         relation = self.relation.state_dict() if self.relation is not None else None
-        return {**super().method_state(), "counts": self.counts_C, "relation": relation}
+        return {**super().method_state(), "counts": self.counts_C, "weights": self.weights_C, "relation": relation}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         super().load_method_state(state)
-        self.counts_C = state["counts"].to(next(self.network.parameters()), copy=True)
+        weight = next(self.network.parameters())
+        self.counts_C = state["counts"].to(weight, copy=True)
+        if "weights" in state:  # files of before have no weights, and none were saved inside an epoch
+            self.weights_C = state["weights"].to(weight, copy=True)
         if state["relation"] is not None and self.relation is not None:
             self.relation.load_state_dict(state["relation"])

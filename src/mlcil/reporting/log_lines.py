@@ -67,6 +67,12 @@ def memory(counts: Mapping[str, int]) -> str:
     )
 
 
+def skipped(found: Mapping[str, Mapping[int, str]]) -> str:
+    """How many images of each split could not be read so far."""
+    counts = ", ".join(f"{len(rows)} of {split}" for split, rows in found.items())
+    return f"unreadable images skipped so far: {counts}"
+
+
 def metrics(result: Mapping[str, Any], label: str) -> list[str]:
     """``current_mAP_base = ...``, or ``current_accuracy_base = ...``, and its companions."""
     splits = ("base", "seen", "new")

@@ -1,0 +1,351 @@
+"""Kills tiny runs of every registered method at drawn moments, resumes them, and compares what they leave.
+
+A moment is "the k-th call in a phase": while a run is watched, every call of a function of the package counts, and
+while a file is written every call of a built-in function too. The first run of a method only counts; later ones
+end by SIGKILL at the drawn call, in the middle of whatever they were doing. Runs are forks of a process that has
+imported everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import json
+import os
+import random
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+import mlcil
+import mlcil.reporting.plots
+from mlcil.datasets.table import ImageTable
+from mlcil.engine.config import finish_config
+from mlcil.engine.train import build_method, is_begun, train
+from mlcil.methods.data_free import DataFree
+from mlcil.registry import DATASETS, METHODS
+
+PACKAGE = str(Path(mlcil.__file__).parent)
+SIDE, CLASSES = 16, ("ant", "bee", "cat", "dog", "eel", "fox")
+
+#: function of the package -> what a run does while it runs; the innermost one counts
+PHASES = {
+    "prepare_session": "calibration or inversion",
+    "step": "training step",
+    "evaluate": "validation",
+    "update_memory": "choice of exemplars",
+    "finish_session": "second stage",
+    "fine_tune": "fine-tuning",
+    "write_atomically": "writing of a file",
+}
+BETWEEN = "between"
+
+
+@DATASETS.register_module()
+class FaultScenes:
+    """Noise around colours, in memory: one class an image, or one and often the next one too."""
+
+    name, label_cardinality = "fault-scenes", 1.5
+
+    def __init__(self, task: str = "multi_label", per_class: int = 8, classes: int = 6) -> None:
+        self.task, self.per_class = task, per_class
+        self.classes = CLASSES if classes == len(CLASSES) else tuple(f"class{c}" for c in range(classes))
+
+    def table(self, split: str) -> ImageTable:
+        """Both splits have the same sizes and other noise."""
+        classes = len(self.classes)
+        labels = np.repeat(np.arange(classes), self.per_class)
+        rng = np.random.default_rng(len(split))
+        pixels = rng.integers(0, 128, (len(labels), SIDE, SIDE, 3)).astype(np.uint8)
+        pixels += (20 * np.stack([labels % 6, 5 - labels % 6, labels % 2], 1)).astype(np.uint8)[:, None, None]
+        one_hot = np.eye(classes, dtype=np.int8)[labels]
+        if self.task == "multi_label":
+            one_hot[::2] |= np.roll(one_hot, 1, 1)[::2]
+        ids = tuple(range(len(labels)))
+        return ImageTable(split, self.classes, ids, (), one_hot, one_hot == 1, pixels)
+
+    def train(self) -> ImageTable:
+        return self.table("train")
+
+    def test(self) -> ImageTable:
+        return self.table("test")
+
+
+# -- a tiny run of every method ---------------------------------------------------------------------------
+
+BACKBONE = {"name": "resnet32_abd", "blocks": (1, 1), "widths": (4, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+TRANSFORMER = {"dim": 16, "depth": 2, "heads": 4}
+HEADS = (
+    {"type": "linear"},
+    {"type": "full_linear", "num_classes": len(CLASSES)},
+    {"type": "session_linear"},
+    {"type": "ica", "embed_dim": 16, "num_heads": 4},
+    {"type": "prototype"},
+    {"type": "graph"},
+)
+#: arguments that make a method's long parts short
+SHORT = {
+    "inversion": {"iterations": 4},
+    "second": {"epochs": 2, "milestones": [1]},
+    "finetune_epochs": 1,
+    "finetuning": {"epochs": 2},
+}
+
+
+def candidates(name: str) -> Iterator[dict[str, Any]]:
+    """Sections of configs that the method may accept, the likeliest first."""
+    cls = METHODS.get(name)
+    arguments = inspect.signature(cls.__init__).parameters
+    method = {"type": name, **{key: value for key, value in SHORT.items() if key in arguments}}
+    single = name.startswith("SingleLabel") or issubclass(cls, DataFree)
+    selections = cls.memory_selections or (("random_coreset",) if single else ("herding",))
+    memories: list[dict[str, Any] | None] = [{"total": 24, "selection": selections[0]}, None]
+    if issubclass(cls, DataFree):
+        memories.reverse()
+    if "finetuning" in arguments:  # the transformers bring backbones of their own
+        for kind in ("dkt", "daformer"):
+            backbone = {"name": kind, **TRANSFORMER}
+            head = {"type": kind, "num_heads": 4}
+            yield {"method": method, "memory": memories[0], "network": {"backbone": backbone, "head": head}}
+    for memory in memories:
+        for head in HEADS:
+            yield {"method": method, "memory": memory, "network": {"backbone": BACKBONE, "head": head}}
+
+
+def config(name: str, folder: Path, sections: dict[str, Any], classes: int = 2, **changes: Any) -> Config:
+    """Sessions of two or three classes, two epochs each, validated after the first one."""
+    single = name.startswith("SingleLabel") or issubclass(METHODS.get(name), DataFree)
+    dataset = {"type": "FaultScenes", "task": "single_label" if single else "multi_label"}
+    cfg = {
+        "scenario": {"dataset": dataset, "base": classes, "increment": classes},
+        **sections,
+        "network": {**sections["network"], "image_size": SIDE},
+        "train_transform": {"cutout": 0.25, "randaugment": False, "flip": True},
+        "train_cfg": {"max_epochs": 2, "val_interval": 1, "save_interval": 2},
+        "train_dataloader": {"batch_size": 8, "num_workers": 0},
+        "test_dataloader": {"batch_size": 16, "num_workers": 0},
+        "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-3, "weight_decay": 1e-4}},
+        "precision": "fp32",
+        "log_root": str(folder / "logs"),
+        "checkpoint_root": str(folder / "saved"),
+    }
+    for key, value in changes.items():
+        cfg[key] = {**cfg[key], **value} if isinstance(value, dict) else value
+    return finish_config(cfg, "run")
+
+
+# -- watching and killing -----------------------------------------------------------------------------------
+
+
+class Watcher:
+    """A profile function that counts calls by phase, and ends the process at one of them.
+
+    Args:
+        phase, call: where; without them it only counts.
+    """
+
+    def __init__(self, phase: str | None = None, call: int = 0) -> None:
+        self.phase, self.call = phase, call
+        self.stack = [BETWEEN]
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        if event == "c_call":
+            if self.stack[-1] == PHASES["write_atomically"]:
+                self.count()
+            return
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE):
+            return
+        if event == "call":
+            if code.co_name in PHASES:
+                self.stack.append(PHASES[code.co_name])
+            self.count()
+        elif event == "return" and code.co_name in PHASES:
+            self.stack.pop()
+
+    def count(self) -> None:
+        phase = self.stack[-1]
+        self.counts[phase] += 1
+        if phase == self.phase and self.counts[phase] == self.call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(work: Callable[[], Any], log: Path) -> int:
+    """Run in a fork whose output goes to a file; the wait status."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    code = 1
+    try:
+        out = open(log, "a")  # noqa: SIM115  (open until the process ends)
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+        sys.stdout = sys.stderr = out
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def run(cfg: Config, watcher: Watcher | None = None, counts: Path | None = None) -> None:
+    """Start the run, or go on with it when it was begun."""
+    torch.set_num_threads(1)
+    mlcil.reporting.plots.draw_run = lambda *_: None  # pictures of the end, hundreds of thousands of calls
+    if watcher is not None:
+        sys.setprofile(watcher)
+    train(cfg, resume=is_begun(cfg))
+    sys.setprofile(None)
+    if counts is not None and watcher is not None:
+        counts.write_text(json.dumps(watcher.counts))
+
+
+# -- what a run leaves ----------------------------------------------------------------------------------------
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """A hash of every file whose content must be the same; times and places are left out."""
+    saved, logs = folder / "saved" / "run", folder / "logs" / "run"
+    found = {}
+    for path in sorted(saved.glob("session_*.pth")):
+        found[path.name] = digest(torch.load(path, weights_only=True))
+    state = torch.load(saved / "resume.pth", weights_only=True)
+    kept = {key: state[key] for key in ("session", "memory", "method", "random", "results", "audit")}
+    found["resume.pth"] = digest(kept)
+    for path in sorted((logs / "scores").glob("*.npz")):
+        with np.load(path) as arrays:
+            found[f"scores/{path.name}"] = digest({key: np.asarray(arrays[key]) for key in arrays.files})
+    content = json.loads((logs / "results.json").read_text())
+    del content["provenance"], content["config"]
+    found["results.json"] = digest(content)
+    leftovers = [path.name for root in (saved, logs) for path in root.rglob("*") if path.name.startswith(".")]
+    found["left behind"] = ", ".join(leftovers)
+    return found
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of nested plain values, tensors and arrays."""
+    found = hashlib.sha256()
+    for part in _parts(value):
+        found.update(part)
+    return found.hexdigest()[:16]
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            if not str(key).endswith("seconds"):
+                yield f"{key}:".encode()
+                yield from _parts(value[key])
+    elif isinstance(value, (list, tuple)):
+        yield f"[{len(value)}".encode()
+        for item in value:
+            yield from _parts(item)
+    elif isinstance(value, torch.Tensor):
+        yield f"{value.dtype}{tuple(value.shape)}".encode()
+        yield value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype}{value.shape}".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    else:
+        yield repr(value).encode()
+
+
+# -- the harness ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A method's run without interruption.
+
+    Attributes:
+        method: its registered name.
+        sections: what its config needs.
+        classes: of a session.
+        calls: how many calls each phase has.
+        files: fingerprints.
+    """
+
+    method: str
+    sections: dict[str, Any]
+    classes: int
+    calls: dict[str, int]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One interruption.
+
+    Attributes:
+        method, phase, call: where the run was killed.
+        killed: how often.
+        differs: files that are not those of the uninterrupted run; empty when all is well.
+    """
+
+    method: str
+    phase: str
+    call: int
+    killed: int
+    differs: tuple[str, ...]
+
+
+def reference(method: str, folder: Path, classes: int = 2) -> Reference:
+    """Find a config that the method accepts, and run it once without interruption.
+
+    Raises:
+        AssertionError: it accepts none of them, so :func:`candidates` has to learn of it.
+    """
+    for number, sections in enumerate(candidates(method)):
+        place = folder / str(number)
+        try:
+            cfg = config(method, place, sections, classes)
+            build_method(cfg)
+        except ValueError:
+            continue
+        counts = place / "counts.json"
+        place.mkdir(parents=True)
+        if in_child(lambda cfg=cfg, counts=counts: run(cfg, Watcher(), counts), place / "out.txt") == 0:
+            return Reference(method, sections, classes, json.loads(counts.read_text()), fingerprints(place))
+    logs = "\n".join(path.read_text()[-1500:] for path in sorted(folder.glob("*/out.txt")))
+    raise AssertionError(f"no candidate of fault_harness.candidates() trains {method}:\n{logs}")
+
+
+def kill_and_resume(known: Reference, folder: Path, phase: str, calls: list[int]) -> Kill:
+    """Kill the run at a call of a phase, its resumption at a further one for every further number, and let it end."""
+    cfg = config(known.method, folder, known.sections, known.classes)
+    killed = 0
+    for call in calls:
+        status = in_child(lambda call=call: run(cfg, Watcher(phase, call)), folder / "out.txt")
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            break  # what was left of the phase had fewer calls; a run that failed shows in the comparison
+        killed += 1
+    status = in_child(lambda: run(cfg), folder / "out.txt")
+    if status:
+        print((folder / "out.txt").read_text()[-3000:])
+        return Kill(known.method, phase, calls[0], killed, (f"ended with status {status}",))
+    found = fingerprints(folder)
+    differs = tuple(sorted(name for name in {*found, *known.files} if found.get(name) != known.files.get(name)))
+    return Kill(known.method, phase, calls[0], killed, differs)
+
+
+def draw_calls(known: Reference, phase: str, draws: random.Random, kills: int = 1) -> list[int]:
+    """A call of the first run, and smaller ones of its resumptions."""
+    total = known.calls[phase]
+    return [draws.randint(1, total if number == 0 else max(total // 2, 1)) for number in range(kills)]

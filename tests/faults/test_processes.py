@@ -1,0 +1,201 @@
+"""Two processes: the same as one, resumed exactly, and one that dies takes the other with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fault_harness as harness
+import numpy as np
+import pytest
+import torch
+
+from mlcil.engine.train import train
+from mlcil.errors import StoppedError, UserError
+
+SECTIONS = {
+    "method": {"type": "KRT"},
+    "memory": {"total": 12},  # with 28 new images a session: two processes need no padding
+    # layer norms only: batch norms take their statistics in each process, as the official code does
+    "network": {
+        "backbone": {"name": "test_vit"},
+        "head": {"type": "ica", "embed_dim": 16, "num_heads": 4},
+    },
+}
+
+
+def config(folder: Path, processes: int, **changes: Any) -> Any:
+    values = {
+        "train_cfg": {"max_epochs": 1, "save_interval": 2, "val_interval": 0},
+        "train_dataloader": {"batch_size": 8 // processes},
+        "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 1e-3}},
+        "launcher": "pytorch" if processes > 1 else "none",
+        **changes,
+    }
+    return harness.config("KRT", folder, SECTIONS, 3, **values)
+
+
+def both(work: Callable[[int], None], folder: Path, deadline: float = 60) -> list[int]:
+    """Fork two processes that know each other, and wait for both; their wait statuses.
+
+    Raises:
+        AssertionError: one of them outlives the other by more than ``deadline`` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port
+        )
+        status = harness.in_child(lambda rank=rank: work(rank), folder / f"rank{rank}.txt")
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    found: dict[int, int] = {}
+    first = None
+    while len(found) < 2:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child in children:
+            found[child] = status
+            first = first or time.monotonic()
+        elif first is not None and time.monotonic() - first > deadline:
+            for left in set(children) - set(found):
+                os.kill(left, signal.SIGKILL)
+            raise AssertionError(f"one process lives {deadline} s longer than the other")
+        else:
+            time.sleep(0.05)
+    return [os.waitstatus_to_exitcode(found[child]) for child in children]
+
+
+@pytest.fixture(scope="module")
+def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes."""
+    folder = tmp_path_factory.mktemp("double")
+    codes = both(lambda rank: harness.run(config(folder, 2)), folder)
+    assert codes == [0, 0], (folder / "rank0.txt").read_text()[-3000:]
+    return folder
+
+
+def weights(folder: Path, session: int) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "saved" / "run" / f"session_{session}.pth", weights_only=True)["state_dict"]
+
+
+def test_two_processes_are_as_one(double: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlcil.reporting.plots.draw_run", lambda *_: None)
+    single = train(config(tmp_path, 1))
+    results = json.loads((double / "logs" / "run" / "results.json").read_text())["sessions"]
+    for one, two in zip(single, results, strict=True):
+        assert two["train"] == one["train"]
+        assert two["images"] == one["images"]  # nothing is counted twice
+        assert two["memory"] == one["memory"]
+        for split in ("base", "seen", "new"):
+            assert two["mAP"][split] == pytest.approx(one["mAP"][split], abs=1e-6)
+            assert two["fixed_mAP"][split] == pytest.approx(one["fixed_mAP"][split], abs=1e-6)
+        if one["report"]:
+            assert two["report"]["dpl"]["threshold"] == one["report"]["dpl"]["threshold"]
+    states = [torch.load(f / "saved" / "run" / "resume.pth", weights_only=True) for f in (tmp_path, double)]
+    assert states[0]["memory"] == states[1]["memory"]
+    assert len(states[1]["random"]) == 2
+    for session in range(2):
+        one, two = weights(tmp_path, session), weights(double, session)
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    text = (double / "logs" / "run" / "log" / "log.txt").read_text()
+    assert text.count("exemplars and images of the session: ") == 2
+
+
+def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> None:
+    """One of them is asked to stop; both do behind the same step, and the resumed run is the same one."""
+
+    def stop(rank: int) -> None:
+        if rank == 1:
+            step = harness.mlcil.engine.loop.IncrementalTrainLoop.step
+            calls = []
+
+            def signalling(self: Any, batch: Any) -> Any:
+                calls.append(1)
+                if len(calls) == 4:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return step(self, batch)
+
+            harness.mlcil.engine.loop.IncrementalTrainLoop.step = signalling
+        try:
+            harness.run(config(tmp_path, 2))
+        except StoppedError as stopped:
+            (tmp_path / f"stopped{rank}").write_text(str(stopped))
+
+    assert both(stop, tmp_path) == [0, 0]
+    sentences = [(tmp_path / f"stopped{rank}").read_text() for rank in range(2)]
+    assert sentences[0] == sentences[1]
+    assert "stopped by SIGTERM in session" in sentences[0]
+    codes = both(lambda rank: harness.run(config(tmp_path, 2)), tmp_path)
+    assert codes == [0, 0], (tmp_path / "rank0.txt").read_text()[-3000:]
+    assert harness.fingerprints(tmp_path) == harness.fingerprints(double)
+    with pytest.raises(UserError, match=r"number of processes was 2 and is 1|batch_size was 4 and is 8"):
+        train(config(tmp_path, 1), resume=True)
+
+
+def test_a_process_that_dies_takes_the_other_with_it(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            step = harness.mlcil.engine.loop.IncrementalTrainLoop.step
+
+            def dying(self: Any, batch: Any) -> Any:
+                if self.session == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return step(self, batch)
+
+            harness.mlcil.engine.loop.IncrementalTrainLoop.step = dying
+        harness.run(config(tmp_path, 2))
+
+    codes = both(work, tmp_path)
+    assert codes[0] != 0
+    assert codes[1] != 0
+    assert "another process of the run has ended, its own error comes first" in (tmp_path / "rank0.txt").read_text()
+
+
+def test_processes_with_different_exemplars_stop(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            memory = harness.mlcil.memory.exemplars.ExemplarMemory
+            contents = memory.contents
+            memory.contents = lambda self: tuple(part[::-1] for part in contents(self))
+        harness.run(config(tmp_path, 2))
+
+    assert 0 not in both(work, tmp_path)
+    assert "the processes hold different exemplars in session 1 (hashes " in (tmp_path / "rank0.txt").read_text()
+
+
+def test_skipped_steps_are_skipped_by_both(tmp_path: Path) -> None:
+    """A loss that is no number in one process leaves the weights of both as they are."""
+
+    def work(rank: int) -> None:
+        method = harness.METHODS.get("KRT")
+        loss, seen = method.loss, []
+
+        def poisoned(self: Any, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
+            seen.append(1)
+            return loss(self, inputs * float("nan") if rank == 1 and len(seen) == 2 else inputs, targets)
+
+        method.loss = poisoned
+        cfg = config(tmp_path, 2, train_cfg={"max_epochs": 1, "skip_not_finite": 1, "stop_after_session": 0})
+        harness.run(cfg)
+
+    codes = both(work, tmp_path)
+    assert codes == [0, 0], (tmp_path / "rank1.txt").read_text()[-3000:]
+    assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path, 0).values())
+    assert (tmp_path / "logs" / "run" / "not_finite_rank1.json").exists()
+    assert np.isfinite(
+        json.loads((tmp_path / "logs" / "run" / "results.json").read_text())["sessions"][0]["mAP"]["seen"]
+    )
