@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_single
+from PIL import Image
 from test_cli_bad_input import check_refused, check_sentence
 
 MAKE: dict[str, Callable[[Path], Any]] = {
@@ -151,13 +152,34 @@ def test_files_that_are_not_the_official_ones(capsys: pytest.CaptureFixture[str]
         assert tiny.call(capsys, "train", world.config, "--check") == (0, "", "")
 
 
-def damage(file: str) -> Case:
-    return lambda w: tiny.truncate(w.data / file)
+def listed(world: World, line: str, file: str = "train_100.txt") -> None:
+    """One more line of a list."""
+    with open(world.data / file, "a") as out:
+        out.write(line + "\n")
+
+
+LISTS = ["scenario.dataset.train_list=train_100.txt", "scenario.dataset.test_list=val_100.txt"]
+LIST_CASES = [
+    case("no list", lambda w: (w.data / "val_100.txt").unlink(), "val_100.txt does not exist", "add it"),
+    case("no image", lambda w: listed(w, "train/n04/lost.png 0"), "lost.png", "1 of 9"),
+    case("a gap", lambda w: listed(w, "train/n04/n04_0.png 6"), "no image of label 4", "without gaps"),
+    case("no label", lambda w: listed(w, "train/n04/n04_0.png"), "line 9", "a space and a label"),
+    case("outside", lambda w: listed(w, "../x.png 0"), "'../x.png'", "a path inside"),
+    case("another label", lambda w: listed(w, "val/n04/n04_0.png 7", "val_100.txt"), "label 7", "0 to 3"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), LIST_CASES)
+def test_lists(capsys: pytest.CaptureFixture[str], tmp_path: Path, change: Case, expected: tuple[str, ...]) -> None:
+    world = World(tmp_path, "imagenet")
+    change(world)
+    check_refused(capsys, world, ["train", world.config, *LISTS], expected)  # type: ignore[arg-type]
 
 
 FILES = [
     ("tiny_imagenet", case("no list", lambda w: (w.data / "wnids.txt").unlink(), "wnids.txt does not exist", "add it")),
     ("tiny_imagenet", case("no image", lambda w: (w.data / "val/images/val_1.png").unlink(), "1 of 4", "val_1")),
+    ("tiny_imagenet", case("no split", lambda w: (w.data / "val/val_annotations.txt").unlink(), "val_annotations.txt")),
     ("imagenet", case("no split", lambda w: (w.data / "val").rename(w.data / "x"), "val cannot be listed", "one")),
     ("folder", case("no data", lambda w: w.data.rename(w.root / "x"), "data folder", "does not exist", "--demo")),
     ("folder", case("no test", lambda w: (w.data / "test").rename(w.data / "x"), "train/ but neither test/ nor val/")),
@@ -184,6 +206,55 @@ def test_a_damaged_image_during_a_run(capsys: pytest.CaptureFixture[str], tmp_pa
     tiny.truncate(world.data / file)
     code, _, err = tiny.call(capsys, "train", world.config)
     check_sentence(code, err, (file, "is a damaged image", "bytes", "replace it or remove it from the data"))
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("CMYK", "jpg"), ("LA", "png"), ("P", "png"), ("1", "png")])
+def test_grey_and_other_images_are_trained_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, mode: str, suffix: str
+) -> None:
+    world = World(tmp_path, "folder")
+    for path in [*world.data.rglob("*_0.png"), *world.data.rglob("*_1.png")]:
+        image = Image.open(path).convert(mode)
+        path.unlink()
+        image.save(path.with_suffix(f".{suffix}"))
+    code, _, err = tiny.call(capsys, "train", world.config, "train_cfg.stop_after_session=0")
+    assert (code, err) == (0, "")
+
+
+def test_a_file_that_is_no_image(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    world = World(tmp_path, "folder")
+    (world.data / "train" / "ant" / "ant_0.png").write_text("<html>404</html>")
+    code, _, err = tiny.call(capsys, "train", world.config)
+    check_sentence(code, err, ("train/ant/ant_0.png", "no image"))
+
+
+METHOD_WORDS = [
+    (["scenario.max_sessions=0"], ("max_sessions is 0", "at least 1")),
+    (["scenario.joint=True", "scenario.cumulative=True"], ("scenario.joint and scenario.cumulative", "choose one")),
+    (["local_accuracy=offical"], ("local_accuracy is 'offical'", "did you mean 'official'?")),
+    (["method.type=ABD"], ("ABD needs the outputs of all classes", "'full_linear'")),
+    (["method.type=RDFCIL", "method.inversion.iteration=5"], ("iteration",)),
+    (["method.type=RDFCIL", "method.inversion.iterations=0"], ("inversion.iterations is 0", "at least 1")),
+    (["method.type=RDFCIL", "method.inversion.precision=fp8"], ("inversion.precision is 'fp8'", "fp32, bf16")),
+    (["method.type=SingleLabelBiC"], ("SingleLabelBiC replays stored images", "herding_coreset")),
+    (["method.type=SingleLabelLwFMC", "method.variant=x"], ("variant 'x'", "sigmoid, softmax")),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), METHOD_WORDS)
+def test_options_of_methods(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], expected: tuple[str, ...]
+) -> None:
+    world = World(tmp_path, "digits_single")
+    check_refused(capsys, world, ["train", world.config, *words], expected)  # type: ignore[arg-type]
+
+
+def test_a_head_smaller_than_the_scenario(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    world = World(tmp_path, "digits_single")
+    words = ["network.head={'type':'full_linear','num_classes':3}", "method.type=SingleLabelFinetune"]
+    for command in ("plan", "train"):
+        expected = ("network.head.num_classes is 3", "10 classes", "network.head.num_classes=10")
+        check_refused(capsys, world, [command, world.config, *words], expected)  # type: ignore[arg-type]
 
 
 _SMALL = "'dim':8,'depth':1,'heads':2"

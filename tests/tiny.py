@@ -25,11 +25,11 @@ ICA = {"type": "ica", "embed_dim": 32, "num_heads": 4}
 SIZE = 64
 
 CONFIG = """
-scenario = dict(dataset=dict(type={type!r}, root={root!r}), base=0, increment=2)
+scenario = dict(dataset={dataset!r}, base=0, increment=2)
 network = dict(
     backbone=dict(name="tresnet", layers=[1, 1, 1, 1], width=0.25),
     head=dict(type="linear"),
-    image_size=64,
+    image_size={size},
 )
 method = dict(type="Finetune")
 train_transform = dict(cutout=0.0, randaugment=False)
@@ -100,9 +100,14 @@ def voc_folder(root: Path, train: int = 8, test: int = 4) -> Path:
 
 def write_config(folder: Path, data: Path, kind: str = "coco", more: str = "") -> Path:
     """A config of two sessions whose outputs lie beside it; the run's name is the folder's and ``run``."""
+    return write_config_of(folder, {"type": kind, "root": str(data)}, SIZE, more)
+
+
+def write_config_of(folder: Path, dataset: dict[str, Any], size: int, more: str = "") -> Path:
+    """:func:`write_config` for any data set and image size; sessions of two classes."""
     path = folder / "run.py"
-    text = CONFIG.format(type=kind, root=str(data), logs=str(folder / "logs"), saved=str(folder / "saved"))
-    path.write_text(text + more)
+    places = {"logs": str(folder / "logs"), "saved": str(folder / "saved")}
+    path.write_text(CONFIG.format(dataset=dataset, size=size, **places) + more)
     return path
 
 
@@ -153,6 +158,27 @@ def run_cli(*words: object, cwd: Path, env: dict[str, str] | None = None) -> sub
         timeout=300,
         check=False,
     )
+
+
+def run_until(runner: Any, monkeypatch: pytest.MonkeyPatch, session: int, epoch: int, prepared: bool = False) -> None:
+    """Train until the state behind this epoch of the session was saved, and be interrupted there.
+
+    Args:
+        runner: a built runner.
+        monkeypatch: of the test.
+        session, epoch: epoch 0 is before the session, or with ``prepared`` behind its preparation.
+        prepared: see above.
+    """
+    save = runner.save_resume_state
+
+    def save_and_stop(finished: int, seconds: float, iteration: int = 0, inside: bool = True) -> None:
+        save(finished, seconds, iteration, inside)
+        if (runner.train_loop.session, finished, inside) == (session, epoch, epoch > 0 or prepared):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

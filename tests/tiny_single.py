@@ -15,30 +15,10 @@ import tiny
 CLASSES = ("ant", "bee", "cat", "dog")
 WNIDS = ("n03", "n01", "n04", "n02")  # the order of wnids.txt is not the sorted one
 
-CONFIG = """
-scenario = dict(dataset={dataset!r}, base=0, increment=2)
-network = dict(
-    backbone=dict(name="tresnet", layers=[1, 1, 1, 1], width=0.25),
-    head=dict(type="linear"),
-    image_size=32,
-)
-method = dict(type="Finetune")
-train_transform = dict(cutout=0.0, randaugment=False)
-train_dataloader = dict(batch_size=4, num_workers=0)
-test_dataloader = dict(batch_size=4, num_workers=0)
-train_cfg = dict(max_epochs=1)
-precision = "fp32"
-log_root = {logs!r}
-image_cache = dict(folder={logs!r} + "_images")
-checkpoint_root = {saved!r}
-"""
-
 
 def write_config(folder: Path, dataset: dict[str, Any], more: str = "") -> Path:
-    """A config of sessions of two classes whose outputs lie beside it."""
-    path = folder / "run.py"
-    path.write_text(CONFIG.format(dataset=dataset, logs=str(folder / "logs"), saved=str(folder / "saved")) + more)
-    return path
+    """A config of sessions of two classes, 32 pixels, whose outputs lie beside it."""
+    return tiny.write_config_of(folder, dataset, 32, more)
 
 
 def cifar_batch(labels: Sequence[int], seed: int = 0, coarse: bool = True) -> dict[str, Any]:

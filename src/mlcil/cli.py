@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
-    sub = command("demo", demo, "Train KRT and fine-tuning on the embedded digits scenes and compare them.")
-    sub.add_argument(
-        "--transformers",
-        action="store_true",
-        help="DKT and DAFormer on handwritten digits instead",
-    )
+    sub = command("demo", demo, "Train a few methods on embedded digits, without a download, and compare them.")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--transformers", action="store_true", help="DKT and DAFormer on handwritten digits instead")
+    kind = "single digits with Finetune, LwF, ABD, R-DFCIL, rehearsal and joint training instead"
+    which.add_argument("--single-label", action="store_true", help=kind)
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, such as seed=1")
 
     sub = command("plan", plan, "Show what a config would train, without training.")
@@ -161,18 +160,37 @@ def train(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """``demo``: the runs of an embedded scenario and one table."""
-    from mlcil.engine.config import load_config
     from mlcil.engine.train import train as run
-    from mlcil.reporting.tables import session_table
+    from mlcil.reporting.tables import SPLITS, session_table
 
     results = {}
-    for label, name in DEMOS["transformers" if options.transformers else "scenes"]:
-        print(f"\n== {label}: configs/demo/{name}.py ==", flush=True)
-        cfg = load_config(CONFIGS / "demo" / f"{name}.py", options.overrides)
+    demos = single_label_demo if options.single_label else named_demo
+    for label, cfg in demos(options.overrides, "transformers" if options.transformers else "scenes"):
+        print(f"\n== {label}: {cfg.method.type}, logs/{cfg.name} ==", flush=True)
         results[label] = run(cfg, overwrite=True)
     results.pop("pretraining", None)
-    print("\n" + session_table(results))
+    print("\n" + session_table(results, SPLITS[:1] if options.single_label else SPLITS))
     return 0
+
+
+def named_demo(overrides: Sequence[str], name: str) -> Iterator[tuple[str, Any]]:
+    """Label and config of the runs of :data:`DEMOS`, one after the other: KRT needs the pretraining's weights."""
+    from mlcil.engine.config import load_config
+
+    for label, stem in DEMOS[name]:
+        yield label, load_config(CONFIGS / "demo" / f"{stem}.py", overrides)
+
+
+def single_label_demo(overrides: Sequence[str], _: str) -> Iterator[tuple[str, Any]]:
+    """Label and config of the runs of ``configs/bench/demo_single_label.py``."""
+    from mlcil.engine.bench import load_bench, run_overrides
+    from mlcil.engine.config import load_config
+
+    path = CONFIGS / "bench" / "demo_single_label.py"
+    for entry in load_bench(path)["runs"]:
+        name = "demo_" + "".join(c if c.isalnum() else "_" for c in entry["label"].lower())
+        words = [*run_overrides(entry), f"name={name!r}", *overrides]
+        yield entry["label"], load_config(path.parent / entry["config"], words)
 
 
 def plan(options: argparse.Namespace) -> int:

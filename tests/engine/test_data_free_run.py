@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
+from tiny import run_until
 
+import mlcil
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.config import finish_config
-from mlcil.engine.train import build_method, build_runner, train
+from mlcil.engine.train import build_runner, build_scenario, train
 from mlcil.errors import UserError
+from mlcil.methods.base import SessionContext
+from mlcil.models.inversion import Inversion, InversionSettings
 from mlcil.registry import DATASETS
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")
@@ -25,7 +28,7 @@ SIDE = 16
 class OneClassEach:
     """Noise around a colour a class."""
 
-    name, label_cardinality = "one-class-each", 1.0
+    name, label_cardinality, task = "one-class-each", 1.0, "single_label"
 
     def __init__(self, root, per_class=24):
         self.root, self.per_class = Path(root), per_class
@@ -58,7 +61,7 @@ def config(folder, method, head, memory=None, **changes):
         "method": method,
         "memory": memory,
         "train_transform": {"cutout": 0.0, "randaugment": False},
-        "train_cfg": {"max_epochs": 3, "save_interval": 0},
+        "train_cfg": {"max_epochs": 3},
         "train_dataloader": {"batch_size": 8, "num_workers": 0},
         "test_dataloader": {"batch_size": 8, "num_workers": 0},
         "optim_wrapper": {
@@ -76,7 +79,7 @@ def config(folder, method, head, memory=None, **changes):
 
 
 FULL = {"type": "full_linear", "num_classes": len(CLASSES)}
-DREAM = {"inversion": {"iterations": 2}}
+DREAM = {"inversion": {"iterations": 2, "width": 8}}
 SECOND = {"second": {"epochs": 2, "milestones": [1]}}
 RUNS = {
     "R-DFCIL": ({"type": "RDFCIL", "finetune_epochs": 1, **DREAM}, {"type": "session_linear"}, None),
@@ -99,7 +102,7 @@ def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
     assert len(results) == 3
     report = results[-1]["report"]
     if name in ("R-DFCIL", "ABD"):
-        assert set(report["inversion"]) == {"content", "balance", "smoothness", "statistics"}
+        assert set(report["inversion"]) == {"content", "balance", "smoothness", "statistics", "classes shown"}
     if name == "BiC":
         assert 0 < abs(report["correction"]["alpha"] - 1) < 0.1
         assert 0 < abs(report["correction"]["beta"]) < 0.1
@@ -108,26 +111,79 @@ def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
 
     # inside the last session, and where generator, corrections and memory pass from a session to the next
     for folder, stop_at in (("inside", (2, 2)), ("between", (2, 0)))[: 2 if name in ("ABD", "BiC") else 1]:
-        interrupt(config(tmp_path / folder, method, head, memory), stop_at, monkeypatch)
+        run_until(build_runner(config(tmp_path / folder, method, head, memory)), monkeypatch, *stop_at)
         train(config(tmp_path / folder, method, head, memory), resume=True)
         whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / folder, 2)
         for key, value in whole.items():
             torch.testing.assert_close(cut[key], value, rtol=0, atol=0, msg=key)
 
 
-def interrupt(cfg, stop_at, monkeypatch):
-    """Run until the state of this session and epoch was saved."""
-    runner = build_runner(cfg)
-    save = runner.save_resume_state
+def test_a_resume_behind_the_inversion_does_not_invert_again(tmp_path, monkeypatch):
+    method, head, memory = RUNS["ABD"]
+    train(config(tmp_path / "whole", method, head, memory))
+    cfg = config(tmp_path / "cut", method, head, memory)
+    run_until(build_runner(cfg), monkeypatch, 1, 0, prepared=True)
+    fitted = []
+    fit = Inversion.fit
 
-    def save_and_stop(epoch, seconds, iteration=0, inside=True):
-        save(epoch, seconds, iteration, inside)
-        if (runner.train_loop.session, epoch) == stop_at:
-            raise KeyboardInterrupt
+    def count(self, teacher, *rest):
+        fitted.append(sum(teacher.classes_per_session))
+        return fit(self, teacher, *rest)
 
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train()
+    monkeypatch.setattr(Inversion, "fit", count)
+    train(cfg, resume=True)
+    assert fitted == [4]  # the old network of session 2 alone
+    whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / "cut", 2)
+    assert all(torch.equal(cut[key], value) for key, value in whole.items())
+
+
+@pytest.mark.parametrize("name", ["ABD", "DGR"])
+def test_made_images_are_kept_for_reports(name, tmp_path):
+    method, head, memory = RUNS[name]
+    train(config(tmp_path, method, head, memory, train_cfg={"max_epochs": 1}))
+    folder = tmp_path / "logs" / "run" / "made"
+    assert sorted(path.name for path in folder.iterdir()) == ["session_1.npz", "session_2.npz"]
+    with np.load(folder / "session_2.npz") as made:
+        assert made["images"].dtype == np.uint8
+        assert made["images"].shape == (len(made["labels"]), SIDE, SIDE, 3)
+        assert set(made["labels"].tolist()) <= set(range(4))
+        assert np.bincount(made["labels"]).max() <= 8
+
+
+def test_a_lost_class_is_warned_of_early(tmp_path, caplog):
+    method, head, _ = RUNS["ABD"]
+    runner = build_runner(config(tmp_path, method, head))
+    data_free = runner.method
+    data_free.context = SessionContext(2, 4, 6, 2, 6, None, 1.0, 8)
+    data_free.settings = InversionSettings(iterations=100)
+    told = []
+    data_free.announce = lambda text, done, total: told.append((done, total, text))
+    balanced = {"content": 1.0, "balance": 0.1, "smoothness": 0.1, "statistics": 1.0}
+    with caplog.at_level("WARNING"):
+        data_free.tell(10, balanced)
+        assert "old classes" not in caplog.text
+        for done in (20, 30):
+            data_free.tell(done, {**balanced, "balance": 0.8})
+    assert [done for done, _, _ in told] == [10, 20, 30]
+    assert "statistics 1.0000" in told[0][2]
+    log = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
+    assert log.count("about 1.3 of 4 old classes") == 1
+    assert "inversion [10/100]  content 1.0000, balance 0.1000" in log
+
+
+def test_the_upper_bound_of_every_session(tmp_path):
+    method = {"type": "SingleLabelFinetune", "restart": True}
+    cfg = config(tmp_path, method, FULL, scenario={"cumulative": True}, train_cfg={"max_epochs": 1})
+    results = train(cfg)
+    assert [r["train"]["images"] for r in results] == [48, 96, 144]
+    plain = config(tmp_path / "plain", {"type": "SingleLabelFinetune"}, FULL, train_cfg={"max_epochs": 1})
+    one, two = build_scenario(cfg), build_scenario(plain)
+    assert one.comparison_hash == two.comparison_hash
+    assert one.hash != two.hash
+    assert one.protocol == "cumulative-" + two.protocol
+    assert one.train_targets(one.train_rows(2), one.first_class(2), 6).sum() == 144
+    first, second = (weights(tmp_path, session)["backbone.stem.conv.weight"] for session in (0, 1))
+    assert (first - second).abs().mean() > 0.1  # new weights, not a step further
 
 
 def test_a_second_stage_needs_a_memory(tmp_path):
@@ -170,7 +226,7 @@ def test_the_refinement_of_rdfcil_leaves_the_backbone_alone(tmp_path):
 
 TWO_PROCESSES = """
 import sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {tests!r}
 import os
 import subprocess
 import sys
@@ -186,7 +242,9 @@ train(cfg, overwrite=True)
 def test_two_processes_change_phase_together(tmp_path):
     """The model is wrapped anew when the backbone rests; nothing waits for gradients that do not come."""
     script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    script.write_text(
+        TWO_PROCESSES.format(tests=[str(Path(__file__).parents[i]) for i in (0, 1)], folder=str(tmp_path))
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -194,12 +252,28 @@ def test_two_processes_change_phase_together(tmp_path):
     assert all(value.isfinite().all() for value in weights(tmp_path, 2).values())
 
 
-@pytest.mark.parametrize("name", ["rdfcil_cifar100", "abd_cifar100"])
-def test_recipes_are_accepted(name, tmp_path):
-    recipe = Config.fromfile(Path(__file__).parents[2] / "configs" / "_base_" / f"{name}.py").to_dict()
-    scenario = {"dataset": {"type": "OneClassEach", "root": str(tmp_path)}, "base": 2, "increment": 2}
-    cfg = finish_config({**recipe, "scenario": scenario}, name)
-    method = build_method(cfg)
-    assert method.settings.iterations == recipe["method"]["inversion"]["iterations"]
-    method.network.grow(2)
-    assert method.network(torch.rand(2, 3, 32, 32)).logits_BC.shape == (2, 2)
+def test_corrected_predictions_go_with_the_checkpoint(tmp_path):
+    from mlcil.engine.test import test_checkpoint
+
+    method, head, memory = RUNS["BiC"]
+    method = {**method, "correct_predictions": True, "second": {"epochs": 2, "milestones": [1], "lr": 1.0}}
+    cfg = config(tmp_path, method, head, memory)
+    results = train(cfg)
+    path = tmp_path / "saved" / "run" / "session_2.pth"
+    table = torch.load(path, weights_only=True)["logit_correction"]
+    assert table.shape == (6, 2)
+    assert table[:2].tolist() == [[1.0, 0.0]] * 2
+    alpha, beta = results[-1]["report"]["correction"].values()
+    torch.testing.assert_close(table[4:], torch.tensor([[alpha, beta]] * 2))
+    predictor = mlcil.load(path)
+    images = torch.rand(5, 3, SIDE, SIDE)
+    with torch.inference_mode():
+        logits = predictor.network(images).logits_BC
+    torch.testing.assert_close(predictor.scores(images), (logits * table[:, 0] + table[:, 1]).softmax(1))
+    assert test_checkpoint(path, cfg)["accuracy"] == pytest.approx(results[-1]["accuracy"])
+
+
+def test_other_checkpoints_have_no_correction(tmp_path):
+    method, head, memory = RUNS["BiC"]
+    train(config(tmp_path, method, head, memory, train_cfg={"max_epochs": 1, "stop_after_session": 1}))
+    assert torch.load(tmp_path / "saved" / "run" / "session_1.pth", weights_only=True)["logit_correction"] is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import run_until
 
 import mlcil
 from mlcil.datasets.digits import build_digit_scenes
@@ -130,17 +131,7 @@ def test_the_test_command_gives_the_metrics_of_the_run(scenes, finished):
 @pytest.mark.parametrize("stop_at", [(0, 1), (1, 1), (1, 0), (2, 1)], ids=lambda s: f"session{s[0]}epoch{s[1]}")
 def test_a_resumed_run_ends_as_if_never_interrupted(scenes, finished, tmp_path, monkeypatch, stop_at):
     folder, results = finished
-    runner = build_runner(config(scenes, tmp_path))
-    save = runner.save_resume_state
-
-    def save_and_stop(epoch, seconds, iteration=0, inside=True):
-        save(epoch, seconds, iteration, inside)
-        if (runner.train_loop.session, epoch) == stop_at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train()
+    run_until(build_runner(config(scenes, tmp_path)), monkeypatch, *stop_at)
     torch.manual_seed(999)
     np.random.seed(999)
     resumed = train(config(scenes, tmp_path), resume=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_single as tiny
 import torch
-from tiny import call
+from tiny import call, run_until
 
 import mlcil
 from mlcil.engine.config import finish_config, load_config
@@ -47,7 +47,7 @@ def config(folder: Path, name: str = "run", **changes: Any) -> Any:
         "method": {"type": "Finetune"},
         "memory": {"total": 40},
         "train_transform": {"cutout": 0.0, "randaugment": False, "crop": "padded", "padding": 2},
-        "train_cfg": {"max_epochs": 2, "base_lr": 2e-3, "save_interval": 0},
+        "train_cfg": {"max_epochs": 2, "base_lr": 2e-3},
         "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-3}},
         "train_dataloader": {"batch_size": 50, "num_workers": 0, "drop_last": True},
         "test_dataloader": {"batch_size": 200, "num_workers": 0},
@@ -135,17 +135,7 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
     stop_at: tuple[int, int],
 ) -> None:
     folder, results = finished
-    runner = build_runner(config(tmp_path))
-    save = runner.save_resume_state
-
-    def save_and_stop(epoch: int, seconds: float, iteration: int = 0, inside: bool = True) -> None:
-        save(epoch, seconds, iteration, inside)
-        if (runner.train_loop.session, epoch) == stop_at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train()
+    run_until(build_runner(config(tmp_path)), monkeypatch, *stop_at)
     torch.manual_seed(999)
     np.random.seed(999)
     resumed = train(config(tmp_path), resume=True)

@@ -171,3 +171,15 @@ def test_single_label_needs_the_images_of_seen_classes_only() -> None:
 def test_scores_have_no_ties_that_logits_do_not_have() -> None:
     logits = np.array([[-1000.0, -20.0, 0.0, 17.0, 17.000002]], np.float32)
     assert (np.diff(scores_of(logits)[0]) > 0).all()
+
+
+def test_local_accuracy_and_the_one_of_the_release() -> None:
+    """Predictions among a session's own classes; the release loses the images of its last class."""
+    scores = np.array([[0.1, 0.2, 0.9], [0.3, 0.1, 0.9], [0.5, 0.4, 0.3], [0.0, 0.0, 0.1]])
+    labels = np.array([1, 1, 0, 2])
+    result = evaluate_session(scores, labels, [(0, 2), (2, 3)], 2)
+    assert result["session_accuracy"] == [pytest.approx(100 / 3), 100.0]
+    assert result["local_session_accuracy"] == [pytest.approx(200 / 3), 100.0]
+    official = evaluate_session(scores, labels, [(0, 2), (2, 3)], 2, "official")
+    assert official["local_session_accuracy"] == [100.0, None]
+    assert {**official, "local_session_accuracy": None} == {**result, "local_session_accuracy": None}

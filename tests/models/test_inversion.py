@@ -2,16 +2,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mlcil.models.generators import VAE, Generator, draw_latents, layout
+from mlcil.models.generators import VAE, Generator, doubling_kernel, draw_latents, layout
 from mlcil.models.inversion import (
     BatchNormStatistics,
     Inversion,
     InversionSettings,
     class_balance,
+    effective_classes,
     gaussian_divergence,
     gaussian_kernel,
+    moments,
     smoothed,
 )
 from mlcil.models.network import IncrementalNetwork
@@ -144,3 +147,82 @@ def test_processes_draw_different_latents(monkeypatch):
         drawn.append(draw_latents(4, 5, torch.zeros(1, dtype=torch.float64)))
     torch.manual_seed(3)
     torch.testing.assert_close(torch.cat(drawn), torch.randn(8, 5).double())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_doubled_convolution_is_one_transposed_convolution(bias):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    layer = nn.Conv2d(3, 6, 3, padding=1, bias=bias).double()
+    expected = layer(F.interpolate(x, scale_factor=2.0))
+    found = F.conv_transpose2d(x, doubling_kernel(layer.weight), layer.bias, stride=2, padding=1)
+    torch.testing.assert_close(found, expected)
+    cost = torch.randn_like(expected)
+    for value in (x, layer.weight):
+        one, two = (torch.autograd.grad((y * cost).sum(), value, retain_graph=True)[0] for y in (expected, found))
+        torch.testing.assert_close(one, two)
+
+
+def test_moments_and_their_gradients():
+    torch.manual_seed(0)
+    x = (torch.randn(4, 3, 5, 6, dtype=torch.float64) * 3 + 2).requires_grad_()
+    v, m = torch.var_mean(x, (0, 2, 3), correction=0)
+    found = moments(x)
+    torch.testing.assert_close(found, (m, v))
+    weights = torch.randn(2, 3, dtype=torch.float64)
+    one, two = (
+        torch.autograd.grad((weights * torch.stack(pair)).sum(), x)[0] for pair in ((m, v), (found[0], found[1]))
+    )
+    torch.testing.assert_close(one, two)
+    assert torch.autograd.gradcheck(moments, x.detach().requires_grad_())
+
+
+def test_smoothing_is_a_convolution_with_reflected_borders():
+    images = torch.rand(2, 3, 7, 9, dtype=torch.float64)
+    weight = gaussian_kernel().expand(3, 1, 5, 5)
+    expected = F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), weight, groups=3)
+    torch.testing.assert_close(smoothed(images), expected)
+
+
+def test_narrow_generators():
+    generator = Generator(32, width=16)
+    assert [block.conv.out_channels for block in generator.blocks] == [16, 16]
+    assert generator(torch.randn(2, 1000)).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("option", [{"iterations": 0}, {"width": 0}, {"precision": "fp8"}])
+def test_settings_are_checked(option):
+    with pytest.raises(ValueError, match=f"inversion.{next(iter(option))} is"):
+        InversionSettings(**option)
+
+
+def test_half_precision_keeps_the_terms_near(teacher):
+    terms = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(2)
+        inversion = Inversion(teacher, InversionSettings(precision=precision, channels_last=precision == "bf16"))
+        terms.append({k: float(v) for k, v in inversion.step(teacher, inversion.latents(32)).items()})
+    for name, value in terms[0].items():
+        assert terms[1][name] == pytest.approx(value, rel=0.05, abs=0.02), name
+    assert terms[0] != terms[1]
+
+
+def test_the_sheet_is_always_the_same_and_draws_from_nobody(teacher):
+    torch.manual_seed(3)
+    inversion = Inversion(teacher, InversionSettings(iterations=3))
+    inversion.fit(teacher, 16)
+    state = torch.get_rng_state()
+    images, labels, shown = inversion.sheet(teacher, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(inversion.sheet(teacher, 2)[0], images)
+    assert labels.tolist() == sorted(labels.tolist())
+    assert max(labels.bincount()) <= 2
+    assert len(images) == len(labels)
+    assert 1 <= shown <= 4
+
+
+def test_classes_that_a_mean_prediction_shows():
+    for shown in (1, 3, 4):
+        logits = 50 * torch.eye(4)[torch.arange(12) % shown]
+        assert effective_classes(float(class_balance(logits)), 4) == pytest.approx(shown, abs=1e-3)
+    assert effective_classes(0.3, 1) == 1

@@ -27,8 +27,8 @@ from mlcil.methods import (
     SingleLabelLwFMC,
     SingleLabelLwFSynthetic,
 )
-from mlcil.methods.base import SessionContext
-from mlcil.methods.single_label_bic import corrected
+from mlcil.methods.base import SessionContext, corrected
+from mlcil.methods.single_label_bic import correction_table
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -474,7 +474,7 @@ def test_bic(case, precision):
     newest = nn.Parameter(case.pair_of[len(case.sizes) - 1])
     method.corrections = [*past, newest]
     Z.close(f"{case.key}.BIC.forward_biased", method.correct(logits[:, : case.high]), FORWARD)
-    scores = corrected(case.logits[:, : case.low], method.corrections, case.sizes[:-1])
+    scores = corrected(case.logits[:, : case.low], correction_table(method.corrections, case.sizes[:-1]))
     Z.close(f"{case.key}.BIC.teacher_scores", scores, FORWARD)
 
     Z.close(f"{case.key}.BIC.stage2.lr", np.float64(method.second.lr), 1e-12)

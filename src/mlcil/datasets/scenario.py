@@ -61,19 +61,21 @@ class Scenario:
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
         num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
+        cumulative: every session trains on the images of all classes so far (the upper bound session by session).
+        max_sessions: only the first sessions are run; the scenario keeps all classes (ABD's ImageNet-50).
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
             chooses the metrics.
         classes: C names in class order.
-        sessions: the sessions; a single one with ``joint``.
+        sessions: the sessions that are run; a single one with ``joint``.
         base_high: number of base classes.
         increment: classes of every later session.
         train, test: tables with columns in class order.
         protocol: ``B0-C10``, with ``joint-`` before it for joint training.
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
-        comparison_hash: the same without ``joint`` and ``replay_labels``, which differ between methods; runs
-            with equal ones may stand in one table.
+        comparison_hash: the same without ``joint``, ``cumulative`` and ``replay_labels``, which differ between
+            methods; runs with equal ones may stand in one table.
         label_cardinality: the data set's.
 
     Raises:
@@ -93,12 +95,16 @@ class Scenario:
         name: str | None = None,
         allow_empty_classes: bool = False,
         num_sessions: int | None = None,
+        cumulative: bool = False,
+        max_sessions: int | None = None,
     ) -> None:
         if (increment is None) == (num_sessions is None):
             raise UserError(
                 "scenario needs exactly one of increment, the classes of a session, and num_sessions; set "
                 "scenario.increment=10 or scenario.num_sessions=10"
             )
+        if joint and cumulative:
+            raise UserError("scenario.joint and scenario.cumulative are both set; choose one kind of upper bound")
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
         check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
         train, test = dataset.train(), dataset.test()
@@ -122,8 +128,15 @@ class Scenario:
         assert increment is not None
         sessions = split_sessions(self.classes, base, increment)
         self.base_high, self.increment, self.joint = sessions[0].high, increment, joint
-        self.sessions = (Session(0, 0, len(self.classes), self.classes),) if joint else sessions
-        self.protocol = ("joint-" if joint else "") + protocol_name(base, increment)
+        if max_sessions is not None:
+            if isinstance(max_sessions, bool) or not isinstance(max_sessions, int) or max_sessions < 1:
+                raise UserError(f"scenario.max_sessions is {max_sessions!r}; expected a whole number of at least 1")
+            sessions = sessions[:max_sessions]
+        high = sessions[-1].high
+        self.sessions = (Session(0, 0, high, self.classes[:high]),) if joint else sessions
+        self.cumulative = cumulative
+        kind = "joint-" if joint else "cumulative-" if cumulative else ""
+        self.protocol = kind + protocol_name(base, increment)
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality = dataset.label_cardinality
@@ -140,9 +153,11 @@ class Scenario:
             "train": {"rows": len(self.train), "sha256": self.train.digest()},
             "test": {"rows": len(self.test), "sha256": self.test.digest()},
             **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
+            **({"max_sessions": max_sessions} if max_sessions is not None else {}),
         }
+        kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)
-        self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels})
+        self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels, **kind_of})
 
     def _refuse_empty_classes(self) -> None:
         shown_C = self.train.selected()
@@ -164,8 +179,11 @@ class Scenario:
         KRT official behaviour: every image that a class of the session selects, also when an earlier session
         had it.
         """
-        session = self.sessions[t]
-        return self.train.rows_of(session.low, session.high)
+        return self.train.rows_of(self.first_class(t), self.sessions[t].high)
+
+    def first_class(self, t: int) -> int:
+        """First class that session ``t`` is trained on: its own first one, or 0 with ``cumulative``."""
+        return 0 if self.cumulative else self.sessions[t].low
 
     def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:
         """Targets of training rows when the classes [low, high) may be seen.

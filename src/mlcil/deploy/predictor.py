@@ -13,6 +13,7 @@ from torch import Tensor
 from mlcil.datasets.transforms import Fit, decode, to_tensor
 from mlcil.engine.checkpoint import load_stage, network_of
 from mlcil.errors import UserError
+from mlcil.methods.base import corrected
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
 
@@ -27,11 +28,13 @@ class Predictor:
         network: in evaluation mode; for predictions only, with its batch norms inside the convolutions.
         classes: class names in the order of the scores.
         info: the rest of the checkpoint (run, session, protocol, metrics, provenance).
+        correction: scale and shift of every logit (C, 2), where the method predicts with corrected ones.
     """
 
     network: IncrementalNetwork
     classes: list[str]
     info: dict[str, Any]
+    correction: Tensor | None = None
 
     @property
     def fit(self) -> Fit:
@@ -47,7 +50,7 @@ class Predictor:
         """(B, 3, H, W) float in [0, 1] -> scores (B, C), float32: sigmoid, or softmax for one class an image."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            logits = self.network(images.to(device)).logits_BC.float()
+            logits = corrected(self.network(images.to(device)).logits_BC.float(), self.correction)
             single = self.info.get("task") == "single_label"
             return (torch.softmax(logits, 1) if single else torch.sigmoid(logits)).cpu()
 
@@ -81,8 +84,8 @@ def load(path: str | Path, device: str = "cpu") -> Predictor:
     stage = load_stage(Path(path))
     network = folded(network_of(stage, path)).to(device)
     network.to(memory_format=torch.channels_last)
-    info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes")}
-    return Predictor(network, list(stage["classes"]), info)
+    info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes", "logit_correction")}
+    return Predictor(network, list(stage["classes"]), info, stage.get("logit_correction"))
 
 
 def find_images(path: Path) -> list[Path]:

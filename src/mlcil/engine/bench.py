@@ -9,7 +9,11 @@ A bench config is a python file with
 ``seeds``          list of seeds
 ``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
 ``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
-``published``      experiment of :data:`mlcil.reporting.published.PUBLISHED` to compare with, or ``None``
+``paired``         seed k goes with class order k alone, in place of every seed with every order
+``protocols``      list of ``dict(label, overrides={}, published=None)``: the same table once for each, such as for 5,
+                   10 and 20 sessions
+``upper_bound``    label of the runs that every other one is measured against (Omega), or ``None``
+``published``      experiment of :mod:`mlcil.reporting.published` to compare with, or ``None``
 ``phases``         a second table, accuracy after every session: an experiment of
                    :data:`mlcil.reporting.phases.PHASES`, ``True`` for our lines alone, or ``None``
 ``overrides``      settings for all runs
@@ -42,7 +46,7 @@ from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
 from mlcil.reporting.phases import PHASES, phase_table
-from mlcil.reporting.published import PUBLISHED
+from mlcil.reporting.published import experiments
 
 DEFAULTS: dict[str, Any] = {
     "title": ...,
@@ -50,6 +54,9 @@ DEFAULTS: dict[str, Any] = {
     "seeds": [1],
     "class_orders": None,
     "prepare": [],
+    "paired": False,
+    "protocols": [],
+    "upper_bound": None,
     "published": None,
     "phases": None,
     "overrides": {},
@@ -69,6 +76,12 @@ class Job:
     overrides: tuple[str, ...]  # key=value
     run_dir: Path
     checkpoint_dir: Path
+    seed: int | None = None  # None for a preparation
+
+    @property
+    def repetition(self) -> tuple[int, int | None]:
+        """Class order and seed, which the runs of a row differ in."""
+        return self.order, self.seed
 
     def command(self, resume: bool) -> list[str]:
         """The command line of the run."""
@@ -114,11 +127,36 @@ def load_bench(path: Path) -> dict[str, Any]:
     double = sorted({label for label in labels if labels.count(label) > 1})
     if double:
         raise UserError(f"{path}: the label {double[0]!r} stands for two runs; give every row its own")
-    if bench["published"] is not None and bench["published"] not in PUBLISHED:
-        raise UserError(f"{path}: published is {bench['published']!r}; expected one of {', '.join(PUBLISHED)} or None")
+    for protocol in bench["protocols"]:
+        check_keys(protocol, ("label", "overrides", "published"), f"protocols of {path}")
+        if "label" not in protocol:
+            raise UserError(f"{path}: an entry of protocols needs a 'label', but is {protocol!r}; add it")
+    for name in (bench["published"], *(protocol.get("published") for protocol in bench["protocols"])):
+        if name is not None and name not in experiments():
+            raise UserError(f"{path}: published is {name!r}; expected one of {', '.join(experiments())} or None")
+    if bench["upper_bound"] is not None and bench["upper_bound"] not in labels:
+        raise UserError(f"{path}: upper_bound is {bench['upper_bound']!r}; expected the label of a run")
+    if bench["paired"] and len(bench["class_orders"] or ()) != len(bench["seeds"]):
+        raise UserError(f"{path}: paired needs as many class_orders as seeds; give one order a seed")
     if bench["phases"] not in (None, True, *PHASES):
         raise UserError(f"{path}: phases is {bench['phases']!r}; expected one of {', '.join(PHASES)}, True or None")
     return bench
+
+
+def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The bench once for each of its protocols, whose ``suffix`` names the folders; or the bench itself."""
+    if not bench["protocols"]:
+        return [{**bench, "suffix": ""}]
+    return [
+        {
+            **bench,
+            "title": f"{bench['title']}, {protocol['label']}",
+            "overrides": {**bench["overrides"], **protocol.get("overrides", {})},
+            "published": protocol.get("published"),
+            "suffix": f"_{_file_name(protocol['label'])}",
+        }
+        for protocol in bench["protocols"]
+    ]
 
 
 def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -> tuple[list[Job], list[Job]]:
@@ -126,30 +164,38 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
 
     Args:
         path: the bench config; its stem names the folders.
-        bench: its content.
+        bench: its content, one of :func:`tables_of`.
         extra: ``key=value`` overrides from the command line, for every run.
     """
-    logs, saved = Path("logs") / f"bench_{path.stem}", Path("saved_models") / f"bench_{path.stem}"
+    folder = f"bench_{path.stem}{bench['suffix']}"
+    logs, saved = Path("logs") / folder, Path("saved_models") / folder
 
-    def job(run: Mapping[str, Any], label: str | None, suffix: str, more: Sequence[str], order: int) -> Job:
+    def job(
+        run: Mapping[str, Any], label: str | None, suffix: str, more: Sequence[str], order: int, seed: int | None
+    ) -> Job:
         settings = {**bench["overrides"], **run.get("overrides", {})} if label else dict(run.get("overrides", {}))
         name = _file_name(label or Path(run["config"]).stem) + suffix
-        overrides = [f"{key}={value!r}" for key, value in settings.items()]
+        overrides = run_overrides({"overrides": settings})
         overrides += [*more, *extra, f"name={name!r}", f"log_root={str(logs)!r}", f"checkpoint_root={str(saved)!r}"]
         config = path.parent / run["config"]
-        return Job(name, label, order, config, tuple(overrides), logs / name, saved / name)
+        return Job(name, label, order, config, tuple(overrides), logs / name, saved / name, seed)
 
-    first = [job(run, None, "", (), 0) for run in bench["prepare"]]
+    first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]
     orders = bench["class_orders"]
     runs = []
     for index, order in enumerate(orders or [None]):
-        for seed in bench["seeds"]:
+        for seed in [bench["seeds"][index]] if bench["paired"] else bench["seeds"]:
             for run in bench["runs"]:
                 more = [f"seed={seed!r}"]
                 more += [f"scenario.class_order={order!r}"] if orders else []
                 suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
-                runs.append(job(run, run["label"], suffix, more, index))
+                runs.append(job(run, run["label"], suffix, more, index, seed))
     return first, runs
+
+
+def run_overrides(run: Mapping[str, Any]) -> list[str]:
+    """The ``key=value`` words of an entry of ``runs``."""
+    return [f"{key}={value!r}" for key, value in run.get("overrides", {}).items()]
 
 
 def _file_name(label: str) -> str:
@@ -210,7 +256,18 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     for runs in by_order.values():
         comparison.check_same_protocol(runs)
     wanted = len(jobs) // max(len(bench["runs"]), 1)
-    return [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
+    rows = [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
+    if bench["upper_bound"] is not None:
+        bounds = {
+            job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
+        }
+        done = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
+        for row in rows:
+            pairs = [(job.run_dir, bounds[job.repetition]) for job in done if job.label == row.label]
+            shares = [comparison.omega(*map(comparison.read_run, pair)) for pair in pairs]
+            if any(share is not None for share in shares):
+                row.values[comparison.OMEGA] = [share for share in shares if share is not None]
+    return rows
 
 
 def write_tables(folder: Path, title: str, rows: Sequence[comparison.Row], facts: Mapping[str, Any]) -> str:
@@ -250,24 +307,24 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
         0, or 1 when a run failed.
     """
     bench = load_bench(path)
-    first, runs = plan_jobs(path, bench, extra)
     failed: list[Job] = []
-    if not table_only:
-        failed = run_jobs(first, 1)
-        failed = failed or run_jobs(runs, jobs or bench["jobs"])
-    rows = bench_rows(bench, runs)
-    folder = Path("logs") / f"bench_{path.stem}"
-    facts = {
-        "bench": str(path),
-        "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
-        "seeds": bench["seeds"],
-        "class_orders": bench["class_orders"],
-    }
-    print("\n" + write_tables(folder, bench["title"], rows, facts))
-    print(f"written: {folder}/table.md, .csv, .tex, .json")
-    if bench["phases"] is not None:
-        print("\n" + write_phases(folder, bench, runs))
-        print(f"written: {folder}/phases.md")
+    for table in tables_of(bench):
+        first, runs = plan_jobs(path, table, extra)
+        if not table_only:
+            unprepared = run_jobs(first, 1)
+            failed += unprepared or run_jobs(runs, jobs or bench["jobs"])
+        folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
+        facts = {
+            "bench": str(path),
+            "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
+            "seeds": bench["seeds"],
+            "class_orders": bench["class_orders"],
+        }
+        print("\n" + write_tables(folder, table["title"], bench_rows(table, runs), facts))
+        print(f"written: {folder}/table.md, .csv, .tex, .json")
+        if bench["phases"] is not None:
+            print("\n" + write_phases(folder, bench, runs))
+            print(f"written: {folder}/phases.md")
     return 1 if failed else 0
 
 

@@ -45,6 +45,7 @@ from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.optim import OWN_WRAPPERS, PRECISIONS, SESSION_SCHEDULERS, check_sharpness, decay_groups
 from mlcil.errors import UserError
+from mlcil.evaluation.singlelabel import LOCAL_ACCURACIES
 from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
@@ -82,6 +83,7 @@ DEFAULTS: dict[str, Any] = {
     "threads": None,  # CPU threads of the arithmetic; None leaves PyTorch's choice
     "seed": 3407,
     "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
+    "local_accuracy": "all",  # images that count where predictions are among a session's classes; 'official': ABD's
     "on_bad_image": "raise",  # an image that cannot be read stops the run, or 'skip': it is left out and counted
     "log_root": "logs",
     "checkpoint_root": "saved_models",
@@ -312,6 +314,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
         if value not in PRECISIONS:
             raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
+    check_option("local_accuracy", cfg["local_accuracy"], LOCAL_ACCURACIES)
     check_option("on_bad_image", cfg["on_bad_image"], BAD_IMAGE)
     if cfg["auto_scale_lr"] is not None:
         sizes = _mapping(cfg["auto_scale_lr"], "auto_scale_lr")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,8 +76,8 @@ def session_metrics(
     session: Session,
     rows: np.ndarray,
     logits_NC: np.ndarray,
-    empty_as: str,
     unreadable: Collection[int] = (),
+    **options: str,
 ) -> dict[str, Any]:
     """All metrics of a session from the logits of its :func:`test_rows`.
 
@@ -85,17 +85,20 @@ def session_metrics(
         scenario, session: which test images and classes.
         rows: (N,) rows that were predicted.
         logits_NC: (N, C) their logits.
-        empty_as: policy for classes without positives.
         unreadable: rows of the test table that count in no test set, because their image cannot be read.
+        options: of :class:`~mlcil.evaluation.metrics.TestSet`, see :func:`metric_options`.
     """
     readable = ~np.isin(rows, list(unreadable))
-    found = _test_set(scenario, session, empty_as, unreadable)
+    found = _test_set(scenario, session, unreadable, **options)
     return METRICS[scenario.task].session(found, rows[readable], logits_NC[readable])
 
 
-def _test_set(
-    scenario: Scenario, session: Session, empty_as: str = "zero", unreadable: Collection[int] = ()
-) -> TestSet:
+def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
+    """What a config says of the metrics, for :func:`session_metrics`."""
+    return {"empty_as": cfg["empty_classes"], "local_accuracy": cfg["local_accuracy"]}
+
+
+def _test_set(scenario: Scenario, session: Session, unreadable: Collection[int] = (), **options: str) -> TestSet:
     test = scenario.test
     edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
     labels_NC, selects_NC, fixed_rows = test.labels_NC, test.selects_NC, scenario.fixed_test_rows()
@@ -104,7 +107,7 @@ def _test_set(
         labels_NC, selects_NC = labels_NC.copy(), selects_NC.copy()
         labels_NC[gone], selects_NC[gone] = -1, False
         fixed_rows = np.setdiff1d(fixed_rows, gone)
-    return TestSet(labels_NC, selects_NC, fixed_rows, edges, scenario.base_high, empty_as)
+    return TestSet(labels_NC, selects_NC, fixed_rows, edges, scenario.base_high, **options)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

@@ -38,6 +38,12 @@ class ProgressHook(Hook):
                 self._streams.append((handler, handler.stream))
                 handler.stream = _Above(self.progress.console)
 
+        runner.method.announce = self.announce
+
+    def announce(self, text: str, done: int, total: int) -> None:
+        """Work outside the epochs, such as an inversion: its own steps on the bar."""
+        self.progress.update(self.task, description=text, completed=done, total=total)
+
     def before_train(self, runner: Any) -> None:
         """Estimate the whole run from the sessions' images."""
         if self.progress is None:

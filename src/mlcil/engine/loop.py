@@ -185,6 +185,9 @@ class IncrementalTrainLoop(BaseLoop):
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
             self.audit = self.audit_pseudo_labels()
+            runner.save_made_images(t)
+            if method.costly_preparation and t > 0:  # an inversion is not repeated by a resume
+                runner.save_resume_state(0, time.monotonic() - self._started)
         runner.log(log_lines.report(self.session_report()))
 
         runner.call_hook("before_train")
@@ -341,7 +344,7 @@ class IncrementalTrainLoop(BaseLoop):
         scenario, memory = runner.scenario, runner.memory
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
-        targets = scenario.train_targets(rows, session.low, session.high)
+        targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
         sessions = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
@@ -582,7 +585,7 @@ class IncrementalTrainLoop(BaseLoop):
         unreadable = self._test_loader.unreadable
         readable = ~np.isin(rows, list(unreadable))
         self.scores = (rows[readable], logits[readable])
-        result = session_metrics(scenario, session, rows, logits, runner.empty_classes, unreadable)
+        result = session_metrics(scenario, session, rows, logits, unreadable, **runner.metric_options)
         for part in all_gather_object(runner.bad_images.state_dict()):
             runner.bad_images.merge(part)
         if len(runner.bad_images):

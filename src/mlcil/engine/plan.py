@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mlcil.engine.train import build_method, build_scenario
+from mlcil.engine.train import build_method, build_scenario, check_outputs
 from mlcil.interop.pretrained import file_sha256, resolve_source
 from mlcil.reporting.tables import layout
 
@@ -17,6 +17,7 @@ def make_plan(cfg: Config) -> dict[str, Any]:
     epochs, loader = cfg.train_cfg.max_epochs, cfg.train_dataloader
     plan: dict[str, Any] = scenario.plan(loader.batch_size, epochs, loader.get("drop_last", False))
     method = build_method(cfg)
+    check_outputs(method, scenario)
     parameters = []
     for session in scenario.sessions:
         method.network.grow(session.num_new)

@@ -34,6 +34,7 @@ from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing, resume  # noqa: F401  (registers the hooks)
 from mlcil.engine.config import folds
+from mlcil.engine.evaluation import metric_options
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.engine.resume import SaveSchedule, conditions
@@ -84,7 +85,7 @@ class IncrementalRunner(Runner):
         self.image_size: int = cfg.network.image_size
         self.train_transform = dict(cfg.train_transform)
         self.test_options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
-        self.empty_classes: str = cfg.empty_classes
+        self.metric_options = metric_options(cfg)
         self.fold = method.fold_teacher = folds(cfg)
         self.label_cardinality = scenario.label_cardinality
         self.bad_images = BadImages(cfg.on_bad_image, lambda sentence: self.logger.warning(sentence))
@@ -389,6 +390,12 @@ class IncrementalRunner(Runner):
             }
             write_arrays(self.run_dir / "scores" / "test.npz", arrays)
 
+    def save_made_images(self, index: int) -> None:
+        """``logs/<run>/made/session_<t>.npz``: some of the images that the method has made of old classes."""
+        made = self.method.made_images() if is_main_process() else None
+        if made is not None:
+            write_arrays(self.run_dir / "made" / f"session_{index}.npz", {"images": made[0], "labels": made[1]})
+
     def save_stage(self, index: int) -> None:
         """``saved_models/<run>/session_<t>.pth``."""
         high = self.scenario.sessions[index].high
@@ -405,6 +412,7 @@ class IncrementalRunner(Runner):
                 "state_dict": self.method.network.state_dict(),
                 "method": type(self.method).__name__,
                 "method_state": self.method.method_state(),
+                "logit_correction": self.method.logit_correction(),
                 "protocol": self.scenario.protocol,
                 "protocol_hash": self.scenario.hash,
                 "task": self.scenario.task,

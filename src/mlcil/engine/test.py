@@ -9,16 +9,29 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.device import get_device
+from torch import Tensor
 
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
 from mlcil.engine.config import folds
-from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
+from mlcil.engine.evaluation import metric_options, predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.train import build_scenario
 from mlcil.errors import UserError
 from mlcil.methods.base import Method
+from mlcil.models.network import IncrementalNetwork
+
+
+class Trained(Method):
+    """The network of a stage checkpoint with its correction of logits."""
+
+    def __init__(self, network: IncrementalNetwork, correction_C2: Tensor | None) -> None:
+        super().__init__(network)
+        self.correction_C2 = correction_C2
+
+    def logit_correction(self) -> Tensor | None:
+        return self.correction_C2
 
 
 def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
@@ -47,7 +60,7 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
             f"{path} knows {high} classes, but sessions of {scenario.protocol} end at "
             f"{', '.join(str(s.high) for s in scenario.sessions)}; test it with the config it was trained with"
         )
-    method = Method(checkpoint.network_of(stage, path)).to(get_device())
+    method = Trained(checkpoint.network_of(stage, path), stage.get("logit_correction")).to(get_device())
     rows = test_rows(scenario, session)
     scenario.test.check_files()
     bad = BadImages(cfg.on_bad_image, lambda sentence: print(sentence, file=sys.stderr))
@@ -59,5 +72,5 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     dtype = resolve_precision(cfg.test_dataloader.precision, get_device())
     logits, _ = predict_view(method, loader, dtype, folds(cfg))
-    result = session_metrics(scenario, session, rows, logits, cfg.empty_classes, loader.unreadable)
+    result = session_metrics(scenario, session, rows, logits, loader.unreadable, **metric_options(cfg))
     return {**result, "unreadable_images": len(bad)} if len(bad) else result

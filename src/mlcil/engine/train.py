@@ -72,6 +72,20 @@ def build_method(cfg: Config) -> Method:
         raise UserError(f"network or method of the config: {error}") from error
 
 
+def check_outputs(method: Method, scenario: Scenario) -> None:
+    """A head whose outputs are all there from the beginning must have one for every class.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    outputs, classes = getattr(method.network.head, "num_classes", None), scenario.sessions[-1].high
+    if outputs is not None and outputs < classes:
+        raise UserError(
+            f"network.head.num_classes is {outputs}, but the scenario has {classes} classes; set "
+            f"network.head.num_classes={len(scenario.classes)}"
+        )
+
+
 def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, Any] | None:
     """Put the config's pretrained weights into the backbone.
 
@@ -140,6 +154,7 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False, accept
     memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None else None
     set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
     method = build_method(cfg)
+    check_outputs(method, scenario)
     if state is None:
         return Start(scenario, method, memory, load_weights(cfg, method, scenario), None, tuple(notes))
     if state["protocol_hash"] != scenario.hash:

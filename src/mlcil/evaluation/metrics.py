@@ -25,6 +25,7 @@ class TestSet:
         edges: classes [low, high) of every session so far, the last one is evaluated.
         base_high: number of base classes.
         empty_as: policy for classes without positives, ``zero`` or ``skip`` (multi-label only).
+        local_accuracy: see :func:`mlcil.evaluation.singlelabel.evaluate_session` (single-label only).
     """
 
     labels_NC: np.ndarray
@@ -33,6 +34,7 @@ class TestSet:
     edges: Sequence[tuple[int, int]]
     base_high: int
     empty_as: str = "zero"
+    local_accuracy: str = "all"
 
     __test__ = False  # no test of pytest's
 
@@ -107,7 +109,7 @@ class SingleLabel:
     def session(self, test: TestSet, rows: np.ndarray, logits_RS: np.ndarray) -> dict[str, Any]:
         labels_R = test.labels_NC[rows, : test.high].argmax(1)
         scores_RS = logits_RS.reshape(len(rows), test.high)  # of no image at all nobody knows the width
-        return singlelabel.evaluate_session(scores_RS, labels_R, test.edges, test.base_high)
+        return singlelabel.evaluate_session(scores_RS, labels_R, test.edges, test.base_high, test.local_accuracy)
 
     def summarise(self, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return singlelabel.summarise(results)

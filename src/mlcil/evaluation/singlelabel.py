@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 
 TOP = 5
+#: how local_session_accuracy counts: every test image of the session, or as ABD's release does, which loses the images
+#: of the session's last class
+LOCAL_ACCURACIES = ("all", "official")
 GLOSSARY: dict[str, str] = {
     "accuracy": "test images of the classes in question whose best score among all seen classes is right, in percent",
     "base / seen / new / old": "classes of session 0 / all so far / of this session / of earlier sessions",
     "top5": "the same with the right class among the five best (all classes, when there are fewer)",
     "session_accuracy": "accuracy on the classes of each session so far: a row of the accuracy matrix",
     "mean_session_accuracy": "unweighted mean of session_accuracy (ABD's global accuracy)",
+    "local_session_accuracy": "the same with predictions among that session's classes alone (ABD's local accuracy)",
     "class_accuracy": "accuracy on the test images of each seen class",
     "average_accuracy": "average incremental accuracy: mean over sessions, session 0 included, on seen classes",
     "average_accuracy_without_base": "the same without session 0",
@@ -53,7 +57,11 @@ def ranks(scores_NS: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
 
 
 def evaluate_session(
-    scores_NS: np.ndarray, labels_N: np.ndarray, edges: Sequence[tuple[int, int]], base_high: int
+    scores_NS: np.ndarray,
+    labels_N: np.ndarray,
+    edges: Sequence[tuple[int, int]],
+    base_high: int,
+    local_accuracy: str = "all",
 ) -> dict[str, Any]:
     """Metrics of one session as builtins (None where there is no test image).
 
@@ -62,10 +70,12 @@ def evaluate_session(
         labels_N: (N,) their classes in [0, S).
         edges: classes [low, high) of every session so far; the last ends at S.
         base_high: number of base classes.
+        local_accuracy: one of :data:`LOCAL_ACCURACIES`.
 
     Returns:
-        ``accuracy`` {base, seen, new, old}, ``top5`` {base, seen, new, old}, ``session_accuracy`` a session,
-        ``mean_session_accuracy``, ``class_accuracy`` a seen class, in percent; ``images`` per test set;
+        ``accuracy`` {base, seen, new, old}, ``top5`` {base, seen, new, old}, ``session_accuracy`` and
+        ``local_session_accuracy`` a session, ``mean_session_accuracy``, ``class_accuracy`` a seen class, in
+        percent; ``images`` per test set;
         ``classes_without_images``, seen classes that no test image shows. See :data:`GLOSSARY`.
     """
     low, high = edges[-1]
@@ -81,10 +91,27 @@ def evaluate_session(
         "top5": {name: _percent(place_N[mask] < TOP) for name, mask in chosen.items()},
         "session_accuracy": by_session,
         "mean_session_accuracy": _mean(by_session),
+        "local_session_accuracy": [
+            local_session_accuracy(scores_NS, labels_N, a, b, official=local_accuracy == "official") for a, b in edges
+        ],
         "class_accuracy": [float(100 * r / n) if n else None for r, n in zip(right_S, images_S, strict=True)],
         "images": {name: int(mask.sum()) for name, mask in chosen.items()},
         "classes_without_images": [int(c) for c in np.flatnonzero(images_S == 0)],
     }
+
+
+def local_session_accuracy(
+    scores_NS: np.ndarray, labels_N: np.ndarray, low: int, high: int, official: bool = False
+) -> float | None:
+    """Accuracy on the classes [low, high) with predictions among them alone, in percent.
+
+    Args:
+        scores_NS, labels_N: as in :func:`evaluate_session`.
+        low, high: classes of a session.
+        official: leave out the images of class ``high - 1`` (ABD's release, whose bound is strict).
+    """
+    rows = (labels_N >= low) & (labels_N < (high - 1 if official else high))
+    return _percent(ranks(scores_NS[rows, low:high], labels_N[rows] - low) < 1)
 
 
 def summarise(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D token widt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,8 @@ class Method(BaseModel):
     #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
     #: the new classes, or ``held_out``, a balanced part of images that training does not see
     second_stage: str | None = None
+    #: :meth:`prepare_session` takes so long that its result is saved at once
+    costly_preparation = False
     #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
     memory_selections: tuple[str, ...] = ()
 
@@ -105,6 +107,8 @@ class Method(BaseModel):
         self.teacher_autocast = teacher_autocast
         self.fold_teacher = False  # the engine sets it: batch norms of the teacher inside its convolutions
         self.context: SessionContext | None = None
+        #: told of long work outside the epochs: what, steps done, steps in all; the engine shows it
+        self.announce: Callable[[str, int, int], None] = lambda text, done, total: None
         self.finetuning: BalancedFinetuning | None = None  # a method may have such a phase
         self._teacher: list[IncrementalNetwork] = []  # in a list, so that it is no sub-module
 
@@ -173,6 +177,10 @@ class Method(BaseModel):
             kept: int64 rows of all images that are in the memory now.
         """
 
+    def logit_correction(self) -> Tensor | None:
+        """Scale and shift that predictions put on every logit, (C, 2), or ``None``; goes into stage checkpoints."""
+        return None
+
     # -- state and report --------------------------------------------------------------------------
 
     def method_state(self) -> dict[str, Any]:
@@ -192,6 +200,14 @@ class Method(BaseModel):
         Returns:
             Rows (N,) int64 of the training table and (N, O) bool, or ``None`` for a method without any. The
             method never learns the truth.
+        """
+        return None
+
+    def made_images(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """A few of the images that the method has made of old classes, for reports.
+
+        Returns:
+            uint8 (N, H, W, 3) and the old network's class of each (N,), or ``None`` for a method without any.
         """
         return None
 
@@ -267,8 +283,23 @@ class Method(BaseModel):
             return self.batch_loss(inputs, targets, rows, origins)
         output = self.network(inputs)
         if mode == "predict":
-            return at_least_float32(output.logits_BC), at_least_float32(output.features_BK)
+            logits_BC = corrected(at_least_float32(output.logits_BC), self.logit_correction())
+            return logits_BC, at_least_float32(output.features_BK)
         return output.logits_BC
+
+
+def corrected(logits_BC: Tensor, correction_C2: Tensor | None) -> Tensor:
+    """Logits times a scale plus a shift a class (C, 2); as they are for ``None``."""
+    if correction_C2 is None:
+        return logits_BC
+    correction_C2 = correction_C2.to(logits_BC)
+    return logits_BC * correction_C2[:, 0] + correction_C2[:, 1]
+
+
+def as_pixels(images: Tensor) -> np.ndarray:
+    """(N, 3, H, W), about [0, 1] -> uint8 (N, H, W, 3)."""
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
+import logging
 import math
+import time
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
 from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
-from mlcil.methods.base import Method
-from mlcil.models.inversion import Inversion, InversionSettings
+from mlcil.methods.base import Method, as_pixels
+from mlcil.models.inversion import Inversion, InversionSettings, effective_classes
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+
+SHEET = 8  # images of a class in reports
 
 
 class DataFree(Method):
@@ -32,6 +38,7 @@ class DataFree(Method):
 
     uses_teacher = True
     reads_statistics = True  # the inversion's loss on batch norms
+    costly_preparation = True
     warm_start = True  # the generator and its optimiser go on where they stopped a session before
     iterations = 10000  # of an inversion, unless given
 
@@ -45,7 +52,10 @@ class DataFree(Method):
         super().__init__(network, reference_batch, teacher_autocast)
         self.settings = InversionSettings(**{"iterations": self.iterations, **(inversion or {})})
         self.inversion: Inversion | None = None
-        self.inverted: dict[str, float] = {}  # terms of the inversion's last step
+        self.inverted: dict[str, float] = {}  # terms of the inversion's last step, and the classes that it shows
+        self._told = (0, 0.0)  # steps and time of the last log line
+        self._warned = False
+        self._sheet: tuple[np.ndarray, np.ndarray] | None = None  # of the session's inversion
 
     def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
         """Invert the old network.
@@ -57,17 +67,44 @@ class DataFree(Method):
             return
         if self.inversion is None or not self.warm_start:
             self.inversion = Inversion(self.network, self.settings)
+        self._told, self._warned = (0, time.monotonic()), False
         self.inverted = self.inversion.fit(self.teacher, self.context.batch_size, self.tell)
         if not math.isfinite(sum(self.inverted.values())):
             raise UserError(
                 f"the inversion of session {self.context.index} ended with {self.inverted}; lower its learning rate, "
                 f"method.inversion['lr'], from {self.settings.lr}"
             )
+        images, labels_N, self.inverted["classes shown"] = self.inversion.sheet(self.teacher, SHEET)
+        self._sheet = as_pixels(images), labels_N.cpu().numpy()
 
     def tell(self, done: int, terms: dict[str, float]) -> None:
-        """A line for the log."""
+        """The terms for whoever watches, ten lines of them for the log, and a warning when classes get lost.
+
+        The balance term is 0 when the made images show all old classes alike and 1 when they show one. From the
+        first tenth of the steps on the images should show at least half of the classes.
+        """
+        assert self.context is not None
+        total, old = self.settings.iterations, self.context.low
         values = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
-        print_log(f"inversion [{done}/{self.settings.iterations}]  {values}", logger="current")
+        self.announce(f"inversion: {values}", done, total)
+        tenth = max(total // 10, 1)
+        if done != total and done // tenth == self._told[0] // tenth:
+            return
+        now = time.monotonic()
+        pace = (now - self._told[1]) / max(done - self._told[0], 1)
+        rest = datetime.timedelta(seconds=round(pace * (total - done)))
+        self._told = (done, now)
+        print_log(f"inversion [{done}/{total}]  {values}  ({pace:.3f} s a step, {rest} left)", logger="current")
+        shown = effective_classes(terms["balance"], old)
+        if shown < old / 2 and not self._warned:
+            self._warned = True
+            print_log(
+                f"inversion: after {done} steps the made images show about {shown:.1f} of {old} old classes (balance "
+                f"{terms['balance']:.2f}), so the others would be forgotten; lower method.inversion['lr'] from "
+                f"{self.settings.lr}, give it more iterations or larger batches, or stop here",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         labels_B = class_labels(targets)
@@ -90,6 +127,9 @@ class DataFree(Method):
         """
         raise TypeError(f"{type(self).__name__} defines no session_loss")
 
+    def made_images(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self._sheet
+
     def method_state(self) -> dict[str, Any]:
         state = self.inversion.state_dict(self.warm_start) if self.inversion is not None else None
         return {"inversion": state, "inverted": dict(self.inverted)}
@@ -102,3 +142,29 @@ class DataFree(Method):
 
     def session_report(self) -> dict[str, Any]:
         return {"inversion": dict(self.inverted)} if self.inverted else {}
+
+
+class SoftTargetReplay(DataFree):
+    """A data-free method that distils soft targets: DeepInversion and LwF with made images of ABD's release.
+
+    Args:
+        network: backbone with a linear head.
+        mu: weight of the distillation; the method's own unless given.
+        temperature: T of the soft targets.
+        inversion: options of :class:`~mlcil.models.inversion.InversionSettings`; 10000 iterations unless given.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    default_mu = 1.0
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        mu: float | None = None,
+        temperature: float = 2.0,
+        inversion: dict[str, Any] | None = None,
+        reference_batch: int = 64,
+        teacher_autocast: bool = False,
+    ) -> None:
+        super().__init__(network, inversion, reference_batch, teacher_autocast)
+        self.mu, self.temperature = self.default_mu if mu is None else mu, temperature

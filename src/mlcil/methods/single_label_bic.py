@@ -17,26 +17,23 @@ from torch import Tensor, nn
 
 from mlcil.losses.classification import class_labels
 from mlcil.losses.knowledge import soft_target_kd
-from mlcil.methods.base import Method
+from mlcil.methods.base import Method, corrected
 from mlcil.methods.second_stage import SecondStage, run_second_stage
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
 
 
-def corrected(logits_BC: Tensor, corrections: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
-    """Apply alpha x + beta to the columns of every session that has a correction.
+def correction_table(corrections: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Scale and shift of every class, (C, 2).
 
     Args:
-        logits_BC: (B, C).
         corrections: (alpha, beta) of the sessions 1, 2, ...; session 0 has none, and the last ones may lack.
         sizes: classes of each session.
     """
-    parts = list(torch.split(logits_BC, list(sizes), 1))
-    for index, pair in enumerate(corrections, 1):
-        if index < len(parts):
-            parts[index] = pair[0] * parts[index] + pair[1]
-    return torch.cat(parts, 1)
+    none = corrections[0].new_tensor([1.0, 0.0])
+    pairs = [none, *corrections, *[none] * len(sizes)]
+    return torch.cat([pair.expand(size, 2) for pair, size in zip(pairs, sizes, strict=False)])
 
 
 @METHODS.register_module()
@@ -46,8 +43,9 @@ class SingleLabelBiC(Method):
     Args:
         network: backbone with a linear head.
         temperature: T of the soft targets.
-        correct_predictions: predict with the corrected logits. ABD's release does not (its figures are of
-            the raw ones), so that the corrections only shape the soft targets and later sessions.
+        correct_predictions: predict with the corrected logits, in evaluation and in deployed checkpoints. ABD's
+            release does not (its figures are of the raw ones), so that the corrections only shape the soft targets
+            and later sessions.
         second: options of :class:`~mlcil.methods.second_stage.SecondStage`.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
     """
@@ -86,10 +84,11 @@ class SingleLabelBiC(Method):
         return {"loss_ce": (1 - share) * cost, "loss_kd": share * kept}
 
     def correct(self, logits_BC: Tensor) -> Tensor:
-        """Logits under the corrections that there are."""
-        sizes = self.network.classes_per_session
-        sessions = next(count for count in range(len(sizes) + 1) if sum(sizes[:count]) == logits_BC.shape[1])
-        return corrected(logits_BC, [pair.to(logits_BC) for pair in self.corrections], sizes[:sessions])
+        """Logits (B, C), or those of the old classes alone, under the corrections that there are."""
+        if not self.corrections:
+            return logits_BC
+        table_C2 = correction_table(self.corrections, self.network.classes_per_session)
+        return corrected(logits_BC, table_C2[: logits_BC.shape[1]])
 
     def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
         """Stage 2; the loader gives the images that were held out."""
@@ -105,18 +104,11 @@ class SingleLabelBiC(Method):
         """Cross-entropy of the corrected logits."""
         return F.cross_entropy(self.correct(at_least_float32(self.network(inputs).logits_BC)), labels_B)
 
-    def forward(  # type: ignore[override]
-        self,
-        inputs: Tensor,
-        targets: Tensor | None = None,
-        rows: Tensor | None = None,
-        origins: Tensor | None = None,
-        mode: str = "tensor",
-    ) -> Any:
-        output = super().forward(inputs, targets, rows, origins, mode)
-        if mode == "predict" and self.correct_predictions:
-            return self.correct(output[0]), output[1]
-        return output
+    def logit_correction(self) -> Tensor | None:
+        if not (self.correct_predictions and self.corrections):
+            return None
+        sizes = self.network.classes_per_session
+        return correction_table([pair.detach() for pair in self.corrections], sizes)
 
     def method_state(self) -> dict[str, Any]:
         return {"corrections": [pair.detach().clone() for pair in self.corrections]}

@@ -8,42 +8,24 @@ Legend: B real images (and as many made ones), C classes seen so far, O old clas
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mlcil.losses.knowledge import soft_cross_entropy, soft_target_kd
-from mlcil.methods.data_free import DataFree
-from mlcil.models.network import IncrementalNetwork
+from mlcil.methods.data_free import SoftTargetReplay
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
 
 
 @METHODS.register_module()
-class SingleLabelDeepInversion(DataFree):
+class SingleLabelDeepInversion(SoftTargetReplay):
     """Cross-entropy and soft targets on real images; soft targets over all classes on made images.
 
-    Args:
-        network: backbone with a linear head.
-        mu: weight of both distillations.
-        temperature: T of the soft targets.
-        inversion: options of :class:`~mlcil.models.inversion.InversionSettings`; 10000 iterations unless given.
-        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    Args: see :class:`~mlcil.methods.data_free.SoftTargetReplay`; ``mu``, the weight of both distillations, is 1.0.
     """
 
-    def __init__(
-        self,
-        network: IncrementalNetwork,
-        mu: float = 1.0,
-        temperature: float = 2.0,
-        inversion: dict[str, Any] | None = None,
-        reference_batch: int = 64,
-        teacher_autocast: bool = False,
-    ) -> None:
-        super().__init__(network, inversion, reference_batch, teacher_autocast)
-        self.mu, self.temperature = mu, temperature
+    default_mu = 1.0
 
     def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
         """On made images a new class has the target 0, so that they cannot be taken for one."""

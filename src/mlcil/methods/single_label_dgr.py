@@ -11,14 +11,17 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mlcil.losses.classification import class_labels, share_weights, weighted_cross_entropy
 from mlcil.losses.generative import reconstruction_loss, variational_loss
 from mlcil.losses.knowledge import soft_target_kd
-from mlcil.methods.base import Method, SessionContext
+from mlcil.methods.base import Method, SessionContext, as_pixels
+from mlcil.methods.data_free import SHEET
 from mlcil.models.generators import VAE, draw_latents
+from mlcil.models.inversion import SHEET_BATCH, SHEET_BATCHES, first_of_each
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
@@ -96,6 +99,16 @@ class SingleLabelDGR(Method):
     def latents(self, count: int) -> Tensor:
         """(count, Z), see :func:`~mlcil.models.generators.draw_latents`."""
         return draw_latents(count, self.vae.latent, next(self.vae.parameters()))
+
+    @torch.inference_mode()
+    def made_images(self) -> tuple[np.ndarray, np.ndarray] | None:
+        if not self._old_vae:
+            return None
+        source = torch.Generator().manual_seed(0)
+        latents_BZ = torch.randn(SHEET_BATCH * SHEET_BATCHES, self.vae.latent, generator=source)
+        images = self._old_vae[0].decode(latents_BZ.to(next(self.vae.parameters())))
+        shown, labels_N = first_of_each(images, self.teacher_output(images).logits_BC.argmax(1), SHEET)
+        return as_pixels(shown), labels_N.cpu().numpy()
 
     def method_state(self) -> dict[str, Any]:
         old = self._old_vae[0].state_dict() if self._old_vae else None

@@ -43,8 +43,26 @@ def draw_latents(count: int, latent: int, like: Tensor) -> Tensor:
     return torch.randn(world * count, latent)[rank * count : (rank + 1) * count].to(like)
 
 
+def doubling_kernel(weight: Tensor) -> Tensor:
+    """The 4x4 kernel whose transposed convolution of stride 2 doubles an image and then convolves it.
+
+    Nearest-neighbour doubling writes every pixel into a 2x2 square, so doubling and a 3x3 convolution (padding 1)
+    are one transposed convolution (stride 2, padding 1) with the sum of four shifted copies of the turned kernel:
+    16 products a pixel of the small image in place of 36, and no doubled map in memory. Same numbers up to rounding.
+
+    Args:
+        weight: (O, I, 3, 3) of the convolution.
+
+    Returns:
+        (I, O, 4, 4).
+    """
+    turned = weight.flip(2, 3).transpose(0, 1)
+    wide = F.pad(turned, (1, 0)) + F.pad(turned, (0, 1))
+    return F.pad(wide, (0, 0, 1, 0)) + F.pad(wide, (0, 0, 0, 1))
+
+
 class UpBlock(nn.Module):
-    """Nearest-neighbour doubling, 3x3 convolution, batch norm, leaky ReLU."""
+    """Nearest-neighbour doubling, 3x3 convolution, batch norm, leaky ReLU; see :func:`doubling_kernel`."""
 
     def __init__(self, inp: int, out: int) -> None:
         super().__init__()
@@ -52,7 +70,8 @@ class UpBlock(nn.Module):
         self.norm = nn.BatchNorm2d(out, eps=HIDDEN_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(self.norm(self.conv(F.interpolate(x, scale_factor=2.0))), 0.2)
+        y = F.conv_transpose2d(x, doubling_kernel(self.conv.weight), self.conv.bias, stride=2, padding=1)
+        return F.leaky_relu(self.norm(y), 0.2)
 
 
 class ToImage(nn.Module):
@@ -73,14 +92,17 @@ class Generator(nn.Module):
     Args:
         image_size: side of the images in pixels, see :func:`layout`.
         latent: values Z of a latent vector, N(0, 1).
+        width: most channels of a map, for generators smaller than the papers'; ``None`` for theirs.
 
     Raises:
         ValueError: no layout for that image size.
     """
 
-    def __init__(self, image_size: int = 32, latent: int = 1000) -> None:
+    def __init__(self, image_size: int = 32, latent: int = 1000, width: int | None = None) -> None:
         super().__init__()
         side, channels = layout(image_size)
+        if width is not None:
+            channels = tuple(min(width, channel) for channel in channels)
         self.latent, self.shape = latent, (channels[0], side, side)
         self.project = nn.Linear(latent, channels[0] * side * side)
         self.norm = nn.BatchNorm2d(channels[0])

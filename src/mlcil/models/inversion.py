@@ -8,6 +8,7 @@ Legend: B images, O classes of the frozen network, Z latent values, Q channels o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,11 @@ from torch import Tensor, nn
 
 from mlcil.models.generators import Generator, draw_latents
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import at_least_float32
 
 _EPS = 1e-8
+PRECISIONS = ("fp32", "bf16")
+SHEET_BATCH, SHEET_BATCHES = 128, 4  # images that a contact sheet is chosen from
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,13 @@ class InversionSettings:
         content: weight of the content term.
         statistics: weight of the batch-norm term (alpha_rf).
         smoothness: weight of the image prior (alpha_pr).
+        width: most channels of the generator's maps; ``None``: the papers' generator.
+        precision: ``fp32``, or ``bf16`` for the convolutions of generator and network; the terms stay in float32.
+        channels_last: memory layout of the generator and its images; worth it on GPUs with tensor cores.
+        compile: run the generator through ``torch.compile``; needs a C++ compiler, worth it for long inversions.
+
+    Raises:
+        ValueError: a number or a word that makes no sense.
     """
 
     iterations: int = 10000
@@ -44,6 +55,18 @@ class InversionSettings:
     content: float = 1.0
     statistics: float = 50.0
     smoothness: float = 1e-3
+    width: int | None = None
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ValueError(f"inversion.iterations is {self.iterations!r}; use a whole number of at least 1")
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"inversion.width is {self.width!r}; use a number of channels, or None")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"inversion.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 
 
 class BatchNormStatistics:
@@ -75,7 +98,7 @@ class BatchNormStatistics:
         assert isinstance(layer, nn.BatchNorm2d)
         assert layer.running_mean is not None
         assert layer.running_var is not None
-        self.terms.append(gaussian_divergence(inputs[0], layer.running_mean, layer.running_var))
+        self.terms.append(gaussian_divergence(at_least_float32(inputs[0]), layer.running_mean, layer.running_var))
 
 
 def gaussian_divergence(x: Tensor, mean_Q: Tensor, variance_Q: Tensor) -> Tensor:
@@ -85,10 +108,37 @@ def gaussian_divergence(x: Tensor, mean_Q: Tensor, variance_Q: Tensor) -> Tensor
         x: (B, Q, H, W), the input of a batch norm.
         mean_Q, variance_Q: what the layer remembers.
     """
-    v_Q, m_Q = torch.var_mean(x, (0, 2, 3), correction=0)
+    m_Q, v_Q = moments(x)
     v_Q = v_Q + _EPS
     ratio_Q = (variance_Q + (mean_Q - m_Q).square() + _EPS) / v_Q
     return 0.5 * (torch.log(v_Q / (variance_Q + _EPS)) + ratio_Q - 1).mean()
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and biased variance in two passes forward and one backward; keeps the input, which is kept anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        m_Q = x.mean((0, 2, 3))
+        ctx.save_for_backward(x, m_Q)
+        return m_Q, (x - m_Q[:, None, None]).square_().mean((0, 2, 3))
+
+    @staticmethod
+    def backward(ctx: Any, grad_m_Q: Tensor, grad_v_Q: Tensor) -> Tensor:  # type: ignore[override]
+        x, m_Q = ctx.saved_tensors
+        slope_Q = 2 * grad_v_Q * (m_Q.numel() / x.numel())
+        shift_Q = grad_m_Q * (m_Q.numel() / x.numel()) - slope_Q * m_Q
+        return torch.addcmul(shift_Q[:, None, None], x, slope_Q[:, None, None])
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of every channel, (Q,) each; the numbers of ``torch.var_mean``, several times faster.
+
+    Args:
+        x: (B, Q, H, W).
+    """
+    m_Q, v_Q = _Moments.apply(x)  # type: ignore[no-untyped-call]
+    return m_Q, v_Q
 
 
 def gaussian_kernel(size: int = 5, width: float = math.sqrt(2)) -> Tensor:
@@ -99,12 +149,23 @@ def gaussian_kernel(size: int = 5, width: float = math.sqrt(2)) -> Tensor:
     return kernel / kernel.sum()
 
 
+@functools.lru_cache(maxsize=8)
+def smoothing_matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(side, side): what :func:`gaussian_kernel` with reflected borders does to a line of pixels."""
+    line = gaussian_kernel().sum(0)
+    unit = torch.eye(side, dtype=torch.float64)[:, None]  # every row is an image of one pixel
+    reach = len(line) // 2
+    return F.conv1d(F.pad(unit, (reach, reach), mode="reflect"), line.view(1, 1, -1))[:, 0].T.to(device, dtype)
+
+
 def smoothed(images: Tensor) -> Tensor:
-    """Each channel under :func:`gaussian_kernel`, borders reflected; same shape (B, C, H, W)."""
-    kernel = gaussian_kernel().to(images)
-    channels = images.shape[1]
-    weight = kernel.expand(channels, 1, *kernel.shape)
-    return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), weight, groups=channels)
+    """Each channel under :func:`gaussian_kernel`, borders reflected; same shape (B, C, H, W).
+
+    The kernel is an outer product, so this is a product with a matrix from either side, which takes a fraction of a
+    convolution's time.
+    """
+    rows, columns = (smoothing_matrix(side, images.device, images.dtype) for side in images.shape[-2:])
+    return rows @ images @ columns.T
 
 
 def class_balance(logits_BO: Tensor) -> Tensor:
@@ -112,6 +173,18 @@ def class_balance(logits_BO: Tensor) -> Tensor:
     p_O = logits_BO.softmax(1).mean(0)
     log_p_O = p_O.clamp_min(torch.finfo(p_O.dtype).tiny).log()  # a class may underflow to 0
     return 1 + (p_O * log_p_O).sum() / math.log(max(logits_BO.shape[1], 2))
+
+
+def effective_classes(balance: float, classes: int) -> float:
+    """How many classes a mean prediction spreads over: exp of its entropy, from :func:`class_balance`."""
+    return float(max(classes, 2) ** (1 - balance)) if classes > 1 else 1.0
+
+
+def first_of_each(images: Tensor, labels_N: Tensor, per_class: int) -> tuple[Tensor, Tensor]:
+    """The first ``per_class`` images of every class, sorted by class, and their classes."""
+    picked = [torch.nonzero(labels_N == c).flatten()[:per_class] for c in sorted(set(labels_N.tolist()))]
+    order = torch.cat(picked) if picked else labels_N[:0]
+    return images[order], labels_N[order]
 
 
 class Inversion:
@@ -133,12 +206,17 @@ class Inversion:
             torch.as_tensor(getattr(network.backbone, name, default)).detach().to(weight)
             for name, default in (("mean", 0.0), ("std", 1.0))
         )
-        self.generator = Generator(network.spec["image_size"]).to(weight)
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr)
+        self.generator = Generator(network.spec["image_size"], width=settings.width).to(weight)
+        if settings.channels_last:
+            self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._generate: Callable[[Tensor], Tensor] = self.generator
+        if settings.compile:
+            self._generate = torch.compile(self.generator)
+        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.lr, fused=True)
 
     def images(self, latents_BZ: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W), and the same as images for the network (about [0, 1])."""
-        normalised = self.generator(latents_BZ)
+        normalised = at_least_float32(self._generate(latents_BZ))
         return normalised, normalised * self.std + self.mean
 
     def losses(self, teacher: IncrementalNetwork, latents_BZ: Tensor) -> dict[str, Tensor]:
@@ -149,9 +227,11 @@ class Inversion:
             latents_BZ: (B, Z), N(0, 1).
         """
         s = self.settings
-        normalised, images = self.images(latents_BZ)
-        with BatchNormStatistics(teacher).watch() as divergences:
-            logits_BO = teacher(images).logits_BC
+        half = s.precision == "bf16"
+        with torch.autocast(latents_BZ.device.type, torch.bfloat16, enabled=half):
+            normalised, images = self.images(latents_BZ)
+            with BatchNormStatistics(teacher).watch() as divergences:
+                logits_BO = at_least_float32(teacher(images).logits_BC)
         return {
             "content": s.content * F.cross_entropy(logits_BO / s.temperature, logits_BO.argmax(1)),
             "balance": class_balance(logits_BO),
@@ -181,14 +261,14 @@ class Inversion:
         Args:
             teacher: the frozen network.
             batch_size: images of a step.
-            tell: called about ten times with the number of finished steps and the terms.
+            tell: called about a hundred times with the number of finished steps and the terms.
         """
         last: dict[str, Tensor] = {}
         teacher.eval()
         total = self.settings.iterations
         for done in range(1, total + 1):
             last = self.step(teacher, self.latents(batch_size))
-            if tell is not None and (done == total or done % max(total // 10, 1) == 0):
+            if tell is not None and (done == total or done % max(total // 100, 1) == 0):
                 tell(done, {name: float(value) for name, value in last.items()})
         for tensor in self.generator.state_dict().values():
             broadcast(tensor, 0)
@@ -204,6 +284,29 @@ class Inversion:
         self.generator.eval()
         with torch.autocast(self.mean.device.type, enabled=False):
             return self.images(self.latents(count))[1]
+
+    @torch.inference_mode()
+    def sheet(self, teacher: IncrementalNetwork, per_class: int) -> tuple[Tensor, Tensor, float]:
+        """What the generator makes, for people: the same images whenever it is asked, no draw of anyone else's.
+
+        Args:
+            teacher: the frozen network, which names the classes.
+            per_class: most images of a class.
+
+        Returns:
+            Images (N, 3, H, W) for the network, sorted by class; their classes (N,); and how many classes the
+            network sees in all of those drawn: exp of the entropy of its mean prediction.
+        """
+        self.generator.eval()
+        source = torch.Generator().manual_seed(0)
+        images, logits = [], []
+        for _ in range(SHEET_BATCHES):
+            latents_BZ = torch.randn(SHEET_BATCH, self.generator.latent, generator=source).to(self.mean)
+            images.append(self.images(latents_BZ)[1])
+            logits.append(at_least_float32(teacher(images[-1]).logits_BC))
+        logits_NO = torch.cat(logits)
+        shown = effective_classes(float(class_balance(logits_NO)), logits_NO.shape[1])
+        return *first_of_each(torch.cat(images), logits_NO.argmax(1), per_class), shown
 
     def state_dict(self, with_optimizer: bool = True) -> dict[str, Any]:
         """Tensors and builtins: the generator, and its optimiser where it goes on in the next session."""

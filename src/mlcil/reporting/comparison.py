@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcil.errors import UserError
-from mlcil.reporting.published import PUBLISHED, SOURCE
+from mlcil.reporting import published as numbers
 
 Run = Mapping[str, Any]  # content of a results.json
 
@@ -35,8 +35,10 @@ SINGLE_LABEL_COLUMNS: dict[str, tuple[str, ...]] = {
     "backward transfer": ("summary", "backward_transfer"),
 }
 THRESHOLD = "0.8"  # of CF1 and OF1, as in KRT's tables
-#: columns that published tables have, in the order of a published entry
-PUBLISHED_COLUMNS = ("average mAP", "last mAP", "CF1", "OF1")
+#: accuracy as a share of the upper bound's, mean over the sessions (ABD): only beside an upper bound
+OMEGA = "Omega"
+#: columns whose published numbers stand in the table beside ours; csv and json have all
+BESIDE = ("average mAP", "last mAP", "average accuracy", "last accuracy", OMEGA)
 
 
 @dataclass
@@ -45,9 +47,10 @@ class Row:
 
     label: str
     values: dict[str, list[float]] = field(default_factory=dict)
-    published: dict[str, float] = field(default_factory=dict)
+    published: dict[str, tuple[float, float | None]] = field(default_factory=dict)  # mean and std
     missing: int = 0  # runs that were asked for and are not finished
     task: str = "multi_label"  # of the runs' scenario
+    source: str = ""  # of the published numbers
 
     def mean(self, column: str) -> float | None:
         """Mean over the runs, ``None`` without one."""
@@ -113,7 +116,8 @@ def columns_of(task: str) -> dict[str, tuple[str, ...]]:
 
 def _columns(rows: Sequence[Row]) -> list[str]:
     """The columns of a table; rows without a finished run do not count."""
-    return list(columns_of(next((row.task for row in rows if row.values), "multi_label")))
+    omega = [OMEGA] if any(OMEGA in row.values for row in rows) else []
+    return [*columns_of(next((row.task for row in rows if row.values), "multi_label")), *omega]
 
 
 def value_of(run: Run, column: str) -> float | None:
@@ -146,7 +150,7 @@ def make_row(label: str, runs: Sequence[Run], published: str | None = None, miss
     Args:
         label: the method, with its budget behind a comma: ``KRT-R, 20/class``.
         runs: one per seed and class order.
-        published: experiment of :data:`~mlcil.reporting.published.PUBLISHED` to look the label up in.
+        published: experiment of :mod:`mlcil.reporting.published` to look the label up in.
         missing: runs that are not finished.
     """
     row = Row(label, missing=missing, task=task_of(runs[0]) if runs else "multi_label")
@@ -155,9 +159,27 @@ def make_row(label: str, runs: Sequence[Run], published: str | None = None, miss
         if values:
             row.values[column] = values
     if published is not None:
-        entry = PUBLISHED[published].get(label, (None,) * 4)
-        row.published = {c: v for c, v in zip(PUBLISHED_COLUMNS, entry, strict=True) if v is not None}
+        row.published, row.source = dict(numbers.published(published, label)), numbers.source_of(published)
     return row
+
+
+def omega(run: Run, bound: Run) -> float | None:
+    """ABD's Omega: 100 A_t / A_t(upper bound), mean over sessions, A_t the mean accuracy of the sessions so far.
+
+    Args:
+        run: of a single-label method.
+        bound: of the upper bound, trained in every session on all classes so far.
+
+    Returns:
+        Percent; ``None`` where the runs have different sessions or a session has no test image.
+    """
+    pairs = [
+        (a.get("mean_session_accuracy"), b.get("mean_session_accuracy"))
+        for a, b in zip(run["sessions"], bound["sessions"], strict=False)
+    ]
+    if len(run["sessions"]) != len(bound["sessions"]) or not all(a is not None and b for a, b in pairs):
+        return None
+    return statistics.fmean(100 * a / b for a, b in pairs)
 
 
 def group_name(run_name: str) -> str:
@@ -172,7 +194,7 @@ def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
     """Header and rows as text; published numbers and differences only when a row has some."""
     columns = _columns(rows)
     header = ["method", "runs", *columns]
-    shown = [c for c in PUBLISHED_COLUMNS[:2] if any(c in row.published for row in rows)]
+    shown = [c for c in BESIDE if any(c in row.published for row in rows)]
     for column in shown:
         header += [f"published {column}", "difference"]
     table = [header]
@@ -181,9 +203,9 @@ def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
         line = [row.label, f"{count}" + (f" of {count + row.missing}" if row.missing else "")]
         line += [_with_std(row.mean(column), row.std(column), plus_minus) for column in columns]
         for column in shown:
-            published, ours = row.published.get(column), row.mean(column)
-            line.append(_with_std(published, None, plus_minus))
-            line.append("-" if published is None or ours is None else f"{ours - published:+.1f}")
+            published, ours = row.published.get(column, (None, None)), row.mean(column)
+            line.append(_with_std(published[0], published[1], plus_minus))
+            line.append("-" if published[0] is None or ours is None else f"{ours - published[0]:+.1f}")
         table.append(line)
     return table
 
@@ -197,15 +219,23 @@ def _with_std(mean: float | None, std: float | None, plus_minus: str) -> str:
 def caption(rows: Sequence[Row]) -> str:
     """What the columns are, in a sentence or two."""
     if "average accuracy" in _columns(rows):
-        return (
+        text = (
             "accuracy in percent, predictions among all classes seen so far; forgetting and backward transfer in "
             "points over the sessions' classes; mean ± sample standard deviation over the runs."
         )
+        if any(OMEGA in row.values for row in rows):
+            text += " Omega: accuracy in percent of the upper bound's, mean over the sessions."
+        return text + _sources(rows)
     text = (
         "mAP, CF1 and OF1 in percent on the growing test set, CF1 and OF1 after the last session at score "
         f"{THRESHOLD}; forgetting in points on the fixed test set; mean ± sample standard deviation over the runs."
     )
-    return text + (f" Published: {SOURCE}." if any(row.published for row in rows) else "")
+    return text + _sources(rows)
+
+
+def _sources(rows: Sequence[Row]) -> str:
+    found = dict.fromkeys(row.source for row in rows if row.published)
+    return f" Published: {'; '.join(found)}." if found else ""
 
 
 def as_markdown(title: str, rows: Sequence[Row]) -> str:
@@ -223,12 +253,13 @@ def as_csv(rows: Sequence[Row]) -> str:
     header, columns = ["method", "runs", "missing"], _columns(rows)
     for column in columns:
         header += [column, f"{column} std"]
-    writer.writerow(header + [f"published {column}" for column in PUBLISHED_COLUMNS])
+    known = [c for c in (*numbers.COLUMNS, *BESIDE[2:]) if c in columns]
+    writer.writerow(header + [f"published {column}" for column in known])
     for row in rows:
         line: list[Any] = [row.label, max((len(v) for v in row.values.values()), default=0), row.missing]
         for column in columns:
             line += [_number(row.mean(column)), _number(row.std(column))]
-        writer.writerow(line + [_number(row.published.get(column)) for column in PUBLISHED_COLUMNS])
+        writer.writerow(line + [_number(row.published.get(column, (None,))[0]) for column in known])
     return out.getvalue()
 
 
@@ -277,7 +308,7 @@ def as_json(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
                 "values": row.values,
                 "mean": {column: row.mean(column) for column in row.values},
                 "std": {column: row.std(column) for column in row.values},
-                "published": row.published,
+                "published": {column: list(pair) for column, pair in row.published.items()},
             }
             for row in rows
         ],

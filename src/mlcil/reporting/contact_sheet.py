@@ -17,7 +17,6 @@ from PIL import Image
 
 from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
-from mlcil.reporting.comparison import THRESHOLD
 from mlcil.reporting.markup import DASH, Content, Markup, details, element, shorten
 from mlcil.reporting.report_runs import ReportRun
 from mlcil.reporting.report_tables import FOLDED, Section, named, section
@@ -30,8 +29,8 @@ KINDS: dict[str, str] = {
     "missed": "most missed",
 }
 NOTHING: dict[str, str] = {
-    "right": f"No score of these classes is right and above {THRESHOLD}.",
-    "wrong": f"No score of these classes is wrong and above {THRESHOLD}.",
+    "right": "No score of these classes is right and above the threshold.",
+    "wrong": "No score of these classes is wrong and above the threshold.",
     "missed": "Nothing is missed.",
 }
 
@@ -41,7 +40,8 @@ class Scores:
     """What ``scores/`` of a run holds for its last finished session.
 
     Attributes:
-        scores_NS: (N, S) float64 in [0, 1]; NaN where an image was not predicted.
+        scores_NS: (N, S) float64 in [0, 1]: sigmoids, or shares of 1 where an image shows one class;
+            NaN where an image was not predicted.
         targets_NS: (N, S) int8: 1 present, 0 absent, -1 not judged.
         paths: N image files.
         classes: S names.
@@ -77,13 +77,14 @@ class Tile:
     jpeg: str | None
 
 
-def read_scores(folder: Path, sessions: int, seen: int) -> Scores | None:
+def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) -> Scores | None:
     """The score matrix of the last finished session.
 
     Args:
         folder: the run directory.
         sessions: number of finished sessions.
         seen: S, as results.json has it.
+        single: every image shows exactly one class.
 
     Returns:
         ``None`` when the run saved no scores.
@@ -110,8 +111,13 @@ def read_scores(folder: Path, sessions: int, seen: int) -> Scores | None:
             f"and targets {targets.shape}, expected {seen} seen classes; train the run again to save its scores anew"
         )
     scores = np.full((len(targets), seen), np.nan)
+    logits = logits.astype(np.float64)
     with np.errstate(over="ignore"):
-        scores[rows] = 1.0 / (1.0 + np.exp(-logits.astype(np.float64)))
+        if single and len(rows):
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            scores[rows] = shares / shares.sum(1, keepdims=True)
+        else:
+            scores[rows] = 1.0 / (1.0 + np.exp(-logits))
     names = [str(name) for name in test["classes"]]
     return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen])
 
@@ -209,9 +215,10 @@ def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Section:
         runs: of the report.
         per_kind: images of each kind for the first and for the last classes.
     """
+    thresholds = " or ".join(str(value) for value in dict.fromkeys(run.measure.threshold for run in runs))
     text = (
         f"Chosen by score after the last session, the same images each time: a class counts as predicted above "
-        f"{THRESHOLD}. True: what the image shows of the classes seen so far, with the score that it got. Predicted: "
+        f"{thresholds}. True: what the image shows of the classes seen so far, with the score that it got. Predicted: "
         "what the run says. ✓ right, ✗ wrong, ? not judged."
     )
     sheets = [details(named(run), _sheet(run, per_kind), unfolded=len(runs) <= FOLDED) for run in runs]
@@ -220,7 +227,8 @@ def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Section:
 
 def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
     try:
-        scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1])
+        single = run.measure.fixed is None
+        scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1], single)
     except UserError as error:
         return [element("p", f"No contact sheet: {error}.", class_="note warning", role="note")]
     if scores is None:
@@ -235,7 +243,7 @@ def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
         names = shorten(", ".join(scores.classes[low:high]), 90)
         parts.append(element("h4", f"Classes of the {word} session: {names}"))
         kinds = []
-        for kind, found in choose(scores, low, high, float(THRESHOLD), per_kind, used).items():
+        for kind, found in choose(scores, low, high, run.measure.threshold, per_kind, used).items():
             tiles += found
             shown = [_tile_markup(tile, kind) for tile in found] or element("p", NOTHING[kind], class_="muted")
             kinds.append(element("div", element("h5", KINDS[kind]), element("div", shown, class_="tiles")))

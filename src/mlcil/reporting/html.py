@@ -9,6 +9,7 @@ from mlcil import __version__
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting.contact_sheet import contact_sheets
+from mlcil.reporting.made_images import made_images
 from mlcil.reporting.markup import Markup, element
 from mlcil.reporting.report_details import LEVELS, glossary, heat_maps, other_reports, provenance, pseudo_labels
 from mlcil.reporting.report_runs import ReportRun, read_runs
@@ -57,10 +58,11 @@ def page(runs: Sequence[ReportRun]) -> str:
         forgetting_section(runs),
         pseudo_labels(runs),
         other_reports(runs),
+        made_images(runs),
         cost_section(runs),
         contact_sheets(runs, max(1, min(PER_KIND, IMAGES // (6 * len(runs))))),
         provenance(runs),
-        glossary(),
+        glossary(runs),
     ]
     shown = [part for part in sections if part is not None]
     head = element(

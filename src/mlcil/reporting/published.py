@@ -1,16 +1,20 @@
-"""Published results, to stand beside ours.
+"""Published results, to stand beside ours: by multi-label experiment, and below by single-label one.
 
-Source: Tables 1 and 2 of KRT (Dong et al., ICCV 2023), TResNet-M at 224 px, as reprinted in the comparison
+Multi-label: Tables 1 and 2 of KRT (Dong et al., ICCV 2023), TResNet-M at 224 px, as reprinted in the comparison
 tables of "Knowing Beyond the Known" (arXiv 2608.30316); the paper's own tables could not be read. Entries are
 (average mAP, last mAP, last CF1, last OF1) in percent, ``None`` where the source has no number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 SOURCE = "KRT (ICCV 2023), Tables 1 and 2, reprinted in arXiv 2608.30316; TResNet-M, full data set"
 
 Entry = tuple[float | None, float | None, float | None, float | None]
 
+#: columns of the multi-label entries, in their order
+COLUMNS = ("average mAP", "last mAP", "CF1", "OF1")
 #: experiment -> "method" or "method, budget" -> numbers
 PUBLISHED: dict[str, dict[str, Entry]] = {
     "coco_b0c10": {
@@ -82,3 +86,106 @@ PUBLISHED: dict[str, dict[str, Entry]] = {
         "KRT-R, 2/class": (87.7, 80.5, None, None),
     },
 }
+
+ABD_SOURCE = (
+    "README of ABD's release (last accuracy, mean and std of 3 runs); Omega: the paper (arXiv 2106.09701v2) as quoted "
+    "by others; what is missing was not found"
+)
+RDFCIL_SOURCE = (
+    "R-DFCIL (arXiv 2203.13104v2) as quoted by others, average accuracy as reprinted by PASS++; the paper's table of "
+    "equal sessions was not found"
+)
+
+#: experiment -> method -> column -> (mean, std or None), in percent
+SINGLE_LABEL: dict[str, dict[str, dict[str, tuple[float, float | None]]]] = {
+    "abd_cifar100_5tasks": {
+        "UB": {"last accuracy": (69.9, 0.2)},
+        "Base": {"last accuracy": (16.4, 0.4)},
+        "LwF": {"last accuracy": (17.0, 0.1)},
+        "LwF.MC": {"last accuracy": (32.5, 1.0)},
+        "DGR": {"last accuracy": (14.4, 0.4)},
+        "DeepInversion": {"last accuracy": (18.8, 0.3)},
+        "ABD": {"last accuracy": (43.9, 0.9), "Omega": (78.6, 1.1)},
+        "Naive Rehearsal, 2000": {"last accuracy": (34.0, 0.2), "Omega": (73.4, 0.8)},
+        "LwF, 2000": {"last accuracy": (39.4, 0.3), "Omega": (79.0, 0.0)},
+        "E2E, 2000": {"last accuracy": (47.4, 0.8)},
+        "BiC, 2000": {"last accuracy": (53.7, 0.4), "Omega": (87.5, 0.9)},
+    },
+    "abd_cifar100_10tasks": {
+        "UB": {"last accuracy": (69.9, 0.2)},
+        "Base": {"last accuracy": (8.8, 0.1)},
+        "LwF": {"last accuracy": (9.2, 0.0)},
+        "LwF.MC": {"last accuracy": (17.1, 0.1)},
+        "DGR": {"last accuracy": (8.1, 0.1)},
+        "DeepInversion": {"last accuracy": (10.9, 0.6)},
+        "ABD": {"last accuracy": (33.7, 1.2), "Omega": (69.6, 1.6)},
+        "Naive Rehearsal, 2000": {"last accuracy": (24.0, 1.0), "Omega": (64.6, 2.1)},
+        "LwF, 2000": {"last accuracy": (27.4, 0.8), "Omega": (69.4, 0.4)},
+        "E2E, 2000": {"last accuracy": (38.4, 1.3)},
+        "BiC, 2000": {"last accuracy": (45.9, 1.8), "Omega": (81.9, 2.0)},
+    },
+    "abd_cifar100_20tasks": {
+        "UB": {"last accuracy": (69.9, 0.2)},
+        "Base": {"last accuracy": (4.4, 0.3)},
+        "LwF": {"last accuracy": (4.7, 0.1)},
+        "LwF.MC": {"last accuracy": (7.7, 0.5)},
+        "DGR": {"last accuracy": (4.1, 0.3)},
+        "DeepInversion": {"last accuracy": (5.7, 0.3)},
+        "ABD": {"last accuracy": (20.0, 1.4), "Omega": (52.5, 2.5)},
+        "Naive Rehearsal, 2000": {"last accuracy": (14.9, 0.7), "Omega": (51.4, 2.9)},
+        "LwF, 2000": {"last accuracy": (16.6, 0.4), "Omega": (54.2, 2.2)},
+        "E2E, 2000": {"last accuracy": (32.7, 1.9)},
+        "BiC, 2000": {"last accuracy": (37.5, 3.2), "Omega": (71.7, 3.4)},
+    },
+    "rdfcil_cifar100_half_5tasks": {
+        "ABD": {"last accuracy": (50.55, 1.14), "average accuracy": (62.4, None)},
+        "R-DFCIL": {"last accuracy": (54.76, 0.76), "average accuracy": (64.78, None)},
+    },
+    "rdfcil_cifar100_half_10tasks": {
+        "ABD": {"last accuracy": (43.65, 2.4), "average accuracy": (58.97, None)},
+        "R-DFCIL": {"last accuracy": (49.7, 0.61), "average accuracy": (61.71, None)},
+    },
+    "rdfcil_cifar100_half_25tasks": {
+        "ABD": {"last accuracy": (25.27, 1.09), "average accuracy": (48.91, None)},
+        "R-DFCIL": {"last accuracy": (30.01, 0.56), "average accuracy": (49.95, None)},
+    },
+    "rdfcil_tiny_imagenet200_half_5tasks": {
+        "ABD": {"last accuracy": (33.18, None), "average accuracy": (44.55, None)},
+        "R-DFCIL": {"last accuracy": (40.44, None), "average accuracy": (48.91, None)},
+    },
+    "rdfcil_tiny_imagenet200_half_10tasks": {
+        "ABD": {"last accuracy": (27.34, None), "average accuracy": (41.64, None)},
+        "R-DFCIL": {"last accuracy": (38.19, None), "average accuracy": (47.6, None)},
+    },
+    "rdfcil_tiny_imagenet200_half_25tasks": {
+        "ABD": {"last accuracy": (16.46, None), "average accuracy": (34.47, None)},
+        "R-DFCIL": {"last accuracy": (27.29, None), "average accuracy": (40.85, None)},
+    },
+}
+
+Published = Mapping[str, tuple[float, float | None]]
+
+
+def experiments() -> list[str]:
+    """Names that a bench may compare with."""
+    return [*PUBLISHED, *SINGLE_LABEL]
+
+
+def source_of(experiment: str) -> str:
+    """Where the numbers of an experiment are from."""
+    if experiment in PUBLISHED:
+        return SOURCE
+    return ABD_SOURCE if experiment.startswith("abd_") else RDFCIL_SOURCE
+
+
+def published(experiment: str, label: str) -> Published:
+    """Column -> (mean, std or None) of a method; empty where the source has nothing.
+
+    Args:
+        experiment: one of :func:`experiments`.
+        label: the method, with its budget behind a comma.
+    """
+    if experiment in SINGLE_LABEL:
+        return SINGLE_LABEL[experiment].get(label, {})
+    entry = PUBLISHED[experiment].get(label, (None,) * len(COLUMNS))
+    return {column: (value, None) for column, value in zip(COLUMNS, entry, strict=True) if value is not None}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlcil.evaluation import singlelabel
 from mlcil.evaluation.sessions import GLOSSARY
 from mlcil.reporting.markup import DASH, Content, Markup, details, element, number, scrolled, table
 from mlcil.reporting.report_runs import ReportRun
@@ -35,7 +36,9 @@ def heat_maps(runs: Sequence[ReportRun]) -> Section:
         f"{name} of every class",
         element(
             "p",
-            "A row per class, a column per session, on the fixed test set. A rule separates the classes of different "
+            "A row per class, a column per session"
+            + (", on the fixed test set" if all(run.measure.fixed for run in runs) else "")
+            + ". A rule separates the classes of different "
             "sessions, and a row starts in the session that brought its class. The last column says how far the class "
             "has moved since, in points.",
         ),
@@ -203,9 +206,14 @@ def _fact(value: Any) -> Markup:
     return element("span", "none" if value is None else str(value))
 
 
-def glossary() -> Section:
-    """The words of the metrics and of the report."""
-    words = {**GLOSSARY, **WORDS}
+def glossary(runs: Sequence[ReportRun]) -> Section:
+    """The words of the runs' metrics and of the report."""
+    words: dict[str, str] = {}
+    if any(run.measure.fixed for run in runs):
+        words.update(GLOSSARY)
+    if not all(run.measure.fixed for run in runs):
+        words.update(singlelabel.GLOSSARY)
+    words.update(WORDS)
     return section(
         "glossary",
         "Glossary",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcil.errors import UserError
-from mlcil.evaluation.sessions import summarise
+from mlcil.evaluation.metrics import metrics_of
 from mlcil.reporting.comparison import THRESHOLD, find_results, read_results
 
 
@@ -19,21 +19,28 @@ class Measure:
 
     Attributes:
         name: for headings, such as ``mAP``.
-        growing, fixed: keys of a session, {split: percent} on the growing and on the fixed test set.
-        per_class: key of a session, percent per seen class on the fixed test set.
+        growing, fixed: keys of a session, {split: percent} on the growing and on the fixed test set; ``fixed`` is
+            ``None`` where every image shows one class, so that no image is judged before its class is seen.
+        per_class: key of a session, percent per seen class on the fixed test set, if there is one.
         class_name: for headings, such as ``AP``.
         average, last, average_fixed, last_fixed: keys of the summary.
     """
 
     name: str
     growing: str
-    fixed: str
+    fixed: str | None
     per_class: str
     class_name: str
     average: str
     last: str
-    average_fixed: str
-    last_fixed: str
+    average_fixed: str | None
+    last_fixed: str | None
+    threshold: float  # a class whose score is greater counts as predicted on the contact sheet
+
+    @property
+    def judged(self) -> str:
+        """Key of the numbers that forgetting and plasticity are about."""
+        return self.fixed or self.growing
 
 
 #: the first one whose keys a run's sessions hold is shown
@@ -48,6 +55,19 @@ MEASURES: tuple[Measure, ...] = (
         last="last_mAP",
         average_fixed="average_fixed_mAP",
         last_fixed="last_fixed_mAP",
+        threshold=float(THRESHOLD),
+    ),
+    Measure(
+        name="accuracy",
+        growing="accuracy",
+        fixed=None,
+        per_class="class_accuracy",
+        class_name="accuracy",
+        average="average_accuracy",
+        last="last_accuracy",
+        average_fixed=None,
+        last_fixed=None,
+        threshold=0.5,
     ),
 )
 
@@ -120,6 +140,7 @@ class ReportRun:
         Empty for runs that lack the keys that the summary is made of.
         """
         try:
+            summarise = metrics_of(self.sessions[0]).summarise
             return [summarise(self.sessions[: t + 1]) for t in range(len(self.sessions))]
         except (KeyError, TypeError):
             return []
@@ -170,7 +191,7 @@ def _measure(path: Path, content: Mapping[str, Any]) -> Measure:
         raise UserError(f"{path} holds no finished session yet; report on the run after its first session")
     missing = [key for key in ("name", "classes") if key not in content]
     for measure in MEASURES:
-        keys = (measure.growing, measure.fixed, measure.per_class)
+        keys = (measure.growing, measure.judged, measure.per_class)
         if not missing and all(key in session for session in sessions for key in keys):
             return measure
     wanted = ", ".join(("name", "classes", *(f"sessions[].{m.growing}" for m in MEASURES)))

@@ -65,16 +65,19 @@ def summary_columns(runs: Sequence[ReportRun]) -> list[Column]:
     names = {run.measure.name for run in runs}
     measure = names.pop() if len(names) == 1 else ""
 
-    def of_summary(key: Callable[[ReportRun], str]) -> Callable[[ReportRun], str]:
-        return lambda run: number(run.summary.get(key(run)))
+    def of_summary(key: Callable[[ReportRun], str | None]) -> Callable[[ReportRun], str]:
+        return lambda run: number(run.summary.get(key(run) or ""))
 
     def last_split(split: str) -> Callable[[ReportRun], str]:
         return lambda run: number(run.series(run.measure.growing, split)[-1])
 
     growing, fixed, cost = "growing test set (official)", "fixed test set", "cost"
+    if not any(run.measure.fixed for run in runs):
+        growing, fixed = "test images of the classes seen so far", "from session to session"
     columns = [
         Column(growing, f"average {measure}", of_summary(lambda run: run.measure.average)),
         Column(growing, f"last {measure}", of_summary(lambda run: run.measure.last)),
+        Column(growing, "last top-5", of_summary(lambda run: "last_top5")),
         Column(growing, "last base", last_split("base")),
         Column(growing, "last new", last_split("new")),
         Column(growing, "CF1", lambda run: number(run.f1("CF1_mean"))),
@@ -82,6 +85,7 @@ def summary_columns(runs: Sequence[ReportRun]) -> list[Column]:
         Column(fixed, f"average {measure}", of_summary(lambda run: run.measure.average_fixed)),
         Column(fixed, f"last {measure}", of_summary(lambda run: run.measure.last_fixed)),
         Column(fixed, "forgetting", of_summary(lambda run: "forgetting")),
+        Column(fixed, "backward transfer", of_summary(lambda run: "backward_transfer")),
         Column(fixed, "plasticity", of_summary(lambda run: "plasticity")),
         Column(cost, "memory", lambda run: bytes_text(sum(run.memory_bytes.values())) if run.memory_bytes else DASH),
         Column(cost, "exemplars", lambda run: _whole(run.sessions[-1].get("memory", {}).get("total"))),
@@ -109,11 +113,13 @@ def summary(runs: Sequence[ReportRun]) -> Section:
         ]
         for run in runs
     ]
+    has_f1 = any(run.f1("OF1") is not None for run in runs)
+    f1 = f", CF1 and OF1 after the last session at score {THRESHOLD}" if has_f1 else ""
     whole = table(
         ["run", "method", *(["sessions"] if lengths else []), *(column.heading for column in columns)],
         rows,
-        f"Every run in a row: percent, forgetting in points. CF1 and OF1 after the last session at score {THRESHOLD}; "
-        "memory is what is kept after the last session besides the model.",
+        f"Every run in a row: percent, forgetting in points{f1}; memory is what is kept after the last session besides "
+        "the model.",
         groups=groups,
         texts=(1,),
     )
@@ -125,27 +131,27 @@ def measure_section(runs: Sequence[ReportRun]) -> Section:
     """The measure per session on both test sets."""
     names = sorted({run.measure.name for run in runs})
     name = " / ".join(names)
+    text = (
+        "On the growing test set the images that show a class seen so far count: it grows with the sessions and "
+        f"the task gets harder, so {name} falls even without forgetting."
+    )
+    charts = [
+        (
+            f"{name} on the classes seen so far, growing test set",
+            [line(run, run.series(run.measure.growing, "seen")) for run in runs],
+            f"{name} (%)",
+        )
+    ]
+    with_fixed = [(run, run.measure.fixed) for run in runs if run.measure.fixed]
+    if with_fixed:
+        text += " The fixed test set is the same in every session."
+        lines = [line(run, run.series(key, "seen")) for run, key in with_fixed]
+        charts.append((f"{name} on the classes seen so far, fixed test set", lines, f"{name} (%)"))
     return section(
         "sessions",
         f"{name} per session",
-        element(
-            "p",
-            "On the growing test set the images that show a class seen so far count: it grows with the sessions and "
-            f"the task gets harder, so {name} falls even without forgetting. The fixed test set is the same in every "
-            "session.",
-        ),
-        figures(
-            (
-                f"{name} on the classes seen so far, growing test set",
-                [line(run, run.series(run.measure.growing, "seen")) for run in runs],
-                f"{name} (%)",
-            ),
-            (
-                f"{name} on the classes seen so far, fixed test set",
-                [line(run, run.series(run.measure.fixed, "seen")) for run in runs],
-                f"{name} (%)",
-            ),
-        ),
+        element("p", text),
+        figures(*charts),
         legend(runs),
         details(
             f"{name} of every session: classes seen so far, of session 0, and new",
@@ -156,18 +162,19 @@ def measure_section(runs: Sequence[ReportRun]) -> Section:
 
 def _session_numbers(run: ReportRun) -> Markup:
     splits = ("seen", "base", "new")
+    sets, headings = (("seen", "fixed"), ("growing", "fixed")) if run.measure.fixed else (("seen",), ("growing",))
     rows: list[list[Content]] = []
     for t, session in enumerate(run.sessions):
         growing = [number(session[run.measure.growing].get(split), 2) for split in splits]
-        fixed = [number(session[run.measure.fixed].get(split), 2) for split in splits]
+        fixed = [number(session[run.measure.fixed].get(split), 2) for split in splits] if run.measure.fixed else []
         images = session.get("images", {})
-        counts = [_whole(images.get("seen")), _whole(images.get("fixed"))]
+        counts = [_whole(images.get(key)) for key in sets]
         rows.append([t, ", ".join(session.get("classes", [])), run.ranges[t][1], *growing, *fixed, *counts])
     return table(
-        ["session", "new classes", "seen classes", *splits, *splits, "growing", "fixed"],
+        ["session", "new classes", "seen classes", *splits * len(sets), *headings],
         rows,
         f"{run.label}: {run.measure.name} in percent",
-        groups=[("", 3), ("growing test set", 3), ("fixed test set", 3), ("test images", 2)],
+        groups=[("", 3), *((f"{heading} test set", 3) for heading in headings), ("test images", len(sets))],
         texts=(1,),
     )
 
@@ -180,7 +187,8 @@ def forgetting_section(runs: Sequence[ReportRun]) -> Section:
         element(
             "p",
             "Forgetting after a session: how far the old classes have fallen from their best so far. Plasticity of a "
-            "session: how well its new classes are recognised right after it. Both on the fixed test set.",
+            "session: how well its new classes are recognised right after it."
+            + (" Both on the fixed test set." if all(run.measure.fixed for run in runs) else ""),
         ),
         figures(
             (
@@ -190,7 +198,7 @@ def forgetting_section(runs: Sequence[ReportRun]) -> Section:
             ),
             (
                 "Plasticity: new classes of the session (percent; higher is better)",
-                [line(run, run.series(run.measure.fixed, "new")) for run in runs],
+                [line(run, run.series(run.measure.judged, "new")) for run in runs],
                 "percent",
             ),
             include_zero=(True, False),
@@ -201,7 +209,7 @@ def forgetting_section(runs: Sequence[ReportRun]) -> Section:
 
 
 def _forgetting_numbers(run: ReportRun) -> Markup:
-    new, old = run.series(run.measure.fixed, "new"), run.series(run.measure.fixed, "old")
+    new, old = run.series(run.measure.judged, "new"), run.series(run.measure.judged, "old")
     rows: list[list[Content]] = []
     for t in range(len(run.sessions)):
         so_far: Mapping[str, Any] = run.summaries[t] if run.summaries else {}
@@ -218,7 +226,7 @@ def _forgetting_numbers(run: ReportRun) -> Markup:
         ],
         rows,
         f"{run.label}: {run.measure.name} of old and new classes (percent), forgetting (points), and plasticity "
-        "(percent) of all classes so far, fixed test set",
+        "(percent) of all classes so far" + (", fixed test set" if run.measure.fixed else ""),
     )
 
 

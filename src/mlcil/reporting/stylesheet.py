@@ -81,6 +81,7 @@ text-overflow:ellipsis;white-space:nowrap;margin-top:2px}
 .scroll tbody th:first-child{max-width:45vw;overflow:hidden;text-overflow:ellipsis}
 dl{display:block}dd{margin:0 0 8px}th,td{padding:5px 7px}.heat th,.heat td{padding:2px 4px;min-width:32px}
 .heat tbody th{max-width:110px}svg text,svg .name{font-size:14px}}
+.made{image-rendering:pixelated;max-width:100%;width:auto;border-radius:4px}
 @media print{body{max-width:none}nav{display:none}.figures figure,.tile{break-inside:avoid}}
 """
 

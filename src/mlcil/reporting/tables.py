@@ -20,26 +20,29 @@ FOOTNOTES = {
 }
 
 
-def session_table(runs: Mapping[str, Results]) -> str:
+def session_table(runs: Mapping[str, Results], splits: Sequence[str] = SPLITS) -> str:
     """One row per session, columns seen / base / new mAP or accuracy (percent) for every run, and the averages.
 
     Args:
         runs: run name -> its sessions' results.
+        splits: which of the three; one alone is not named in the heading.
     """
     names = list(runs)
-    rows = [["session", "classes", *(f"{name} {split}" for name in names for split in SPLITS)]]
+    rows = [
+        ["session", "classes", *(f"{name} {split}" if len(splits) > 1 else name for name in names for split in splits)]
+    ]
     length = max((len(results) for results in runs.values()), default=0)
     footnotes = {}
     for t in range(length):
         shown = next(results[t] for results in runs.values() if t < len(results))
         row = [str(t), str(len(shown[metrics_of(shown).per_class]))]
         for results in runs.values():
-            row += [_cell(_main(results[t])[split]) if t < len(results) else "-" for split in SPLITS]
+            row += [_cell(_main(results[t])[split]) if t < len(results) else "-" for split in splits]
         rows.append(row)
     average = ["average", ""]
     for results in runs.values():
         footnotes.update({metrics_of(result).headline: True for result in results})
-        for split in SPLITS:
+        for split in splits:
             values = [_main(result)[split] for result in results]
             kept = [value for value in values if value is not None]
             average.append(_cell(sum(kept) / len(kept)) if kept else "-")

@@ -1,0 +1,3 @@
+_base_ = ["abd_cifar100.py"]
+
+scenario = dict(num_sessions=10)

@@ -1,0 +1,3 @@
+_base_ = ["../_base_/abd_cifar100_5tasks.py"]
+
+method = dict(type="SingleLabelFinetune")  # "Base" of the tables

@@ -1,0 +1,1 @@
+_base_ = ["../_base_/abd_tinyimagenet_20tasks.py", "_method.py"]

@@ -1,0 +1,1 @@
+_base_ = ["../_base_/abd_imagenet50_5tasks.py", "_method.py"]

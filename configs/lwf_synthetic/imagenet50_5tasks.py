@@ -1,0 +1,3 @@
+_base_ = ["../_base_/abd_imagenet50_5tasks.py", "_method.py"]
+
+method = dict(inversion=dict(iterations=50000))
