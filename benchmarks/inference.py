@@ -39,7 +39,7 @@ def main() -> None:
     device = begin(options)
     torch.manual_seed(0)
     spec = {"backbone": {"name": options.backbone}, "head": {"type": "ica"}, "image_size": options.size}
-    network = build_network(spec, [10] * options.sessions).to(device).eval()
+    network = build_network(spec, [10] * options.sessions).to(device).eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, (ABN, nn.BatchNorm2d)):  # statistics of a network that has seen something
             nn.init.uniform_(module.weight, 0.3, 0.8)

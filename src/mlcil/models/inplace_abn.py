@@ -79,16 +79,16 @@ class ABN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), same dtype."""
-        repeated = _REPEATED.get()
-        if self.training and not repeated:
+        statistics: tuple[Any, Any] = (self.running_mean, self.running_var)
+        if self.training and _REPEATED.get():
+            statistics = (statistics[0].clone(), statistics[1].clone())
+        elif self.training:
             self.num_batches_tracked.add_(1)  # type: ignore[operator]
         if self._package is not None and self.training and x.dtype in (torch.float32, torch.float64):
-            return self._package_forward(x)
-        keep = not (self.training and repeated)
+            return self._package_forward(x, *statistics)
         y = F.batch_norm(
             x,
-            self.running_mean if keep else None,  # type: ignore[arg-type]
-            self.running_var if keep else None,  # type: ignore[arg-type]
+            *statistics,
             positive_part_of(self.weight) + EPS,
             self.bias,
             self.training,
@@ -97,15 +97,15 @@ class ABN(nn.Module):
         )
         return y if self.slope is None else F.leaky_relu(y, self.slope, inplace=True)
 
-    def _package_forward(self, x: Tensor) -> Tensor:
+    def _package_forward(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         activation = "identity" if self.slope is None else "leaky_relu"
         function = self._package.inplace_abn  # type: ignore[union-attr]
         return function(  # type: ignore[no-any-return]
             x.contiguous().clone(),  # the kernel overwrites its input, which the convolution's caller may hold
             self.weight,
             self.bias,
-            self.running_mean.clone() if _REPEATED.get() else self.running_mean,  # type: ignore[operator]
-            self.running_var.clone() if _REPEATED.get() else self.running_var,  # type: ignore[operator]
+            mean,
+            variance,
             True,
             MOMENTUM,
             EPS,
