@@ -61,7 +61,7 @@ def config(folder, method, head, memory=None, **changes):
         "method": method,
         "memory": memory,
         "train_transform": {"cutout": 0.0, "randaugment": False},
-        "train_cfg": {"max_epochs": 3},
+        "train_cfg": {"max_epochs": 3, "save_interval": 0},
         "train_dataloader": {"batch_size": 8, "num_workers": 0},
         "test_dataloader": {"batch_size": 8, "num_workers": 0},
         "optim_wrapper": {

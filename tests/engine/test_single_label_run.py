@@ -47,7 +47,7 @@ def config(folder: Path, name: str = "run", **changes: Any) -> Any:
         "method": {"type": "Finetune"},
         "memory": {"total": 40},
         "train_transform": {"cutout": 0.0, "randaugment": False, "crop": "padded", "padding": 2},
-        "train_cfg": {"max_epochs": 2, "base_lr": 2e-3},
+        "train_cfg": {"max_epochs": 2, "base_lr": 2e-3, "save_interval": 0},
         "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-3}},
         "train_dataloader": {"batch_size": 50, "num_workers": 0, "drop_last": True},
         "test_dataloader": {"batch_size": 200, "num_workers": 0},
