@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -128,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mlcil: interrupted; a run goes on with the same command and --resume", file=sys.stderr)
         return 130
+    finally:
+        gc.collect()  # loaders of a failed run end their worker processes, before Python's exit kills them noisily
 
 
 def _thread_failed(arguments: Any) -> None:

@@ -5,7 +5,6 @@ import pytest
 import tiny
 
 from mlcil.engine import config
-from mlcil.engine.bench import load_bench, plan_jobs
 from mlcil.engine.config import DEFAULTS, finish_config, load_config, run_name
 from mlcil.errors import UserError
 
@@ -36,13 +35,6 @@ def test_every_config_passes_the_key_check(path: Path) -> None:
     assert cfg.name == "_".join(path.relative_to(CONFIGS).with_suffix("").parts)
     assert set(cfg.to_dict()) == set(DEFAULTS)
     assert all(cfg[key] is not ... for key in DEFAULTS)
-
-
-@pytest.mark.parametrize("path", sorted((CONFIGS / "bench").glob("*.py")), ids=lambda p: p.name)
-def test_every_run_of_every_bench_passes_the_key_check(path: Path) -> None:
-    first, runs = plan_jobs(path, load_bench(path))
-    for job in [*first, *runs]:
-        load_config(job.config, job.overrides)
 
 
 def test_the_configs_as_written_are_loadable_again(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from mlcil.engine.bench import load_bench, plan_jobs, tables_of
 from mlcil.engine.config import load_config
 from mlcil.engine.plan import make_plan, plan_text
 from mlcil.registry import DATASETS
-from mlcil.reporting.published import SINGLE_LABEL
+from mlcil.reporting.published import PUBLISHED, SINGLE_LABEL
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 #: an experiment is a file that others are not made of
 EXPERIMENTS = sorted(
     str(path.relative_to(CONFIGS))
@@ -122,8 +122,10 @@ def test_a_bench_finds_its_runs(name):
             if job.label is not None and not cfg.scenario.get("joint") and "num_sessions" in cfg.scenario:
                 sessions.add((cfg.scenario.num_sessions, cfg.scenario.get("base", 0)))
         assert len(sessions) <= 1  # one protocol a table
+        labels = {run["label"] for run in bench["runs"]}
+        assert set(PUBLISHED.get(table["published"], {})) <= labels
         if table["published"] in SINGLE_LABEL:
-            assert set(SINGLE_LABEL[table["published"]]) & {run["label"] for run in bench["runs"]}
+            assert set(SINGLE_LABEL[table["published"]]) & labels
 
 
 def test_the_published_tables_are_complete():
