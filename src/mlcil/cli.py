@@ -95,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("images", type=Path, help="an image or a folder")
     sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
     sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
+    sub.add_argument(
+        "--on-bad-image",
+        choices=("raise", "skip"),
+        default="raise",
+        help="stop at an image that cannot be read (default), or name it and go on",
+    )
 
     sub = command("convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back.")
     sub.add_argument("source", type=Path)
@@ -259,7 +265,7 @@ def predict(options: argparse.Namespace) -> int:
     from mlcil.deploy.predictor import find_images, load
 
     predictor = load(options.checkpoint)
-    for path, scores in predictor.predict(find_images(options.images)):
+    for path, scores in predictor.predict(find_images(options.images), on_bad_image=options.on_bad_image):
         ranked: list[tuple[str, float]] = sorted(scores.items(), key=lambda item: -item[1])
         kept = ranked[: options.top] if options.top else [x for x in ranked if x[1] >= options.threshold]
         labels: list[dict[str, Any]] = [{"label": name, "score": round(score, 6)} for name, score in kept]

@@ -70,6 +70,23 @@ def test_command_line(stage: Path, photos: Path, capsys: pytest.CaptureFixture[s
         assert all(0 <= score <= 1 for score in scores)
 
 
+def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(stage: Path, photos: Path) -> None:
+    damaged = photos / "c.jpg"  # behind a.png and b.jpg
+    damaged.write_bytes(b"no image")
+    command = ("predict", stage, photos, "--threshold", "0")
+    done = tiny.run_cli(*command, cwd=photos)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"mlcil: {damaged} is no image" in done.stderr
+    assert [Path(json.loads(line)["image"]).name for line in done.stdout.splitlines()] == ["a.png", "b.jpg"]
+    done = tiny.run_cli(*command, "--on-bad-image", "skip", cwd=photos)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert f"image skipped: {damaged} is no image" in done.stderr
+    assert len(done.stdout.splitlines()) == 4
+    assert len(list(mlcil.load(stage).predict(sorted(photos.glob("?.*g")), on_bad_image="skip"))) == 2
+    with pytest.raises(mlcil.UserError, match="on_bad_image is 'ignore'"):
+        list(mlcil.load(stage).predict([damaged], on_bad_image="ignore"))
+
+
 def test_command_line_top_and_threshold(stage: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = tiny.call(capsys, "predict", stage, photos / "b.jpg", "--top", "1")
     assert len(json.loads(out)["labels"]) == 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlcil.datasets.loading import BadImages
 from mlcil.datasets.transforms import Fit, decode, to_tensor
 from mlcil.engine.checkpoint import load_stage, network_of
 from mlcil.errors import UserError
@@ -17,6 +19,7 @@ from mlcil.methods.base import corrected
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
 
+_log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
@@ -54,21 +57,40 @@ class Predictor:
             single = self.info.get("task") == "single_label"
             return (torch.softmax(logits, 1) if single else torch.sigmoid(logits)).cpu()
 
-    def predict(self, paths: Iterable[Path | str], batch_size: int = 16) -> Iterator[tuple[Path, dict[str, float]]]:
-        """Image files, lazily -> (path, {class name: score}) in the given order."""
-        batch: list[Path] = []
-        for path in paths:
-            batch.append(Path(path))
+    def predict(
+        self, paths: Iterable[Path | str], batch_size: int = 16, on_bad_image: str = "raise"
+    ) -> Iterator[tuple[Path, dict[str, float]]]:
+        """Image files, lazily -> (path, {class name: score}) in the given order.
+
+        Args:
+            paths: image files.
+            batch_size: images that go through the network at once.
+            on_bad_image: ``raise`` ends at an image that cannot be read, behind the images before it; ``skip`` leaves
+                it out and logs a warning with its sentence.
+
+        Raises:
+            UserError: an image that cannot be read, or no such policy.
+        """
+        bad = BadImages(on_bad_image, _log.warning)
+        batch: list[tuple[Path, Tensor]] = []
+        for place, path in enumerate(map(Path, paths)):
+            try:
+                batch.append((path, to_tensor(decode(path, self.image_size, self.fit))))
+            except UserError as error:
+                if bad.policy == "raise":
+                    yield from self._predict_batch(batch)
+                    raise
+                bad.add("photos", place, str(error))
             if len(batch) == batch_size:
                 yield from self._predict_batch(batch)
                 batch = []
-        if batch:
-            yield from self._predict_batch(batch)
+        yield from self._predict_batch(batch)
 
-    def _predict_batch(self, paths: list[Path]) -> Iterator[tuple[Path, dict[str, float]]]:
-        images = torch.stack([to_tensor(decode(path, self.image_size, self.fit)) for path in paths])
-        for path, row in zip(paths, self.scores(images).tolist(), strict=True):
-            yield path, dict(zip(self.classes, row, strict=True))
+    def _predict_batch(self, batch: Sequence[tuple[Path, Tensor]]) -> Iterator[tuple[Path, dict[str, float]]]:
+        if batch:
+            scores = self.scores(torch.stack([image for _, image in batch])).tolist()
+            for (path, _), row in zip(batch, scores, strict=True):
+                yield path, dict(zip(self.classes, row, strict=True))
 
 
 def load(path: str | Path, device: str = "cpu") -> Predictor:
