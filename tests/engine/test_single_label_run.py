@@ -17,6 +17,7 @@ import mlcil
 from mlcil.engine.config import finish_config, load_config
 from mlcil.engine.train import build_runner, train
 from mlcil.methods.finetune import Finetune
+from mlcil.reporting.html import write_report
 
 
 def cross_entropy(self: Finetune, inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -95,6 +96,14 @@ def test_a_run_learns_and_leaves_its_files(finished: tuple[Path, list[dict[str, 
         assert words in log
     assert "mAP" not in log
     assert not list(run.glob("*map*"))
+
+
+def test_the_report_shows_images_without_files(finished: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    folder, _ = finished
+    text = write_report([folder / "logs" / "run"], tmp_path / "report.html").read_text()
+    assert "Accuracy per session" in text
+    assert "data:image/jpeg" in text
+    assert "cannot be read any more" not in text
 
 
 def test_the_table_of_comma_separated_values(finished: tuple[Path, list[dict[str, Any]]]) -> None:

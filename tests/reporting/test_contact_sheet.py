@@ -10,7 +10,8 @@ from report_files import make_run
 from tiny import truncate
 
 from mlcil.errors import UserError
-from mlcil.reporting.contact_sheet import PIXELS, Scores, choose, read_scores, thumbnail
+from mlcil.reporting.contact_sheet import PER_KIND, PIXELS, Scores, choose, keep_pictures, read_scores, thumbnail
+from mlcil.reporting.report_runs import read_runs
 
 NAMES = ["ant", "bee", "cat"]
 
@@ -87,6 +88,24 @@ def test_scores_are_read_as_probabilities(tmp_path):
         logits = file["logits"].astype(np.float64)
     np.testing.assert_allclose(scores.scores_NS, 1 / (1 + np.exp(-logits)))
     assert scores.classes == ["ant", "bee", "cat", "dog", "elk", "fox"]
+
+
+def test_images_without_files_are_kept_for_the_sheet(tmp_path):
+    run = make_run(tmp_path, prefix="gone/")
+    (report_run,) = read_runs([run])
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 9, 3), dtype=np.uint8)
+    keep_pictures(report_run, pixels)
+    scores = read_scores(run, 3, 6)
+    assert 0 < len(scores.pictures) < 40
+    for row, image in scores.pictures.items():
+        np.testing.assert_array_equal(image, pixels[row])
+    for count in range(1, PER_KIND + 1):
+        used = set()
+        for low, high in (report_run.ranges[0], report_run.ranges[-1]):
+            for tiles in choose(scores, low, high, report_run.measure.threshold, count, used).values():
+                assert all(tile.jpeg == thumbnail(pixels[tile.row]) for tile in tiles)
+    np.savez(run / "scores" / "pictures.npz", rows=np.arange(3), images=np.zeros((2, 8, 9, 3), np.uint8))
+    assert read_scores(run, 3, 6).pictures == {}
 
 
 def test_rows_that_were_not_predicted_are_unknown(tmp_path):

@@ -162,7 +162,7 @@ def test_damaged_scores_and_lost_images_do_not_stop_the_report(tmp_path):
     for path in (tmp_path / "images").iterdir():
         path.unlink()
     parsed = Page(render(run))
-    assert re.search(r"(\d+) of \1 image files cannot be read any more, the first is .*\.png", parsed.text)
+    assert re.search(r"(\d+) of \1 images cannot be read any more, the first is .*\.png", parsed.text)
     assert "img" not in parsed.names
     (run / "scores" / "session_2.npz").write_bytes(b"PK\x03\x04 nothing")
     assert "No contact sheet: " in Page(render(run)).text

@@ -45,6 +45,8 @@ from mlcil.files import write_arrays, write_text
 from mlcil.memory import Memory
 from mlcil.methods.base import Method
 from mlcil.reporting import log_lines, tables
+from mlcil.reporting.contact_sheet import keep_pictures
+from mlcil.reporting.report_runs import read_runs
 
 
 class IncrementalRunner(Runner):
@@ -375,6 +377,8 @@ class IncrementalRunner(Runner):
             self.save_scores(session.index)
             self.save_stage(session.index)
             self.write_results("running")
+            if self.scenario.test.pixels is not None:
+                keep_pictures(read_runs([self.run_dir])[0], self.scenario.test.pixels)
 
     def save_scores(self, index: int) -> None:
         """``logs/<run>/scores``: the session's test logits, and once the labels that they are judged by."""

@@ -9,7 +9,7 @@ import base64
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,13 @@ from PIL import Image
 
 from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
+from mlcil.files import write_arrays
 from mlcil.reporting.markup import DASH, Content, Markup, details, element, shorten
 from mlcil.reporting.report_runs import ReportRun
 from mlcil.reporting.report_tables import FOLDED, Section, named, section
 
+PICTURES = "pictures.npz"  # in scores/
+PER_KIND = 4  # images of a kind for the first and for the last classes
 PIXELS = 160  # longest side of a thumbnail
 QUALITY = 72
 KINDS: dict[str, str] = {
@@ -45,12 +48,14 @@ class Scores:
         targets_NS: (N, S) int8: 1 present, 0 absent, -1 not judged.
         paths: N image files.
         classes: S names.
+        pictures: images (H, W, 3) uint8 by row, for data that has no image files.
     """
 
     scores_NS: np.ndarray
     targets_NS: np.ndarray
     paths: list[str]
     classes: list[str]
+    pictures: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,35 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
         else:
             scores[rows] = 1.0 / (1.0 + np.exp(-logits))
     names = [str(name) for name in test["classes"]]
-    return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen])
+    pictures: dict[int, np.ndarray] = {}
+    if (file := folder / "scores" / PICTURES).is_file():
+        kept = _arrays(file, ("rows", "images"))
+        if kept["images"].dtype == np.uint8 and kept["images"].shape == (
+            *kept["rows"].shape,
+            *kept["images"].shape[1:3],
+            3,
+        ):
+            pictures = dict(zip(kept["rows"].tolist(), kept["images"], strict=True))
+    return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen], pictures)
+
+
+def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
+    """Write the test images that a report will show into ``scores/pictures.npz``, for data without image files.
+
+    Args:
+        run: with the scores of its last finished session.
+        pixels_NHW3: (N, H, W, 3) uint8, the test images.
+    """
+    scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1], run.measure.fixed is None)
+    assert scores is not None, "the scores of the session are written"
+    shown: set[int] = set()
+    for per_kind in range(1, PER_KIND + 1):  # a report of several runs shows fewer
+        used: set[int] = set()
+        for low, high in dict.fromkeys((run.ranges[0], run.ranges[-1])):
+            choose(scores, low, high, run.measure.threshold, per_kind, used)
+        shown |= used
+    rows = np.array(sorted(shown), np.int64)
+    write_arrays(run.folder / "scores" / PICTURES, {"rows": rows, "images": pixels_NHW3[rows]})
 
 
 def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
@@ -189,14 +222,14 @@ def _tile(scores: Scores, row: int, column: int, threshold: float) -> Tile:
         true=[(scores.classes[c], float(values[c])) for c in np.flatnonzero(targets == 1)],
         predicted=[(scores.classes[c], float(values[c]), right.get(int(targets[c]))) for c in above],
         path=scores.paths[row],
-        jpeg=thumbnail(Path(scores.paths[row])),
+        jpeg=thumbnail(scores.pictures.get(row, Path(scores.paths[row]))),
     )
 
 
-def thumbnail(path: Path) -> str | None:
-    """The image as a JPEG of at most :data:`PIXELS` a side, base64; ``None`` where it cannot be read."""
+def thumbnail(source: Path | np.ndarray) -> str | None:
+    """A file or pixels (H, W, 3) as a base64 JPEG, at most :data:`PIXELS` a side; ``None`` where it cannot be read."""
     try:
-        image = load_rgb(path)
+        image = load_rgb(source) if isinstance(source, Path) else Image.fromarray(source)
     except UserError:
         return None
     image.thumbnail((PIXELS, PIXELS), Image.Resampling.LANCZOS)
@@ -250,7 +283,7 @@ def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
         parts.append(element("div", kinds, class_="kinds"))
     lost = [tile for tile in tiles if tile.jpeg is None]
     if lost:
-        sentence = f"{len(lost)} of {len(tiles)} image files cannot be read any more, the first is {lost[0].path}."
+        sentence = f"{len(lost)} of {len(tiles)} images cannot be read any more, the first is {lost[0].path}."
         parts.insert(0, element("p", sentence, class_="note info", role="note"))
     return parts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlcil import __version__
 from mlcil.errors import UserError
 from mlcil.files import write_text
-from mlcil.reporting.contact_sheet import contact_sheets
+from mlcil.reporting.contact_sheet import PER_KIND, contact_sheets
 from mlcil.reporting.made_images import made_images
 from mlcil.reporting.markup import Markup, element
 from mlcil.reporting.report_details import LEVELS, glossary, heat_maps, other_reports, provenance, pseudo_labels
@@ -17,7 +17,6 @@ from mlcil.reporting.report_tables import Section, cost_section, forgetting_sect
 from mlcil.reporting.stylesheet import style_sheet
 
 IMAGES = 150  # about as many thumbnails a report may hold; keeps it near a megabyte
-PER_KIND = 4  # images of a kind for the first and for the last classes
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 

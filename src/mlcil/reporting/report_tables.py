@@ -57,7 +57,12 @@ class Section:
 
 def section(anchor: str, heading: str, *content: Content) -> Section:
     """A section from its parts."""
-    return Section(anchor, heading, text(content))
+    return Section(anchor, sentence_case(heading), text(content))
+
+
+def sentence_case(words: str) -> str:
+    """With a capital first letter, but for ``mAP`` and its like."""
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]
 
 
 def summary_columns(runs: Sequence[ReportRun]) -> list[Column]:
@@ -137,7 +142,7 @@ def measure_section(runs: Sequence[ReportRun]) -> Section:
     )
     charts = [
         (
-            f"{name} on the classes seen so far, growing test set",
+            sentence_case(f"{name} on the classes seen so far, growing test set"),
             [line(run, run.series(run.measure.growing, "seen")) for run in runs],
             f"{name} (%)",
         )
@@ -146,7 +151,7 @@ def measure_section(runs: Sequence[ReportRun]) -> Section:
     if with_fixed:
         text += " The fixed test set is the same in every session."
         lines = [line(run, run.series(key, "seen")) for run, key in with_fixed]
-        charts.append((f"{name} on the classes seen so far, fixed test set", lines, f"{name} (%)"))
+        charts.append((sentence_case(f"{name} on the classes seen so far, fixed test set"), lines, f"{name} (%)"))
     return section(
         "sessions",
         f"{name} per session",
@@ -154,7 +159,7 @@ def measure_section(runs: Sequence[ReportRun]) -> Section:
         figures(*charts),
         legend(runs),
         details(
-            f"{name} of every session: classes seen so far, of session 0, and new",
+            sentence_case(f"{name} of every session: classes seen so far, of session 0, and new"),
             [_session_numbers(run) for run in runs],
         ),
     )
@@ -169,7 +174,8 @@ def _session_numbers(run: ReportRun) -> Markup:
         fixed = [number(session[run.measure.fixed].get(split), 2) for split in splits] if run.measure.fixed else []
         images = session.get("images", {})
         counts = [_whole(images.get(key)) for key in sets]
-        rows.append([t, ", ".join(session.get("classes", [])), run.ranges[t][1], *growing, *fixed, *counts])
+        new = element("div", ", ".join(session.get("classes", [])), class_="words")
+        rows.append([t, new, run.ranges[t][1], *growing, *fixed, *counts])
     return table(
         ["session", "new classes", "seen classes", *splits * len(sets), *headings],
         rows,

@@ -33,7 +33,7 @@ table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nu
 .table>figcaption .run{color:var(--fg);font-weight:600}
 th,td{padding:5px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line);font-weight:400}
 thead th{color:var(--soft);vertical-align:bottom;font-weight:600;white-space:normal}
-th.t,td.t{text-align:left}tbody th{font-weight:600}
+th.t,td.t{text-align:left}.words{white-space:normal;min-width:14em;max-width:44em}tbody th{font-weight:600}
 th.g{text-align:center;border-bottom:2px solid var(--line)}th.g:empty{border-bottom-color:transparent}
 th.g+th.g{border-left:10px solid var(--bg)}
 .scroll tbody th:first-child{position:sticky;left:0;background:var(--bg)}

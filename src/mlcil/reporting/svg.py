@@ -78,26 +78,28 @@ def line_chart(
     ]
     right = 18 + CHARACTER * max(len(name) for name in names)
     low, high = levels[0], levels[-1]
+    marks = [f"{level:g}".replace("-", "−") for level in levels]
+    left = max(LEFT, 30 + CHARACTER * max(map(len, marks)))  # beside the y axis' own label
 
     def x(tick: int) -> float:
-        width = WIDTH - LEFT - right
-        return LEFT + (width / 2 if len(ticks) == 1 else width * tick / (len(ticks) - 1))
+        width = WIDTH - left - right
+        return left + (width / 2 if len(ticks) == 1 else width * tick / (len(ticks) - 1))
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
 
     parts = [element("title", title), element("desc", description(drawn, ticks, decimals))]
-    for level in levels:
+    for level, mark in zip(levels, marks, strict=True):
         zero = " zero" if level == 0 and low < 0 else ""
         parts.append(
-            element("line", x1=LEFT, x2=_r(WIDTH - right), y1=_r(y(level)), y2=_r(y(level)), class_=f"grid{zero}")
+            element("line", x1=left, x2=_r(WIDTH - right), y1=_r(y(level)), y2=_r(y(level)), class_=f"grid{zero}")
         )
-        parts.append(element("text", f"{level:g}".replace("-", "−"), x=LEFT - 8, y=_r(y(level) + 4), class_="end"))
+        parts.append(element("text", mark, x=left - 8, y=_r(y(level) + 4), class_="end"))
     every = max(1, math.ceil(len(ticks) / 12))
     for t, tick in enumerate(ticks):
         if t % every == 0:
             parts.append(element("text", tick, x=_r(x(t)), y=HEIGHT - BOTTOM + 20, class_="mid"))
-    parts.append(element("text", x_label, x=_r((LEFT + WIDTH - right) / 2), y=HEIGHT - 6, class_="mid label"))
+    parts.append(element("text", x_label, x=_r((left + WIDTH - right) / 2), y=HEIGHT - 6, class_="mid label"))
     if y_label:
         middle = _r((TOP + HEIGHT - BOTTOM) / 2)
         parts.append(element("text", y_label, x=12, y=middle, class_="mid label", transform=f"rotate(-90 12 {middle})"))
