@@ -102,11 +102,14 @@ def parser() -> argparse.ArgumentParser:
         help="stop at an image that cannot be read (default), or name it and go on",
     )
 
-    sub = command("convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back.")
+    sub = command(
+        "convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD."
+    )
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
     sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
+    sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
     return top
 
 
@@ -277,5 +280,5 @@ def convert(options: argparse.Namespace) -> int:
     """``convert SOURCE TARGET``."""
     from mlcil.engine.convert import convert_file
 
-    print(convert_file(options.source, options.target, options.classes, options.heads))
+    print(convert_file(options.source, options.target, options.classes, options.heads, options.size))
     return 0

@@ -357,6 +357,23 @@ _RDFCIL_PARTS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
 )
 
 
+def data_free_in(state: Mapping[str, Tensor]) -> str | None:
+    """``rdfcil`` or ``abd`` for a classifier of their releases, else ``None``."""
+    if {"head.classifiers.0.weight", "backbone.conv_1_3x3.weight"} <= set(state) or (
+        {"head.classifiers.0.weight", "backbone.conv1.weight"} <= set(state)
+    ):
+        return "rdfcil"
+    return "abd" if {"last.weight", "conv1.weight"} <= set(state) else None
+
+
+def data_free_sessions(state: Mapping[str, Tensor], method: str) -> list[int]:
+    """Classes of each session; ABD's one layer has all classes from the beginning."""
+    if method == "abd":
+        return [len(state["last.weight"])]
+    rows = {name.split(".")[2]: len(value) for name, value in state.items() if name.startswith("head.classifiers.")}
+    return [rows[t] for t in sorted(rows, key=int)]
+
+
 def from_rdfcil(state: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     """Translate a state dict of R-DFCIL's release: its Lightning module or its ``inversion.ckpt``.
 
