@@ -3,6 +3,7 @@
 title = "MS-COCO 2014, B0-C10, TResNet-M, 224 px"
 published = "coco_b0c10"
 seeds = [1, 2, 3]
+overrides = {"scenario.base": 0, "scenario.increment": 10}
 
 _linear, _krt = "../finetune/coco_b0c10.py", "../krt/coco_b0c10.py"
 _deduplicate = {"memory.deduplicate": True}  # as in the released code
@@ -14,7 +15,7 @@ _reservoir20 = {"memory.total": 1600, "memory.selection": "reservoir"}
 _online = {"memory.total": 1000}
 
 runs = [
-    dict(label="Joint", config="../joint/coco.py", overrides={"scenario.base": 0, "scenario.increment": 10}),
+    dict(label="Joint", config="../joint/coco.py"),
     dict(label="Fine-tuning", config=_linear),
     dict(label="oEWC", config=_linear, overrides={"method.type": "OEWC"}),
     dict(label="LwF", config=_linear, overrides={"method.type": "LwF"}),

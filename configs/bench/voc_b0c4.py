@@ -3,6 +3,7 @@
 title = "PASCAL VOC 2007, B0-C4, TResNet-M, 224 px"
 published = "voc_b0c4"
 seeds = [1, 2, 3]
+overrides = {"scenario.base": 0, "scenario.increment": 4}
 
 _linear, _krt = "../finetune/voc_b0c4.py", "../krt/voc_b0c4.py"
 _deduplicate = {"memory.deduplicate": False}  # as in the released code
@@ -11,7 +12,7 @@ _herding2 = {"memory.per_class": 2, "memory.selection": "herding"}
 _reservoir2 = {"memory.total": 40, "memory.selection": "reservoir"}
 
 runs = [
-    dict(label="Joint", config="../joint/voc.py", overrides={"scenario.base": 0, "scenario.increment": 4}),
+    dict(label="Joint", config="../joint/voc.py"),
     dict(label="Fine-tuning", config=_linear),
     dict(label="oEWC", config=_linear, overrides={"method.type": "OEWC"}),
     dict(label="LwF", config=_linear, overrides={"method.type": "LwF"}),

@@ -1,30 +1,7 @@
-# PASCAL VOC 2007, B10-C2: every method of KRT's tables with the paper's network, next to the published numbers.
+# PASCAL VOC 2007, B10-C2: the runs of voc_b0c4.py.
 # Needs the full data set, the ImageNet-21K-P weights and GPUs: python -m mlcil bench configs/bench/voc_b10c2.py
+_base_ = ["voc_b0c4.py"]
 title = "PASCAL VOC 2007, B10-C2, TResNet-M, 224 px"
 published = "voc_b10c2"
-seeds = [1, 2, 3]
-
-_linear, _krt = "../finetune/voc_b10c2.py", "../krt/voc_b10c2.py"
-_deduplicate = {"memory.deduplicate": False}  # as in the released code
-_prototype, _graph = {"network.head.type": "prototype"}, {"network.head.type": "graph"}
-_herding2 = {"memory.per_class": 2, "memory.selection": "herding"}
-_reservoir2 = {"memory.total": 40, "memory.selection": "reservoir"}
-
-runs = [
-    dict(label="Joint", config="../joint/voc.py", overrides={"scenario.base": 10, "scenario.increment": 2}),
-    dict(label="Fine-tuning", config=_linear),
-    dict(label="oEWC", config=_linear, overrides={"method.type": "OEWC"}),
-    dict(label="LwF", config=_linear, overrides={"method.type": "LwF"}),
-    dict(label="AGCN", config=_linear, overrides={"method.type": "AGCN", **_graph}),
-    dict(label="PODNet", config=_linear, overrides={"method.type": "POD"}),
-    dict(label="KRT", config=_krt),
-    dict(label="KRT, recall class", config=_krt, overrides={"method.recall": "class"}),
-    dict(label="KRT, recall quantile", config=_krt, overrides={"method.recall": "quantile"}),
-    dict(label="iCaRL, 2/class", config=_linear, overrides={"method.type": "ICaRL", **_prototype, **_herding2}),
-    dict(label="BiC, 2/class", config=_linear, overrides={"method.type": "BiC", **_herding2}),
-    dict(label="ER, 2/class", config=_linear, overrides={"method.type": "ER", **_reservoir2}),
-    dict(label="TPCIL, 2/class", config=_linear, overrides={"method.type": "TPCIL", **_herding2}),
-    dict(label="PODNet, 2/class", config=_linear, overrides={"method.type": "POD", **_herding2}),
-    dict(label="DER++, 2/class", config=_linear, overrides={"method.type": "DERpp", **_reservoir2}),
-    dict(label="KRT-R, 2/class", config=_krt, overrides={**_herding2, **_deduplicate}),
-]
+overrides = {"scenario.base": 10, "scenario.increment": 2}
+runs = [{**run, "config": run["config"].replace("b0c4", "b10c2")} for run in _base_.runs]

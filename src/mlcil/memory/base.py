@@ -8,6 +8,7 @@ Legend: N images, M stored images, C classes seen so far.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mlcil.errors import UserError
 LABELS = ("oracle", "frozen", "propagate")
 
 
-class Memory:
+class Memory(ABC):
     """Base of the memories.
 
     Args:
@@ -44,13 +45,15 @@ class Memory:
         """Stored entries; an image that two classes chose counts twice."""
         return len(self.contents()[0])
 
+    @abstractmethod
     def contents(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows (M,) int64 and the session each was stored in (M,)."""
-        raise NotImplementedError
 
     def begin_session(self) -> None:
         """Told before a session's images are put together."""
+        return None
 
+    @abstractmethod
     def update(
         self, session: int, low: int, high: int, rows: np.ndarray, features_ND: np.ndarray, targets_NC: np.ndarray
     ) -> dict[str, int]:
@@ -66,7 +69,6 @@ class Memory:
         Returns:
             Counts for the log: ``chosen`` now, ``stored`` of them, and the ``total`` in memory.
         """
-        raise NotImplementedError
 
     def replayed(self, session: int, new_images: int) -> np.ndarray:
         """Positions in :meth:`contents` that a session is trained on: all of them."""
