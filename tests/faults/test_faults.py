@@ -347,6 +347,15 @@ def test_too_little_memory_says_what_to_lower(
         assert word in str(caught.value)
 
 
+def test_a_lonely_last_image_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> None:
+        torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
+
+    monkeypatch.setattr(IncrementalTrainLoop, "step", step)
+    with pytest.raises(UserError, match=r"batch of one image .* set train_dataloader\.drop_last=True or another"):
+        train(config(tmp_path))
+
+
 def test_a_clock_that_jumps_changes_nothing(
     tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,7 +242,7 @@ def train(
             runner = build_runner(cfg, resume, overwrite, accept_changes)
             runner.notes += notes
             runner.train()
-        except (OSError, RuntimeError, MemoryError) as error:
+        except (OSError, RuntimeError, MemoryError, ValueError) as error:
             sentence = explain(error, cfg)
             if sentence is None:
                 raise
@@ -252,6 +252,8 @@ def train(
 
 def explain(error: BaseException, cfg: Config) -> str | None:
     """The sentence for an error of the machine, or ``None`` for one of ours."""
+    if isinstance(error, UserError):
+        return None
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
         if error.errno not in DISK_ERRORS:
@@ -262,6 +264,12 @@ def explain(error: BaseException, cfg: Config) -> str | None:
         )
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return out_of_memory(cfg, text)
+    if "Expected more than 1 value per channel" in text:
+        return (
+            f"a batch of one image has no statistics for a batch norm of 1x1 maps (batches of "
+            f"{cfg.train_dataloader['batch_size']} leave one over); set train_dataloader.drop_last=True or another "
+            "batch_size, then go on with --resume --accept-changes"
+        )
     if "DataLoader worker" in text:
         return worker_killed(text)
     if expected_processes(cfg) > 1 and any(word in text for word in LOST):
