@@ -15,7 +15,8 @@ from mmengine.dist import all_gather_object, all_reduce, barrier, broadcast_obje
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView, build_loader
+from mlcil.datasets.readers import ImageSource, Readers
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import resume
 from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
@@ -83,6 +84,8 @@ class IncrementalTrainLoop(BaseLoop):
         self.held_out: SessionView | None = None  # images kept from training for the method's second stage
         self.audit: dict[str, float] = {}  # of the session's pseudo-labels
         self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
+        self.transform = TrainTransform(runner.image_size, **runner.train_transform)
+        self._readers: dict[int, Readers] = {}  # worker processes by their number
 
     # -- what mmengine's hooks ask for; all counted within the running session -------------------------
 
@@ -122,8 +125,12 @@ class IncrementalTrainLoop(BaseLoop):
         last = len(sessions) - 1 if self.stop_after_session is None else self.stop_after_session
         if not runner.has_state:
             runner.save_resume_state(0, 0.0, inside=False)
-        while self.session <= min(last, len(sessions) - 1):
-            self.run_session()
+        try:
+            while self.session <= min(last, len(sessions) - 1):
+                self.run_session()
+        finally:
+            for readers in self._readers.values():
+                readers.close()
         runner.finish_run()
         return runner.model
 
@@ -384,9 +391,8 @@ class IncrementalTrainLoop(BaseLoop):
     def augmented_view(self, rows: np.ndarray, targets: np.ndarray, origins: np.ndarray) -> SessionView:
         """Training images under the config's augmentation."""
         runner = self._runner
-        transform = TrainTransform(runner.image_size, **runner.train_transform)
         table, bad = runner.scenario.train, runner.bad_images
-        return SessionView(table, rows, targets, runner.image_size, transform, origins, bad_images=bad)
+        return SessionView(table, rows, targets, runner.image_size, self.transform, origins, bad_images=bad)
 
     def finish_session(self, resumed: dict[str, Any] | None) -> None:
         """The method's last part, on what its ``second_stage`` asks for, and the update of the memory.
@@ -416,7 +422,7 @@ class IncrementalTrainLoop(BaseLoop):
         rank, world_size = get_dist_info()
         draws = len(self._runner.scenario.sessions) + self.session
         sampler = SessionSampler(len(view), self._runner.seed, draws, shuffle, rank, world_size)
-        return build_loader(view, sampler, **self.loader_options)
+        return self.loader(view, sampler, self.loader_options)
 
     def fine_tune(self, resumed: dict[str, Any] | None = None) -> None:
         """Balanced fine-tuning on the memory, where the method has such a phase.
@@ -465,13 +471,23 @@ class IncrementalTrainLoop(BaseLoop):
             )
         else:
             sampler = SessionSampler(len(view), seed, self.session, True, rank, world_size)
-        return build_loader(view, sampler, **self.loader_options)
+        return self.loader(view, sampler, self.loader_options)
 
     def plain_loader(self, view: SessionView) -> Any:
         """Unshuffled loader of this process's share, every image exactly once over all processes."""
         rank, world_size = get_dist_info()
         sampler = SessionSampler(len(view), 0, 0, shuffle=False, rank=rank, world_size=world_size)
-        return build_loader(view, sampler, **self._runner.test_options)
+        return self.loader(view, sampler, self._runner.test_options)
+
+    def loader(self, view: SessionView, sampler: SessionSampler, options: dict[str, Any]) -> Loader:
+        """A loader whose images are read by the run's worker processes; they are begun once, for all sessions."""
+        number, runner = options.get("num_workers", 0), self._runner
+        if number and number not in self._readers:
+            scenario, skip = runner.scenario, runner.bad_images.policy == "skip"
+            images = ((scenario.train, self.transform), (scenario.train, None), (scenario.test, None))
+            sources = [ImageSource(table, runner.image_size, augment, skip) for table, augment in images]
+            self._readers[number] = Readers(number, sources)
+        return build_loader(view, sampler, **options, readers=self._readers.get(number))
 
     def context(self, counts: dict[str, Any]) -> SessionContext:
         """What the method is told of the session."""
