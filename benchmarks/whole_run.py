@@ -30,7 +30,8 @@ from timing import CLOCKS, add_options, begin, header
 from mlcil.datasets.loading import SessionView
 from mlcil.engine.config import finish_config
 from mlcil.engine.evaluation import predict_view
-from mlcil.engine.loop import IncrementalTrainLoop, no_labels
+from mlcil.engine.images import no_labels
+from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.train import build_runner
 from mlcil.models.heads import ICAHead
 
@@ -62,7 +63,7 @@ def evaluate_in_three_passes(loop: IncrementalTrainLoop) -> dict[str, Any]:
     for low, high in ((0, scenario.base_high), (session.low, session.high)):
         rows = scenario.test_rows(low, high)
         view = SessionView(scenario.test, rows, no_labels(rows), runner.image_size)
-        predict_view(runner.method, loop.plain_loader(view), torch.float32)
+        predict_view(runner.method, loop.images.plain_loader(view), torch.float32)
     return evaluate_once(loop)
 
 

@@ -1,18 +1,14 @@
 """Whole runs on a handful of scenes: files, metrics, replay, resume."""
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from tiny import run_until
 
 import mlcil
@@ -150,14 +146,14 @@ def test_replayed_images_enter_the_batches_with_the_promised_labels(scenes, tmp_
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     loop = runner.train_loop
     seen = []
-    original = loop.train_view
+    original = loop.images.train_view
 
-    def spy():
-        view, counts = original()
-        seen.append((loop.session, view, counts))
+    def spy(session):
+        view, counts = original(session)
+        seen.append((session, view, counts))
         return view, counts
 
-    loop.train_view = spy
+    loop.images.train_view = spy
     runner.call_hook("before_run")
     loop.run()
     scenario = runner.scenario
@@ -277,47 +273,3 @@ def test_two_processes_give_the_answer_of_one(scenes, tmp_path):
     one, two = (weights(tmp_path / "saved" / name / "session_2.pth") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5, msg=name)
-
-
-@HOOKS.register_module()
-class WorkerProcesses(Hook):
-    """Notes the ids of the loaders' processes behind every session."""
-
-    seen: ClassVar[list[set[int]]] = []
-
-    def after_session(self, runner, session=None, result=None):
-        self.seen.append({process.pid for process in multiprocessing.active_children()})
-
-
-def test_all_sessions_are_read_by_the_same_processes(finished, scenes, tmp_path):
-    """Two processes for training, calibration, herding and evaluation, and the numbers of none."""
-    _, without = finished
-    WorkerProcesses.seen.clear()
-    loaders = {name: {"num_workers": 2} for name in ("train_dataloader", "test_dataloader")}
-    cfg = config(scenes, tmp_path, memory={"per_class": 2}, custom_hooks=[{"type": "WorkerProcesses"}], **loaders)
-    with_two = train(cfg)
-    first = WorkerProcesses.seen[0]
-    assert len(first) == 2
-    assert WorkerProcesses.seen == [first] * len(without)
-    assert not multiprocessing.active_children()
-    plain = train(config(scenes, tmp_path, "plain", memory={"per_class": 2}))
-    assert without_clock(with_two) == without_clock(plain)
-    last = f"session_{len(without) - 1}.pth"
-    one, two = (weights(tmp_path / "saved" / name / last) for name in ("run", "plain"))
-    assert_same_weights(one, two)
-
-
-@HOOKS.register_module()
-class Fails(Hook):
-    """Raises behind the first step of session 1."""
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.train_loop.session == 1:
-            raise UserError("enough")
-
-
-def test_a_failed_run_leaves_no_processes(scenes, tmp_path):
-    cfg = config(scenes, tmp_path, train_dataloader={"num_workers": 1}, custom_hooks=[{"type": "Fails"}])
-    with pytest.raises(UserError, match="enough"):
-        train(cfg)
-    assert not multiprocessing.active_children()
