@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -209,6 +210,8 @@ class IncrementalRunner(Runner):
             self.resume_run(self._resumed)
         if self.cfg.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if self.cfg.compile:
+            self.compile_backbone()
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
         parts = (int(self.cfg.train_dataloader["batch_size"]), self.world_size, self.accumulated)
         self.log(log_lines.batch(*parts, self.published_batch_size, self.base_batch_size))
@@ -227,6 +230,19 @@ class IncrementalRunner(Runner):
         finally:
             self.call_hook("after_run")
         return model
+
+    def compile_backbone(self) -> None:
+        """``torch.compile`` for the part that does not grow, so that later sessions compile nothing anew.
+
+        Teacher and folded copies stay as they are.
+
+        Raises:
+            UserError: a CPU without a C++ compiler.
+        """
+        compilers = (os.environ.get("CXX"), "g++", "c++", "clang++")
+        if self.device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+            raise UserError("compile=True needs a C++ compiler such as g++ on the PATH; install one or leave it False")
+        self.method.network.backbone.compile(dynamic=False)  # a graph for every batch size
 
     def keep_decoded_images(self) -> None:
         """Let the scenario's tables look into the image cache; the first run decodes its images into it.
