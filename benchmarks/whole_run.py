@@ -1,6 +1,6 @@
 """A small run from the first to the last session: as ours by default, and the way of the released code.
 
-    python benchmarks/whole_run.py [--images 120] [--epochs 4] [--sessions 3] [--layers 1 1 1 1 --width 0.25]
+    python benchmarks/whole_run.py [--images 120] [--epochs 4] [--sessions 4] [--layers 1 1 1 1 --width 0.25]
 
 Both train KRT from the same weights on the same photos in the same order. ``official`` decodes every image in every
 epoch, evaluates after every epoch in three passes (base, seen and new images), runs the attention once per session,
