@@ -25,6 +25,7 @@ from torch import Tensor
 
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.readers import Readers
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.transforms import TrainTransform
 
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--size", type=int, default=224, help="side that the network takes, in pixels")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="processes of the last lines; 0 leaves them out")
     options = parser.parse_args()
     device = begin(options)
     print(header(device))
@@ -90,6 +92,18 @@ def main() -> None:
         for row, value in seconds.items():
             official = seconds[f"official, {row.split(', ')[1]}"]
             print(f"{row:24}{len(files) / value:>16.0f}{official / value:>8.2f}")
+        if options.workers:
+            view = SessionView(kept, rows, table.labels_NC, options.size, augment)
+            run = Readers(options.workers, [view.source])
+
+            def first_batch(readers: Readers | None) -> None:
+                sampler = SessionSampler(len(rows), 0, 0, shuffle=True)
+                next(iter(build_loader(view, sampler, 16, options.workers, readers=readers)))
+
+            begun = medians({"new": lambda: first_batch(None), "kept": lambda: first_batch(run)}, device, 5, 1)
+            run.close()
+            for name, value in begun.items():
+                print(f"first batch, {options.workers} {name + ' processes':20}{1e3 * value:>10.0f} ms")
 
 
 if __name__ == "__main__":

@@ -7,18 +7,20 @@ loss, backward, Adam) from the same weights on the same images; the losses of th
 update, are compared first, and the program fails when they disagree. The default step is what a run makes:
 channels-last layout, the precision that ``auto`` picks on the device, attention shared by the sessions, the
 teacher's batch norms inside its convolutions, the fused optimiser. On the CPU freed memory is kept for both, as a
-run does.
+run does. The last lines say where the time of the default step goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from reference import PerSession
-from timing import add_options, begin, header, medians, operations, peaks, print_peaks
+from timing import CLOCKS, add_options, begin, header, medians, operations, peaks, print_peaks, synchronise
 from torch import nn
 
 from mlcil.engine.optim import AutocastOptimWrapper, decay_groups
@@ -32,8 +34,8 @@ BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relati
 
 def make_step(
     options: argparse.Namespace, device: torch.device, default: bool
-) -> tuple[Callable[[], dict[str, float]], torch.dtype]:
-    """A function that makes one training step and returns its losses, and the dtype it computes in."""
+) -> tuple[Callable[[], dict[str, float]], KRT, AutocastOptimWrapper]:
+    """A function that makes one training step and returns its losses, and what it trains with what."""
     torch.manual_seed(0)
     spec = {"backbone": {"name": options.backbone}, "head": {"type": "ica"}, "image_size": options.size}
     network = build_network(spec, [CLASSES] * (options.sessions - 1))
@@ -77,7 +79,45 @@ def make_step(
         losses = method.train_step({"inputs": images, "targets": targets}, wrapper)
         return {name: value.item() for name, value in losses.items()}
 
-    return step, wrapper.dtype
+    return step, method, wrapper
+
+
+def shares(
+    step: Callable[[], object], method: KRT, wrapper: AutocastOptimWrapper, device: torch.device, turns: int, clock: str
+) -> dict[str, float]:
+    """Shares of a step's time by part, in [0, 1]: medians over some turns."""
+    now, spent = CLOCKS[clock], dict.fromkeys(("teacher", "network", "optimiser"), 0.0)
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            synchronise(device)
+            started = now()
+            result = function(*args, **kwargs)
+            synchronise(device)
+            spent[name] += now() - started
+            return result
+
+        return call
+
+    method.teacher_output = timed("teacher", method.teacher_output)  # type: ignore[method-assign]
+    method.network.forward = timed("network", method.network.forward)  # type: ignore[method-assign]
+    wrapper.optimizer.step = timed("optimiser", wrapper.optimizer.step)  # type: ignore[method-assign]
+    found: dict[str, list[float]] = {}
+    for _ in range(turns):
+        spent.update(dict.fromkeys(spent, 0.0))
+        total = now()
+        step()
+        synchronise(device)
+        total = now() - total
+        parts = {
+            "teacher's forward": spent["teacher"],
+            "forward": spent["network"],
+            "optimiser": spent["optimiser"],
+            "backward and losses": total - sum(spent.values()),
+        }
+        for name, value in parts.items():
+            found.setdefault(name, []).append(value / total)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def main() -> None:
@@ -92,8 +132,9 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="of the default step: auto, fp32, bf16 or fp16")
     options = parser.parse_args()
     device = begin(options)
-    reference, _ = make_step(options, device, default=False)
-    default, dtype = make_step(options, device, default=True)
+    reference, _, _ = make_step(options, device, default=False)
+    default, method, wrapper = make_step(options, device, default=True)
+    dtype = wrapper.dtype
     precision = str(dtype).removeprefix("torch.")
     print(header(device))
     peak = print_peaks(peaks(device, options.clock))
@@ -113,6 +154,8 @@ def main() -> None:
             f"{100 * work / seconds[row] / peak:8.0f} % of the peak"
         )
     print(f"{'ratio':32}{seconds['reference'] / seconds['default']:10.2f}")
+    found_parts = shares(default, method, wrapper, device, min(options.steps, 3), options.clock)
+    print("default step: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in found_parts.items()))
 
 
 if __name__ == "__main__":

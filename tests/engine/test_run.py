@@ -146,14 +146,14 @@ def test_replayed_images_enter_the_batches_with_the_promised_labels(scenes, tmp_
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     loop = runner.train_loop
     seen = []
-    original = loop.train_view
+    original = loop.images.train_view
 
-    def spy():
-        view, counts = original()
-        seen.append((loop.session, view, counts))
+    def spy(session):
+        view, counts = original(session)
+        seen.append((session, view, counts))
         return view, counts
 
-    loop.train_view = spy
+    loop.images.train_view = spy
     runner.call_hook("before_run")
     loop.run()
     scenario = runner.scenario
@@ -273,3 +273,37 @@ def test_two_processes_give_the_answer_of_one(scenes, tmp_path):
     one, two = (weights(tmp_path / "saved" / name / "session_2.pth") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_compiled_backbone_gives_the_same_run_and_is_not_compiled_again(finished, scenes, tmp_path, monkeypatch):
+    """Through a compiler that only takes the graphs: one for every batch size, training and evaluation, in all."""
+    _, results = finished
+    graphs, original = [], torch.nn.Module.compile
+
+    def take(graph, inputs):
+        graphs.append([x.shape for x in inputs if x.ndim == 4 and x.shape[1:] == (3, 32, 32)])
+        return graph
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: original(self, backend=take, **options))
+    short = {"fold_batch_norm": False, "train_cfg": {"max_epochs": 1}}
+    again = train(config(scenes, tmp_path, compile=True, **short))
+    assert graphs
+    shapes = {str(shape) for shape in graphs}
+    assert len(graphs) <= 2 * len(shapes)
+    plain = train(config(scenes, tmp_path, "plain", **short))
+    assert without_clock(again) == without_clock(plain)
+    for t in range(len(results)):
+        one, two = (weights(tmp_path / "saved" / name / f"session_{t}.pth") for name in ("run", "plain"))
+        assert_same_weights(one, two)
+
+
+def test_compiling_needs_a_compiler(scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError, match=r"compile=True needs a C\+\+ compiler"):
+        train(config(scenes, tmp_path, compile=True))
+    backbone = {"name": "tresnet", "layers": [1, 1, 1, 1], "width": 0.25, "recompute": True}
+    with pytest.raises(UserError, match=r"does not go with network\.backbone\.recompute"):
+        config(scenes, tmp_path, compile=True, network={"backbone": backbone})
+    with pytest.raises(UserError, match="compile is 1; expected True or False"):
+        config(scenes, tmp_path, compile=1)

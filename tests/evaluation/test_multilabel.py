@@ -9,6 +9,7 @@ from mlcil.evaluation.multilabel import (
     mean_average_precision,
     mean_of_ap,
     precision_recall_f1,
+    ranks_of_positives,
 )
 
 
@@ -143,3 +144,15 @@ def test_ap_is_the_mean_precision_over_the_whole_ranking(digits):
         ranked = [targets[i, column] for i in ranked if targets[i, column] >= 0]
         precisions = [sum(ranked[: k + 1]) / (k + 1) for k, label in enumerate(ranked) if label]
         assert found == pytest.approx(sum(precisions) / (len(precisions) + 1e-8), rel=1e-12)
+
+
+@pytest.mark.parametrize("values", [1, 2, 7, 200, None])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+def test_ranks_are_those_of_a_stable_order(values, share):
+    rng = np.random.default_rng(values)
+    scores = rng.standard_normal(500).astype(np.float32)
+    if values is not None:
+        scores = rng.integers(0, values, 500).astype(np.float32) - values // 2
+    positive = rng.random(500) < share
+    expected = np.flatnonzero(positive[np.argsort(-scores, kind="stable")]) + 1
+    np.testing.assert_array_equal(ranks_of_positives(scores, positive), expected)

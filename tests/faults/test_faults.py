@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -300,7 +301,8 @@ class KillWorker(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if runner.train_loop.session == 0 and batch_idx == 0:
-            worker = runner.train_loop.dataloader._iterator._workers[0]
+            (worker,) = multiprocessing.active_children()
+            assert [worker.pid] == runner.train_loop.dataloader.readers.pids
             os.kill(worker.pid, signal.SIGKILL)
             worker.join()
 

@@ -8,20 +8,20 @@ worker processes, and an interrupted run needs no worker state to go on exactly.
 from __future__ import annotations
 
 import itertools
-import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mlcil.datasets.readers import Augment, ImageSource, Key, Readers
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import to_tensor
 from mlcil.errors import UserError
 from mlcil.protocols import check_option
 
-Key = tuple[int, ...]
 BAD_IMAGE = ("raise", "skip")
 
 
@@ -46,9 +46,6 @@ class BadImages:
     def __len__(self) -> int:
         return sum(map(len, self.found.values()))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"policy": self.policy, "tell": None, "found": {}}  # worker processes only look at the policy
-
     def add(self, split: str, row: int, sentence: str) -> None:
         """Remember an image; tell of it when it is new."""
         known = self.found.setdefault(split, {})
@@ -70,9 +67,6 @@ class BadImages:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state_dict` gave."""
         self.found = {split: {int(row): str(why) for row, why in rows.items()} for split, rows in state.items()}
-
-
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class SessionView(Dataset[dict[str, Any]]):
@@ -105,9 +99,10 @@ class SessionView(Dataset[dict[str, Any]]):
     ) -> None:
         assert len(rows) == len(targets)
         self.bad_images, self.whole_pass = bad_images, whole_pass
+        self.skips = bad_images is not None and bad_images.policy == "skip"
+        self.source = ImageSource(table, image_size, augment, self.skips)
         self.table, self.rows, self.targets = table, rows, targets
         self.origins = np.full(len(rows), session, np.int64) if origins is None else origins
-        self.image_size, self.augment = image_size, augment
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -118,7 +113,7 @@ class SessionView(Dataset[dict[str, Any]]):
         Where images may be skipped also ``bad_row`` (-1 or the row that could not be read) and ``bad_reason``.
         """
         position, key = item if isinstance(item, tuple) else (item, None)
-        if self.bad_images is None or self.bad_images.policy == "raise":
+        if not self.skips:
             return self._item(position, key)
         first: tuple[int, str] = (-1, "")
         for step in range(len(self)):
@@ -133,22 +128,36 @@ class SessionView(Dataset[dict[str, Any]]):
 
     def _item(self, position: int, key: Key | None, missing: bool = False) -> dict[str, Any]:
         row = int(self.rows[position])
-        size = (self.image_size, self.image_size)
-        if missing:
-            image = np.zeros((*size, 3), np.uint8)
-        elif getattr(self.augment, "whole", False):
-            image = np.asarray(self.table.image(row))
-        else:
-            image = self.table.fitted(row, self.image_size)
-        if self.augment is not None:
-            assert key is not None, "augmented views are read through a SessionSampler"
-            image = self.augment(image, np.random.default_rng(np.random.SeedSequence(key)))
         return {
-            "inputs": to_tensor(image),
+            "inputs": self.source.read(row, key, missing),
             "targets": torch.from_numpy(self.targets[position].astype(np.float32)),
             "rows": row,
             "origins": int(self.origins[position]),
         }
+
+    def batch(self, entries: list[tuple[int, Key]], inputs: Tensor, reasons: list[str]) -> dict[str, Any]:
+        """The batch of these entries, as collated from single items, around images that another process has read.
+
+        Args:
+            entries: B positions and keys.
+            inputs: (B, 3, H, W) their images.
+            reasons: B sentences, each empty unless its image could not be read; that one is tried again here.
+        """
+        positions = [position for position, _ in entries]
+        labels = {
+            "targets": torch.from_numpy(self.targets[positions].astype(np.float32)),
+            "rows": torch.from_numpy(self.rows[positions].astype(np.int64)),
+            "origins": torch.from_numpy(self.origins[positions].astype(np.int64)),
+        }
+        if inputs.is_pinned():
+            labels = {name: values.pin_memory() for name, values in labels.items()}
+        batch: dict[str, Any] = {"inputs": inputs, **labels}
+        if self.skips:
+            batch.update(bad_row=torch.full((len(entries),), -1), bad_reason=[""] * len(entries))
+            for place in np.flatnonzero([bool(reason) for reason in reasons]):
+                for name, value in self[entries[place]].items():
+                    batch[name][place] = value
+        return batch
 
 
 class SessionSampler(Sampler[tuple[int, Key]]):
@@ -194,14 +203,22 @@ class SessionSampler(Sampler[tuple[int, Key]]):
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A ``DataLoader`` that raises the :class:`UserError` of a worker process as it was raised there.
+    """A ``DataLoader`` of this process, or one that lets worker processes read the images.
+
+    It raises the :class:`UserError` of a worker process as it was raised there.
+
+    Args:
+        view: the images.
+        readers: the worker processes; ``None`` reads in this process.
+        options: of ``DataLoader``.
 
     Attributes:
         unreadable: rows of images that were skipped in the passes so far.
     """
 
-    def __init__(self, view: SessionView, **options: Any) -> None:
+    def __init__(self, view: SessionView, readers: Readers | None = None, **options: Any) -> None:
         super().__init__(view, **options)
+        self.readers = readers
         self.unreadable: set[int] = set()
 
     def _take_out(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -213,9 +230,23 @@ class Loader(DataLoader[dict[str, Any]]):
                 view.bad_images.add(view.table.name, row, reason)
         return batch
 
+    def _read_by(self, readers: Readers) -> Iterator[dict[str, Any]]:
+        view: Any = self.dataset
+        torch.empty((), dtype=torch.int64).random_()  # a pass in this process draws a number too
+        sent: deque[list[tuple[int, Key]]] = deque()
+
+        def orders() -> Iterator[list[tuple[int, Key]]]:
+            batches: Any = self.batch_sampler
+            for entries in batches:
+                sent.append(entries)
+                yield [(int(view.rows[position]), key) for position, key in entries]
+
+        for inputs, reasons in readers.batches(view.source, orders()):
+            yield view.batch(sent.popleft(), inputs, reasons)
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
-            for batch in super().__iter__():
+            for batch in super().__iter__() if self.readers is None else self._read_by(self.readers):
                 yield self._take_out(batch)
         except UserError as error:
             # torch raises it again with the worker's printed traceback as its text, which ends in the sentence
@@ -224,7 +255,12 @@ class Loader(DataLoader[dict[str, Any]]):
 
 
 def build_loader(
-    view: SessionView, sampler: SessionSampler, batch_size: int, num_workers: int = 0, drop_last: bool = False
+    view: SessionView,
+    sampler: SessionSampler,
+    batch_size: int,
+    num_workers: int = 0,
+    drop_last: bool = False,
+    readers: Readers | None = None,
 ) -> Loader:
     """A loader over the view.
 
@@ -234,23 +270,17 @@ def build_loader(
         num_workers: processes that read images; 0 reads in this one.
         drop_last: leave out the last batch when it is smaller (R-DFCIL and ABD); a view with less than one batch
             keeps it.
+        readers: these processes when they outlive the loader; else the loader has its own.
 
     Iterating raises :class:`UserError` when an image cannot be read.
     """
+    if num_workers and readers is None:
+        readers = Readers(num_workers, [view.source])
     return Loader(
         view,
+        readers if num_workers else None,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=num_workers,
         drop_last=drop_last and len(sampler) >= batch_size,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_begin_worker if num_workers else None,
     )
-
-
-def _begin_worker(_: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C is the parent's business; SIGTERM ends a worker as usual, whatever the parent does at it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

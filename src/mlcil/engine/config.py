@@ -91,7 +91,7 @@ DEFAULTS: dict[str, Any] = {
     "log_interval": 50,  # steps between two loss lines
     "launcher": "none",  # none, pytorch (torchrun), slurm
     "custom_hooks": [],
-    "compile": False,
+    "compile": False,  # the backbone through torch.compile: other rounding, and minutes before the first step
 }
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
@@ -324,8 +324,11 @@ def _check_sections(cfg: dict[str, Any]) -> None:
                 raise UserError(f"auto_scale_lr.{key} is {sizes.get(key)!r}; expected a whole number of at least 1")
     if cfg["log_level"] not in LOG_LEVELS:
         raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
-    if not isinstance(cfg["fold_batch_norm"], bool):
-        raise UserError(f"fold_batch_norm is {cfg['fold_batch_norm']!r}; expected True or False")
+    for key in ("fold_batch_norm", "compile"):
+        if not isinstance(cfg[key], bool):
+            raise UserError(f"{key} is {cfg[key]!r}; expected True or False")
+    if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
+        raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
         raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
     if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, all_reduce
 from torch.utils.data import DataLoader
 
 from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.table import ImageTable
 from mlcil.engine.optim import autocast
 from mlcil.evaluation.metrics import METRICS, TestSet
 from mlcil.methods.base import Method
@@ -52,6 +53,32 @@ def predict_view(
     parts = all_gather_object((_stack(logits), _stack(features), unreadable))
     unreadable |= set().union(*(part[2] for part in parts))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
+
+
+def audit_pseudo_labels(method: Method, table: ImageTable) -> dict[str, float]:
+    """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
+
+    Args:
+        method: what made them.
+        table: the training images.
+
+    Returns:
+        ``true``: old-class labels per image that are really there; ``precision`` and ``recall`` of the
+        pseudo-labels, in [0, 1]. Empty when the method makes none.
+    """
+    found = method.pseudo_label_decisions()
+    if found is None:
+        return {}
+    rows, fires_NO = found
+    truth_NO = table.labels_of(rows, fires_NO.shape[1]) == 1
+    counts = torch.tensor([len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64)
+    all_reduce(counts)
+    images, true, made, right = counts.tolist()
+    return {
+        "true": true / max(images, 1),
+        "precision": right / made if made else float("nan"),
+        "recall": right / true if true else float("nan"),
+    }
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 from collections.abc import Iterator
@@ -11,23 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, all_reduce, barrier, broadcast_object_list, get_dist_info, is_main_process
+from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
-from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine import resume
-from mlcil.engine.evaluation import predict_view, session_metrics, test_rows
-from mlcil.engine.sampling import RepeatedAugmentationSampler
+from mlcil.engine import resume, run_files
+from mlcil.engine.evaluation import audit_pseudo_labels, predict_view, session_metrics, test_rows
+from mlcil.engine.images import SessionImages
+from mlcil.engine.replay import update_memory
 from mlcil.errors import StoppedError, UserError
-from mlcil.evaluation.metrics import scores_of
-from mlcil.memory.coreset import hold_out
 from mlcil.methods.base import SessionContext
 from mlcil.reporting import log_lines
 
 if TYPE_CHECKING:
-    from mlcil.datasets.table import ImageTable
     from mlcil.engine.runner import IncrementalRunner
 
 
@@ -69,7 +64,7 @@ class IncrementalTrainLoop(BaseLoop):
         self.dataloader: Any = None
         self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
         self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
-        self.repeated_augmentation = repeated_augmentation
+        self.images = SessionImages(runner, self.loader_options, repeated_augmentation)
         self.save_interval, self.skip_not_finite = save_interval, skip_not_finite
         self.counts: dict[str, Any] = {}  # images of the running session
         self.memory_counts: dict[str, Any] = {}  # of its update of the memory
@@ -80,7 +75,6 @@ class IncrementalTrainLoop(BaseLoop):
         self._iter = 0
         self.stop_training = False
         self._test_loader: Any = None
-        self.held_out: SessionView | None = None  # images kept from training for the method's second stage
         self.audit: dict[str, float] = {}  # of the session's pseudo-labels
         self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
 
@@ -122,8 +116,11 @@ class IncrementalTrainLoop(BaseLoop):
         last = len(sessions) - 1 if self.stop_after_session is None else self.stop_after_session
         if not runner.has_state:
             runner.save_resume_state(0, 0.0, inside=False)
-        while self.session <= min(last, len(sessions) - 1):
-            self.run_session()
+        try:
+            while self.session <= min(last, len(sessions) - 1):
+                self.run_session()
+        finally:
+            self.images.close()
         runner.finish_run()
         return runner.model
 
@@ -140,9 +137,9 @@ class IncrementalTrainLoop(BaseLoop):
             self.counts, self.memory_counts = tuned["counts"], tuned["memory_counts"]
             self.begin_session()
         else:
-            view, self.counts = self.train_view()
-            self.dataloader = self.train_loader(view)
-            self.check_exemplars(view)
+            view, self.counts = self.images.train_view(t)
+            self.dataloader = self.images.train_loader(view, t)
+            self.images.check_same(view, t)
             self.begin_session()
             self.train_session(resumed)
             runner.call_hook("after_train")
@@ -184,8 +181,8 @@ class IncrementalTrainLoop(BaseLoop):
             self._epoch, self._iter = 0, 0
             self.dataloader.sampler.set_epoch(0)
             method.prepare_session(self.dataloader)
-            self.audit = self.audit_pseudo_labels()
-            runner.save_made_images(t)
+            self.audit = audit_pseudo_labels(method, runner.scenario.train)
+            run_files.save_made_images(runner, t)
             if method.costly_preparation and t > 0:  # an inversion is not repeated by a resume
                 runner.save_resume_state(0, time.monotonic() - self._started)
         runner.log(log_lines.report(self.session_report()))
@@ -317,76 +314,7 @@ class IncrementalTrainLoop(BaseLoop):
                 raise StoppedError(runner.signals.received, self.where(runner.signals.received, iteration)) from None
             raise UserError(worker_killed(str(error))) from error
 
-    def check_exemplars(self, view: SessionView) -> None:
-        """All processes train on the same images with the same labels.
-
-        Raises:
-            UserError: they do not; names the sessions' hashes.
-        """
-        memory = self._runner.memory
-        kept = [] if memory is None else [part.tolist() for part in memory.contents()]
-        digest = hashlib.sha256(repr(kept).encode())
-        digest.update(np.ascontiguousarray(view.rows).tobytes() + np.ascontiguousarray(view.targets).tobytes())
-        found = all_gather_object(digest.hexdigest()[:12])
-        if len(set(found)) > 1:
-            raise UserError(
-                f"the processes hold different exemplars in session {self.session} (hashes {', '.join(found)}); "
-                "expected the same in all, so check that they read the same data and start the run again"
-            )
-        if len(found) > 1:
-            self._runner.log([f"exemplars and images of the session: {found[0]} in all {len(found)} processes"])
-
     # -- parts of a session ------------------------------------------------------------------------------
-
-    def train_view(self) -> tuple[SessionView, dict[str, Any]]:
-        """New images of the session and the memory's images, with the labels that may be seen."""
-        runner, t = self._runner, self.session
-        scenario, memory = runner.scenario, runner.memory
-        session = scenario.sessions[t]
-        rows = scenario.train_rows(t)
-        targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
-        sessions = np.full(len(rows), t, np.int64)
-        counts: dict[str, Any] = {
-            "images": len(rows),
-            "labels_per_image": float((targets == 1).sum() / max(len(rows), 1)),
-            "exemplars": 0,
-        }
-        self.held_out = None
-        if memory is not None and len(memory):
-            memory.begin_session()
-            old_rows, old_targets, origins = self.exemplars()
-            again = memory.replayed(t, len(rows))
-            parts = ((rows, old_rows), (targets, old_targets), (sessions, origins))
-            everything = [np.concatenate([new, old[again]]) for new, old in parts]
-            kept = np.ones(len(everything[0]), bool)
-            if runner.method.second_stage == "held_out":
-                masks = hold_out(targets.argmax(1), old_targets[again].argmax(1), session.low)
-                kept = ~np.concatenate(masks)
-                self.held_out = self.augmented_view(*(part[~kept] for part in everything))
-            rows, targets, sessions = (part[kept] for part in everything)
-            counts["exemplars"] = len(again)
-        return self.augmented_view(rows, targets, sessions), counts
-
-    def exemplars(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows (M,) of the memory, the labels (M, C_seen) they show in this session, and their sessions (M,)."""
-        scenario, memory, t = self._runner.scenario, self._runner.memory, self.session
-        high = scenario.sessions[t].high
-        rows, origins = memory.contents()
-        if memory.labels == "propagate":
-            return rows, memory.propagated_targets(rows, high), origins
-        targets = np.zeros((len(rows), high), np.int8)
-        for origin in np.unique(origins):
-            low, above = scenario.exemplar_range(int(origin), t)
-            picked = origins == origin
-            targets[picked, :above] = scenario.train_targets(rows[picked], low, above)
-        return rows, targets, origins
-
-    def augmented_view(self, rows: np.ndarray, targets: np.ndarray, origins: np.ndarray) -> SessionView:
-        """Training images under the config's augmentation."""
-        runner = self._runner
-        transform = TrainTransform(runner.image_size, **runner.train_transform)
-        table, bad = runner.scenario.train, runner.bad_images
-        return SessionView(table, rows, targets, runner.image_size, transform, origins, bad_images=bad)
 
     def finish_session(self, resumed: dict[str, Any] | None) -> None:
         """The method's last part, on what its ``second_stage`` asks for, and the update of the memory.
@@ -396,27 +324,19 @@ class IncrementalTrainLoop(BaseLoop):
         Args:
             resumed: a state that was saved in the fine-tuning, when all before it is done.
         """
-        method = self._runner.method
+        runner, method, images, t = self._runner, self._runner.method, self.images, self.session
         if resumed is None:
             if method.second_stage == "memory":
-                self.memory_counts = self.update_memory()
-                method.finish_session(self.second_loader(self.augmented_view(*self.exemplars())))
+                self.memory_counts = update_memory(runner, images, t)
+                view = images.augmented_view(*images.exemplars(t))
+                method.finish_session(images.second_loader(view, t))
                 return
             if method.second_stage == "held_out":
-                method.finish_session(self.second_loader(self.held_out) if self.held_out is not None else [])
+                method.finish_session(images.second_loader(images.held_out, t))
             else:
                 method.finish_session(self.dataloader)
-            self.memory_counts = self.update_memory()
+            self.memory_counts = update_memory(runner, images, t)
         self.fine_tune(resumed)
-
-    def second_loader(self, view: SessionView, shuffle: bool = True) -> Any:
-        """Loader of this process's share, with other draws than those of any session."""
-        if not len(view):
-            return []
-        rank, world_size = get_dist_info()
-        draws = len(self._runner.scenario.sessions) + self.session
-        sampler = SessionSampler(len(view), self._runner.seed, draws, shuffle, rank, world_size)
-        return build_loader(view, sampler, **self.loader_options)
 
     def fine_tune(self, resumed: dict[str, Any] | None = None) -> None:
         """Balanced fine-tuning on the memory, where the method has such a phase.
@@ -431,11 +351,11 @@ class IncrementalTrainLoop(BaseLoop):
         if memory is None or not len(memory):
             runner.log(["fine-tuning: skipped, because there are no exemplars (the config's memory)"])
             return
-        rows, targets, origins = self.exemplars()
+        rows, targets, origins = self.images.exemplars(self.session)
         images = runner.images_per_step
         used = len(rows) if phase.shuffle or len(rows) <= images else len(rows) // images * images
-        view = self.augmented_view(rows[:used], targets[:used], origins[:used])
-        self.dataloader = self.second_loader(view, phase.shuffle)
+        view = self.images.augmented_view(rows[:used], targets[:used], origins[:used])
+        self.dataloader = self.images.second_loader(view, self.session, phase.shuffle)
         self._phase_epochs, self._epoch, self._iter = phase.epochs_of(self.session), 0, 0
         runner.unwrap()
         method.begin_finetuning()
@@ -453,26 +373,6 @@ class IncrementalTrainLoop(BaseLoop):
                 self.pause(0)
         self._phase_epochs = None
 
-    def train_loader(self, view: SessionView) -> Any:
-        """Shuffled loader of this process's share."""
-        rank, world_size = get_dist_info()
-        seed = self._runner.seed
-        sampler: SessionSampler
-        if self.repeated_augmentation > 1:
-            images = self.loader_options["batch_size"] * self._runner.accumulated  # whole updates
-            sampler = RepeatedAugmentationSampler(
-                len(view), seed, self.session, images, self.repeated_augmentation, rank, world_size
-            )
-        else:
-            sampler = SessionSampler(len(view), seed, self.session, True, rank, world_size)
-        return build_loader(view, sampler, **self.loader_options)
-
-    def plain_loader(self, view: SessionView) -> Any:
-        """Unshuffled loader of this process's share, every image exactly once over all processes."""
-        rank, world_size = get_dist_info()
-        sampler = SessionSampler(len(view), 0, 0, shuffle=False, rank=rank, world_size=world_size)
-        return build_loader(view, sampler, **self._runner.test_options)
-
     def context(self, counts: dict[str, Any]) -> SessionContext:
         """What the method is told of the session."""
         runner = self._runner
@@ -489,87 +389,12 @@ class IncrementalTrainLoop(BaseLoop):
             batch_size=self.loader_options["batch_size"],
         )
 
-    def update_memory(self) -> dict[str, Any]:
-        """Choose exemplars from the session's new images; rank 0 decides for all."""
-        runner, t = self._runner, self.session
-        memory, scenario = runner.memory, runner.scenario
-        if memory is None:
-            return {"bytes": {"images": 0, **runner.method.state_bytes()}}
-        session = scenario.sessions[t]
-        rows = scenario.train_rows(t)
-        rows, logits, features = self.predict_training(rows, augmented=memory.views == "train")
-        targets = scenario.train_targets(rows, session.low, session.high)
-        counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
-        shared = [memory.state_dict()]
-        broadcast_object_list(shared)
-        memory.load_state_dict(shared[0])
-        stored, origins = memory.contents()
-        taken = np.unique(stored[origins == t])
-        runner.method.remember(taken, logits[np.searchsorted(rows, taken)], stored)
-        if memory.labels == "propagate":
-            earlier = np.setdiff1d(stored, rows)
-            if len(earlier):
-                earlier, their_logits, _ = self.predict_training(earlier)
-                logits = np.concatenate([logits, their_logits])
-                nothing = np.zeros((len(earlier), session.high), np.int8)
-                rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
-            new = np.arange(len(rows)) < len(rows) - len(earlier)
-            memory.propagate(session.low, rows, scores_of(logits), targets, new)
-        runner.log([log_lines.memory(counts)])
-        counts["bytes"] = {"images": memory.image_bytes(runner.image_size), **runner.method.state_bytes()}
-        return counts
-
     def session_report(self) -> dict[str, Any]:
         """What the method tells of the session, its pseudo-labels with what they should have been."""
         report = dict(self._runner.method.session_report())
         if self.audit:
             report["dpl"] = {**report.get("dpl", {}), **self.audit}
         return report
-
-    def predict_training(self, rows: np.ndarray, augmented: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Those of the training rows whose image can be read, with their logits (N, C) and pooled features (N, K).
-
-        Args:
-            rows: of the training table.
-            augmented: predict one augmented view of each instead of the image itself.
-        """
-        view = self.plain_view(self._runner.scenario.train, rows)
-        if augmented:
-            view = self.augmented_view(rows, no_labels(rows), np.full(len(rows), self.session))
-            view.whole_pass = True
-        loader = self.plain_loader(view)
-        logits, features = predict_view(self._runner.method, loader, torch.float32, self._runner.fold)
-        readable = ~np.isin(rows, list(loader.unreadable))
-        return rows[readable], logits[readable], features[readable]
-
-    def plain_view(self, table: ImageTable, rows: np.ndarray) -> SessionView:
-        """Images of a prediction pass."""
-        runner = self._runner
-        bad, size = runner.bad_images, runner.image_size
-        return SessionView(table, rows, no_labels(rows), size, bad_images=bad, whole_pass=True)
-
-    def audit_pseudo_labels(self) -> dict[str, float]:
-        """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
-
-        Returns:
-            ``true``: old-class labels per image that are really there; ``precision`` and ``recall`` of the
-            pseudo-labels, in [0, 1]. Empty when the method makes none.
-        """
-        found = self._runner.method.pseudo_label_decisions()
-        if found is None:
-            return {}
-        rows, fires_NO = found
-        truth_NO = self._runner.scenario.train.labels_of(rows, fires_NO.shape[1]) == 1
-        counts = torch.tensor(
-            [len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64
-        )
-        all_reduce(counts)
-        images, true, made, right = counts.tolist()
-        return {
-            "true": true / max(images, 1),
-            "precision": right / made if made else float("nan"),
-            "recall": right / true if true else float("nan"),
-        }
 
     def evaluate(self) -> dict[str, Any]:
         """Predict every needed test image once and compute all metrics from that score matrix."""
@@ -578,8 +403,7 @@ class IncrementalTrainLoop(BaseLoop):
         session = scenario.sessions[self.session]
         rows = test_rows(scenario, session)
         if self._test_loader is None or not np.array_equal(rows, self._test_loader.dataset.rows):
-            # with the fixed test set the rows never change, so one loader and its workers serve all sessions
-            self._test_loader = self.plain_loader(self.plain_view(scenario.test, rows))
+            self._test_loader = self.images.plain_loader(self.images.plain_view(scenario.test, rows))
         started = time.monotonic()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype, runner.fold)
         unreadable = self._test_loader.unreadable
@@ -602,8 +426,3 @@ def worker_killed(text: str) -> str:
         f"a process that reads images was killed ({' '.join(text.split())[:160]}); mostly the machine ran out of "
         "memory, so lower train_dataloader.num_workers and test_dataloader.num_workers, and go on with --resume"
     )
-
-
-def no_labels(rows: np.ndarray) -> np.ndarray:
-    """Targets of a view that is only predicted."""
-    return np.zeros((len(rows), 0), np.int8)

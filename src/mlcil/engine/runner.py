@@ -9,15 +9,14 @@ import inspect
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -27,12 +26,11 @@ from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-import mlcil
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import BadImages
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine import checkpoint, hooks, mixing, resume  # noqa: F401  (registers the hooks)
+from mlcil.engine import checkpoint, hooks, mixing, resume, run_files  # noqa: F401  (registers the hooks)
 from mlcil.engine.config import folds
 from mlcil.engine.evaluation import metric_options
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
@@ -41,12 +39,10 @@ from mlcil.engine.resume import SaveSchedule, conditions
 from mlcil.engine.signals import StopSignals
 from mlcil.errors import StoppedError, UserError
 from mlcil.evaluation.metrics import METRICS
-from mlcil.files import write_arrays, write_text
+from mlcil.files import write_text
 from mlcil.memory import Memory
 from mlcil.methods.base import Method
 from mlcil.reporting import log_lines, tables
-from mlcil.reporting.contact_sheet import keep_pictures
-from mlcil.reporting.report_runs import read_runs
 
 
 class IncrementalRunner(Runner):
@@ -214,6 +210,8 @@ class IncrementalRunner(Runner):
             self.resume_run(self._resumed)
         if self.cfg.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if self.cfg.compile:
+            self.compile_backbone()
         self.log(log_lines.start(self.name, self.scenario, self.provenance(), type(self.method).__name__))
         parts = (int(self.cfg.train_dataloader["batch_size"]), self.world_size, self.accumulated)
         self.log(log_lines.batch(*parts, self.published_batch_size, self.base_batch_size))
@@ -232,6 +230,19 @@ class IncrementalRunner(Runner):
         finally:
             self.call_hook("after_run")
         return model
+
+    def compile_backbone(self) -> None:
+        """``torch.compile`` for the part that does not grow, so that later sessions compile nothing anew.
+
+        Teacher and folded copies stay as they are.
+
+        Raises:
+            UserError: a CPU without a C++ compiler.
+        """
+        compilers = (os.environ.get("CXX"), "g++", "c++", "clang++")
+        if self.device.type == "cpu" and not any(shutil.which(name) for name in compilers if name):
+            raise UserError("compile=True needs a C++ compiler such as g++ on the PATH; install one or leave it False")
+        self.method.network.backbone.compile(dynamic=False)  # a graph for every batch size
 
     def keep_decoded_images(self) -> None:
         """Let the scenario's tables look into the image cache; the first run decodes its images into it.
@@ -374,78 +385,10 @@ class IncrementalRunner(Runner):
         self.results.append(result)
         self.log_metrics(result, final=True)
         if is_main_process():
-            self.save_scores(session.index)
-            self.save_stage(session.index)
-            self.write_results("running")
-            if self.scenario.test.pixels is not None:
-                keep_pictures(read_runs([self.run_dir])[0], self.scenario.test.pixels)
-
-    def save_scores(self, index: int) -> None:
-        """``logs/<run>/scores``: the session's test logits, and once the labels that they are judged by."""
-        rows, logits = self.train_loop.scores  # type: ignore[union-attr]
-        write_arrays(self.run_dir / "scores" / f"session_{index}.npz", {"rows": rows, "logits": logits})
-        if index == 0:
-            test = self.scenario.test
-            arrays = {
-                "targets": test.labels_NC,
-                "selects": test.selects_NC,
-                "paths": np.asarray([str(path) for path in test.files or test.ids]),
-                "classes": np.asarray(self.scenario.classes),
-            }
-            write_arrays(self.run_dir / "scores" / "test.npz", arrays)
-
-    def save_made_images(self, index: int) -> None:
-        """``logs/<run>/made/session_<t>.npz``: some of the images that the method has made of old classes."""
-        made = self.method.made_images() if is_main_process() else None
-        if made is not None:
-            write_arrays(self.run_dir / "made" / f"session_{index}.npz", {"images": made[0], "labels": made[1]})
-
-    def save_stage(self, index: int) -> None:
-        """``saved_models/<run>/session_<t>.pth``."""
-        high = self.scenario.sessions[index].high
-        checkpoint.save(
-            self.checkpoint_dir / f"session_{index}.pth",
-            {
-                "format": checkpoint.STAGE_FORMAT,
-                "mlcil": mlcil.__version__,
-                "run": self.name,
-                "session": index,
-                "network": self.method.network.spec,
-                "classes_per_session": self.method.network.classes_per_session,
-                "classes": list(self.scenario.classes[:high]),
-                "state_dict": self.method.network.state_dict(),
-                "method": type(self.method).__name__,
-                "method_state": self.method.method_state(),
-                "logit_correction": self.method.logit_correction(),
-                "protocol": self.scenario.protocol,
-                "protocol_hash": self.scenario.hash,
-                "task": self.scenario.task,
-                "fit": asdict(self.scenario.test.fit),
-                "metrics": {k: self.results[-1][k] for k in self.metrics.kept if self.results},
-                "weights": self.weights,
-            },
-        )
-
-    def write_results(self, status: str) -> None:
-        """``results.json`` (everything) and ``results.csv`` (a row per session)."""
-        content = {
-            "format": "mlcil-results-1",
-            "name": self.name,
-            "status": status,
-            "method": type(self.method).__name__,
-            "task": self.scenario.task,
-            "protocol": self.scenario.protocol,
-            "protocol_hash": self.scenario.hash,
-            "comparison_hash": self.scenario.comparison_hash,
-            "dataset": self.scenario.name,
-            "classes": list(self.scenario.classes),
-            "sessions": self.results,
-            "summary": self.metrics.summarise(self.results),
-            "provenance": self.provenance(),
-            "config": self.config_text,
-        }
-        write_text(self.run_dir / "results.json", json.dumps(content, indent=1) + "\n")
-        write_text(self.run_dir / "results.csv", tables.results_csv(self.results))
+            run_files.save_scores(self, session.index)
+            run_files.save_stage(self, session.index)
+            run_files.write_results(self, "running")
+            run_files.save_test_images(self)
 
     def provenance(self) -> dict[str, Any]:
         """Where the numbers come from."""
@@ -467,7 +410,7 @@ class IncrementalRunner(Runner):
         """Final table in the log, curves, results.json with status ``done``."""
         complete = len(self.results) == len(self.scenario.sessions)
         if is_main_process() and self.results:
-            self.write_results("done" if complete else "stopped")
+            run_files.write_results(self, "done" if complete else "stopped")
             from mlcil.reporting.plots import draw_run  # matplotlib: only at the end
 
             draw_run(self.run_dir, self.results, self.scenario.classes)

@@ -1,0 +1,199 @@
+"""Worker processes that live as long as the run, and what they read."""
+
+import contextlib
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
+from mlcil.datasets.readers import ImageSource, Readers
+from mlcil.datasets.table import ImageTable
+from mlcil.datasets.transforms import TrainTransform
+from mlcil.errors import UserError
+
+ROWS, SIZE = 24, 16
+LABELS = (np.arange(ROWS)[:, None] % 3 == np.arange(3)).astype(np.int8)
+
+
+@pytest.fixture
+def files(tmp_path):
+    found = tuple(tmp_path / f"{row}.png" for row in range(ROWS))
+    for row, file in enumerate(found):
+        pixels = np.random.default_rng(row).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    return found
+
+
+def table_of(files):
+    return ImageTable("train", ("a", "b", "c"), tuple(range(ROWS)), files, LABELS, LABELS == 1)
+
+
+@pytest.fixture
+def readers():
+    made = []
+
+    def make(*sources, workers=2):
+        made.append(Readers(workers, sources))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def two_sessions(table, transform, options, policy="raise"):
+    """All batches of two sessions with other rows and targets: two epochs, one from its middle, and a plain pass."""
+    found, pids, unreadable = [], [], set()
+    for session in range(2):
+        bad = BadImages(policy)
+        rows = np.arange(ROWS)[session::2]
+        targets = LABELS[rows] * (1 - 2 * session)
+        origins = rows % (session + 1)
+        view = SessionView(table, rows, targets, SIZE, transform, origins, bad_images=bad)
+        sampler = SessionSampler(len(view), 5, session, shuffle=True)
+        loader = build_loader(view, sampler, 5, **options)
+        for epoch in range(2):
+            sampler.set_epoch(epoch, start=5 * epoch)
+            found += list(loader)
+        whole = SessionView(table, rows, targets[:, :0], SIZE, bad_images=bad, whole_pass=True)
+        plain = build_loader(whole, SessionSampler(len(whole), 0, 0, shuffle=False), 7, **options)
+        found += list(plain)
+        unreadable |= plain.unreadable
+        pids.append(options["readers"].pids if "readers" in options else [])
+    return found, pids, unreadable, torch.rand(3)
+
+
+def assert_same_batches(one, two):
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert a[name].dtype == b[name].dtype
+            assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_one_set_of_processes_gives_the_batches_of_this_process(files, readers, policy):
+    table, transform = table_of(files), TrainTransform(SIZE)
+    if policy == "skip":
+        for row in (3, 5, 23):  # two behind one another in a session, one at its end
+            files[row].write_bytes(b"")
+    skip = policy == "skip"
+    pool = readers(ImageSource(table, SIZE, transform, skip), ImageSource(table, SIZE, None, skip))
+    torch.manual_seed(1)
+    here, _, gone_here, draw_here = two_sessions(table, transform, {}, policy)
+    torch.manual_seed(1)
+    there, pids, gone_there, draw_there = two_sessions(table, transform, {"num_workers": 2, "readers": pool}, policy)
+    assert_same_batches(here, there)
+    assert torch.equal(draw_here, draw_there)  # the run's generator went the same way
+    assert pids[0] == pids[1]
+    assert len(set(pids[0])) == 2
+    assert gone_here == gone_there == ({3, 5, 23} if skip else set())
+    pool.close()
+    assert not any(alive(pid) for pid in pids[0])
+    assert pool.pids == []
+
+
+def test_a_view_where_nothing_can_be_read(files, readers):
+    files[0].write_bytes(b"")
+    files[1].write_bytes(b"")
+    view = SessionView(table_of(files), np.arange(2), LABELS[:2], SIZE, bad_images=BadImages("skip"))
+    loader = build_loader(view, SessionSampler(2, 0, 0, shuffle=False), 2, 1, readers=readers(view.source))
+    with pytest.raises(UserError, match=r"^none of the 2 images of a session can be read; the first one: .*0\.png"):
+        list(loader)
+
+
+def test_the_processes_go_on_behind_an_error_and_an_unfinished_pass(files, readers):
+    table = table_of(files)
+    files[9].write_bytes(b"")
+    pool = readers()
+
+    def loader(rows):
+        view = SessionView(table, rows, LABELS[rows], SIZE)
+        sampler = SessionSampler(len(view), 0, 0, shuffle=False)
+        return build_loader(view, sampler, 4, 2, readers=pool)
+
+    with pytest.raises(UserError, match=r"^\S*9\.png is no image that can be read"):
+        list(loader(np.arange(ROWS)))
+    before = pool.pids
+    next(iter(loader(np.arange(9))))
+    rows = [row for batch in loader(np.arange(10, ROWS)) for row in batch["rows"].tolist()]
+    assert rows == list(range(10, ROWS))
+    assert pool.pids == before == [pid for pid in before if alive(pid)]
+
+
+def test_a_pass_inside_another_one(files, readers):
+    view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
+    pool = readers(view.source)
+    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 6, 2, readers=pool)
+    outer = []
+    for batch in loader:
+        outer += batch["rows"].tolist()
+        assert [row for inner in loader for row in inner["rows"].tolist()] == list(range(ROWS))
+    assert outer == list(range(ROWS))
+
+
+def test_a_source_that_was_not_named_is_added(files, readers):
+    table = table_of(files)
+    views = [SessionView(table, np.arange(4), LABELS[:4], size) for size in (SIZE, 8)]
+    pool = readers(views[0].source)
+    for view in (*views, views[0]):
+        loader = build_loader(view, SessionSampler(4, 0, 0, shuffle=False), 4, 2, readers=pool)
+        side = view.source.image_size
+        assert next(iter(loader))["inputs"].shape == (4, 3, side, side)
+    assert len(pool.sources) == 2
+
+
+def test_a_killed_process_is_an_error_of_the_pass(files, readers):
+    view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
+    pool = readers(view.source, workers=1)
+    batches = iter(build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool))
+    next(batches)
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker"):  # noqa: PT012  (raised in whatever runs then)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        list(batches)
+    del batches
+    pool.close()
+    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool)
+    assert len(list(loader)) == ROWS // 2
+
+
+def test_a_process_that_dies_while_it_hands_over_a_batch(files, readers, monkeypatch):
+    view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
+    pool = readers(view.source, workers=1)
+    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool)
+    next(iter(loader))
+    (worker,) = pool._loader._iterator._workers
+
+    def die(self):
+        with contextlib.suppress(RuntimeError):
+            worker.kill()
+            worker.join()
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(type(pool._loader._iterator), "_get_data", die)
+    with pytest.raises(RuntimeError, match=r"^DataLoader worker \(pid \d+\)"):
+        list(loader)
+
+
+def test_a_loader_of_its_own_ends_its_processes(files):
+    view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
+    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 6, 1)
+    assert len(list(loader)) == 4
+    pids = loader.readers.pids
+    assert len(list(loader)) == 4
+    assert loader.readers.pids == pids
+    del loader
+    assert not any(alive(pid) for pid in pids)
