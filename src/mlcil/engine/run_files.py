@@ -36,7 +36,7 @@ def save_scores(runner: IncrementalRunner, index: int) -> None:
 
 
 def save_test_images(runner: IncrementalRunner) -> None:
-    """``logs/<run>/scores/pictures.npz``: what the report shows of test images that have no files; needs the results."""
+    """``logs/<run>/scores/pictures.npz``: what reports show of test images without files; needs the results."""
     pixels = runner.scenario.test.pixels
     if pixels is not None:
         keep_pictures(read_runs([runner.run_dir])[0], pixels)
