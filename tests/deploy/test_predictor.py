@@ -77,7 +77,7 @@ def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(stage: Path, pho
     done = tiny.run_cli(*command, cwd=photos)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"mlcil: {damaged} is no image" in done.stderr
-    assert [Path(json.loads(line)["image"]).name for line in done.stdout.splitlines()] == ["a.png", "b.jpg"]
+    assert done.stdout == ""
     done = tiny.run_cli(*command, "--on-bad-image", "skip", cwd=photos)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
     assert f"image skipped: {damaged} is no image" in done.stderr

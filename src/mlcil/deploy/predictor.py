@@ -65,7 +65,7 @@ class Predictor:
         Args:
             paths: image files.
             batch_size: images that go through the network at once.
-            on_bad_image: ``raise`` ends at an image that cannot be read, behind the images before it; ``skip`` leaves
+            on_bad_image: ``raise`` ends at an image that cannot be read, without the rest of its batch; ``skip`` leaves
                 it out and logs a warning with its sentence.
 
         Raises:
@@ -78,7 +78,6 @@ class Predictor:
                 batch.append((path, to_tensor(decode(path, self.image_size, self.fit))))
             except UserError as error:
                 if bad.policy == "raise":
-                    yield from self._predict_batch(batch)
                     raise
                 bad.add("photos", place, str(error))
             if len(batch) == batch_size:
