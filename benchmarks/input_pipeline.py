@@ -98,7 +98,9 @@ def main() -> None:
 
             def first_batch(readers: Readers | None) -> None:
                 sampler = SessionSampler(len(rows), 0, 0, shuffle=True)
-                next(iter(build_loader(view, sampler, 16, options.workers, readers=readers)))
+                batches = iter(build_loader(view, sampler, 16, options.workers, readers=readers))
+                next(batches)
+                batches.close()
 
             begun = medians({"new": lambda: first_batch(None), "kept": lambda: first_batch(run)}, device, 5, 1)
             run.close()

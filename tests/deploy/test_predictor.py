@@ -70,21 +70,29 @@ def test_command_line(stage: Path, photos: Path, capsys: pytest.CaptureFixture[s
         assert all(0 <= score <= 1 for score in scores)
 
 
-def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(stage: Path, photos: Path) -> None:
-    damaged = photos / "c.jpg"  # behind a.png and b.jpg
-    damaged.write_bytes(b"no image")
-    command = ("predict", stage, photos, "--threshold", "0")
-    done = tiny.run_cli(*command, cwd=photos)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"mlcil: {damaged} is no image" in done.stderr
-    assert done.stdout == ""
-    done = tiny.run_cli(*command, "--on-bad-image", "skip", cwd=photos)
-    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
-    assert f"image skipped: {damaged} is no image" in done.stderr
-    assert len(done.stdout.splitlines()) == 4
-    assert len(list(mlcil.load(stage).predict(sorted(photos.glob("?.*g")), on_bad_image="skip"))) == 2
+def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(
+    stage: Path, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "c.jpg").write_bytes(b"no image")  # behind a.png and b.jpg
+    paths = sorted(photos.glob("?.*g"))
+    found = mlcil.load(stage).predict(paths, batch_size=2)
+    assert [next(found)[0].name for _ in range(2)] == ["a.png", "b.jpg"]
+    with pytest.raises(mlcil.UserError, match=r"c\.jpg is no image"):
+        next(found)
+    assert [path.name for path, _ in mlcil.load(stage).predict(paths, on_bad_image="skip")] == ["a.png", "b.jpg"]
+    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
+        f"image skipped: {photos / 'c.jpg'} is no image"
+    ]
     with pytest.raises(mlcil.UserError, match="on_bad_image is 'ignore'"):
-        list(mlcil.load(stage).predict([damaged], on_bad_image="ignore"))
+        list(mlcil.load(stage).predict(paths, on_bad_image="ignore"))
+
+
+def test_the_command_line_goes_on_behind_a_damaged_photo(tmp_path: Path, photos: Path) -> None:
+    (photos / "c.jpg").write_bytes(b"no image")
+    stage = tiny.write_stage(tmp_path / "session_0.pth")
+    done = tiny.run_cli("predict", stage, photos, "--on-bad-image", "skip", cwd=photos)
+    assert (done.returncode, done.stderr.count("\n"), len(done.stdout.splitlines())) == (0, 1, 4)
+    assert f"image skipped: {photos / 'c.jpg'} is no image" in done.stderr
 
 
 def test_command_line_top_and_threshold(stage: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -210,15 +210,18 @@ class Loader(DataLoader[dict[str, Any]]):
     Args:
         view: the images.
         readers: the worker processes; ``None`` reads in this process.
+        close_readers: end these processes behind every pass.
         options: of ``DataLoader``.
 
     Attributes:
         unreadable: rows of images that were skipped in the passes so far.
     """
 
-    def __init__(self, view: SessionView, readers: Readers | None = None, **options: Any) -> None:
+    def __init__(
+        self, view: SessionView, readers: Readers | None = None, close_readers: bool = False, **options: Any
+    ) -> None:
         super().__init__(view, **options)
-        self.readers = readers
+        self.readers, self.close_readers = readers, close_readers
         self.unreadable: set[int] = set()
 
     def _take_out(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -252,6 +255,9 @@ class Loader(DataLoader[dict[str, Any]]):
             # torch raises it again with the worker's printed traceback as its text, which ends in the sentence
             sentence = str(error).rstrip().splitlines()[-1]
             raise UserError(sentence.removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")) from None
+        finally:
+            if self.readers is not None and self.close_readers:
+                self.readers.close()
 
 
 def build_loader(
@@ -270,15 +276,15 @@ def build_loader(
         num_workers: processes that read images; 0 reads in this one.
         drop_last: leave out the last batch when it is smaller (R-DFCIL and ABD); a view with less than one batch
             keeps it.
-        readers: these processes when they outlive the loader; else the loader has its own.
+        readers: these processes when they outlive the loader; else each pass has its own.
 
     Iterating raises :class:`UserError` when an image cannot be read.
     """
-    if num_workers and readers is None:
-        readers = Readers(num_workers, [view.source])
+    own = Readers(num_workers, [view.source]) if num_workers and readers is None else None
     return Loader(
         view,
-        readers if num_workers else None,
+        own or (readers if num_workers else None),
+        close_readers=own is not None,
         batch_size=batch_size,
         sampler=sampler,
         drop_last=drop_last and len(sampler) >= batch_size,

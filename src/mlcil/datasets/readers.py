@@ -6,6 +6,7 @@ goes on, so nothing that a worker knows becomes old; labels and sessions are add
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -188,6 +189,7 @@ class Readers:
 
 
 def _begin_worker(_: int) -> None:
+    gc.freeze()  # other processes' handles, inherited and out of use, are not this process's to end
     torch.set_num_threads(1)
     # Ctrl-C is the parent's business; SIGTERM ends a worker as usual, whatever the parent does at it
     signal.signal(signal.SIGINT, signal.SIG_IGN)

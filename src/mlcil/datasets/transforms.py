@@ -137,7 +137,7 @@ def decode(path: Path, size: int, fit: Fit = SQUARE) -> np.ndarray:
 
 def to_tensor(array: np.ndarray) -> Tensor:
     """uint8 (H, W, 3) -> float32 (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).float().div_(255)
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))).div(255)
 
 
 def draw_cutout(image: Image.Image, row: int, column: int, side: int, colour: tuple[int, int, int]) -> Image.Image:
