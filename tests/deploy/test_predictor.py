@@ -80,9 +80,8 @@ def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(
     with pytest.raises(mlcil.UserError, match=r"c\.jpg is no image"):
         next(found)
     assert [path.name for path, _ in mlcil.load(stage).predict(paths, on_bad_image="skip")] == ["a.png", "b.jpg"]
-    assert [record.getMessage().split(" (")[0] for record in caplog.records] == [
-        f"image skipped: {photos / 'c.jpg'} is no image"
-    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"image skipped: {photos / 'c.jpg'} is no image")
     with pytest.raises(mlcil.UserError, match="on_bad_image is 'ignore'"):
         list(mlcil.load(stage).predict(paths, on_bad_image="ignore"))
 
