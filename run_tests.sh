@@ -7,4 +7,6 @@ REQUIREMENTS=requirements-dev.txt
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-exec "$PYTHON" -m pytest "$@"
+# a file of tests at a time on every core, each with one thread; -n 0 runs them here, for a debugger
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec "$PYTHON" -m pytest --numprocesses logical --dist loadfile "$@"
