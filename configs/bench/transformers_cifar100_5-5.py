@@ -1,12 +1,6 @@
-# DKT and DAFormer on CIFAR-100, 20 sessions, over the three class orders; the published lines are of the first. DKT
-# published one run. Needs a GPU: python -m mlcil bench configs/bench/transformers_cifar100_5-5.py
+# DKT and DAFormer on CIFAR-100, 20 sessions: the runs of transformers_cifar100_20-20.py.
+# Needs a GPU: python -m mlcil bench configs/bench/transformers_cifar100_5-5.py
+_base_ = ["transformers_cifar100_20-20.py"]
 title = "CIFAR-100 5-5, transformers"
-seeds = [0]
-class_orders = ["dytox_cifar100_1", "dytox_cifar100_2", "dytox_cifar100_3"]
 phases = "dkt_cifar100_5-5"
-runs = [
-    dict(label="DKT", config="../dkt/cifar100_5-5.py"),
-    dict(label="DAFormer-S", config="../daformer/s/cifar100_5-5.py"),
-    dict(label="DAFormer-M", config="../daformer/m/cifar100_5-5.py"),
-    dict(label="DAFormer-M, joint", config="../daformer/m/cifar100_5-5.py", overrides={"scenario.joint": True}),
-]
+runs = [{**run, "config": run["config"].replace("20-20", "5-5")} for run in _base_.runs]
