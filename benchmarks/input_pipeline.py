@@ -3,9 +3,10 @@
     python benchmarks/input_pipeline.py [--images 200] [--width 640 --height 480] [--folder PHOTOS] [--clock cpu]
 
 Without ``--folder`` smooth noise is written as JPEG files of the given size. ``official`` decodes, resizes and
-augments every image in every epoch; ``cached`` reads the decoded image and augments it, as a run does from its first
-epoch on; the rows without augmentation are those of evaluation. Batches of both are compared first, bit by bit. One
-process reads; a run has as many as ``num_workers``.
+augments every image in every epoch, by Pillow alone, and collects floats; ``cached`` reads the decoded image and
+augments it, as a run does from its first epoch on, and makes floats of whole batches; ``on device`` does so too, and
+augments whole batches on the device. The rows without augmentation are those of evaluation. All give the network's
+input, and the batches are compared first, bit by bit. One process reads; a run has as many as ``num_workers``.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from reference import DecodedAnew
 from timing import add_options, begin, header, medians
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.preprocessing import ImagePreprocessor
 from mlcil.datasets.readers import Readers
 from mlcil.datasets.table import SingleLabelTable
+from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
 
 
@@ -52,6 +57,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--size", type=int, default=224, help="side that the network takes, in pixels")
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="processes of the last lines; 0 leaves them out")
     options = parser.parse_args()
@@ -69,36 +75,44 @@ def main() -> None:
         started = time.perf_counter()
         kept = with_cache(table, options.size, CacheOptions(folder=str(folder / "kept")), print)
         print(f"building: {len(files) / (time.perf_counter() - started):.0f} images/s of wall time, one process")
-        augment = TrainTransform(options.size)
+        augment, deferred = TrainTransform(options.size), TrainTransform(options.size, on_device=True)
         rows = np.arange(len(files))
+        preprocessor = ImagePreprocessor().to(device)
+        preprocessor.augment = TensorAugment(deferred)
 
-        def epoch(source: SingleLabelTable, train: bool) -> Iterator[Tensor]:
-            view = SessionView(source, rows, table.labels_NC, options.size, augment if train else None)
-            for batch in build_loader(view, SessionSampler(len(rows), 0, 0, shuffle=True), 16):
-                yield batch["inputs"]
+        def official(train: bool) -> Iterator[Tensor]:
+            sampler = SessionSampler(len(rows), 0, 0, shuffle=True)
+            for images in DataLoader(DecodedAnew(files, options.size, train), options.batch, sampler=sampler):
+                yield images.to(device)
 
-        for plain, cached in zip(epoch(table, True), epoch(kept, True), strict=True):
-            if not torch.equal(plain, cached):
+        def epoch(transform: TrainTransform | None) -> Iterator[Tensor]:
+            view = SessionView(kept, rows, table.labels_NC, options.size, transform)
+            for batch in build_loader(view, SessionSampler(len(rows), 0, 0, shuffle=True), options.batch):
+                yield preprocessor(batch)["inputs"]
+
+        for anew, *others in zip(official(True), epoch(augment), epoch(deferred), strict=True):
+            if not all(torch.equal(anew, other) for other in others):
                 sys.exit("the batches differ")
         print(f"{len(files)} images, {np.mean([f.stat().st_size for f in files]) / 1e3:.0f} KB each; batches are equal")
         work = {
-            "official, training": lambda: sum(map(len, epoch(table, True))),
-            "cached, training": lambda: sum(map(len, epoch(kept, True))),
-            "official, evaluation": lambda: sum(map(len, epoch(table, False))),
-            "cached, evaluation": lambda: sum(map(len, epoch(kept, False))),
+            "official, training": lambda: sum(map(len, official(True))),
+            "cached, training": lambda: sum(map(len, epoch(augment))),
+            "on device, training": lambda: sum(map(len, epoch(deferred))),
+            "official, evaluation": lambda: sum(map(len, official(False))),
+            "cached, evaluation": lambda: sum(map(len, epoch(None))),
         }
         seconds = medians(work, device, options.epochs, 0, options.clock)  # type: ignore[arg-type]
         print(f"{'':24}{'images/s a core':>16}{'ratio':>8}")
         for row, value in seconds.items():
-            official = seconds[f"official, {row.split(', ')[1]}"]
-            print(f"{row:24}{len(files) / value:>16.0f}{official / value:>8.2f}")
+            ratio = seconds[f"official, {row.split(', ')[1]}"] / value
+            print(f"{row:24}{len(files) / value:>16.0f}{ratio:>8.2f}")
         if options.workers:
             view = SessionView(kept, rows, table.labels_NC, options.size, augment)
             run = Readers(options.workers, [view.source])
 
             def first_batch(readers: Readers | None) -> None:
                 sampler = SessionSampler(len(rows), 0, 0, shuffle=True)
-                batches = iter(build_loader(view, sampler, 16, options.workers, readers=readers))
+                batches = iter(build_loader(view, sampler, options.batch, options.workers, readers=readers))
                 next(batches)
                 batches.close()
 

@@ -1,14 +1,22 @@
-"""Straightforward formulations of the attention heads, on the parameters of our heads.
+"""Straightforward formulations: of the attention heads, on the parameters of our heads, and of reading images.
 
 KRT and DAFormer: for every session the whole attention is run again, with everything projected anew; DKT:
-keys and values are formed for the whole sequence. Only the benchmarks and tests use them.
+keys and values are formed for the whole sequence. Images are decoded and resized whenever they are asked for, augmented
+by Pillow alone, and floats from then on. Only the benchmarks and tests use them.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from pathlib import Path
 
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from mlcil.datasets.randaugment import GREY, MAGNITUDES, NAMES, Cutout, RandAugment, apply_operation, operations_of
+from mlcil.datasets.transforms import load_rgb
 from mlcil.models.heads import DAFormerHead, DKTHead, ICAHead
 from mlcil.models.heads.daformer import DualAttention
 from mlcil.models.network import NetworkOutput
@@ -88,3 +96,30 @@ def whole_sequence_forward(head: DKTHead, feature_map: Tensor) -> tuple[Tensor, 
     embedding_BD = (s_B1D + block.mlp(block.norm2(s_B1D)))[:, 0]
     classifiers = [head.stability, head.plasticity] if head.plasticity is not None else [head.stability]
     return torch.cat([f(embedding_BD) for f in classifiers if f is not None], 1), embedding_BD[:, None]
+
+
+class DecodedAnew(Dataset[Tensor]):
+    """Image files as float32 (3, S, S) in [0, 1], with KRT's augmentation or without."""
+
+    def __init__(self, files: list[Path], size: int, augment: bool) -> None:
+        self.files, self.size = files, size
+        self.cutout, self.randaugment = (Cutout(0.5), RandAugment()) if augment else (None, None)
+
+    def __getitem__(self, entry: tuple[int, tuple[int, ...]]) -> Tensor:
+        position, key = entry
+        image = load_rgb(self.files[position]).resize((self.size, self.size), Image.Resampling.BILINEAR)
+        if self.cutout is not None and self.randaugment is not None:
+            rng = np.random.default_rng(np.random.SeedSequence(key))
+            image = self.cutout(image, rng)
+            for operation in operations_of(self.randaugment.draw(rng, self.size, self.size)):
+                if operation.number >= 0:
+                    image = _by_pillow(image, NAMES[operation.number], operation.level, operation.sign, operation[3:])
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+
+
+def _by_pillow(image: Image.Image, name: str, level: int, sign: int, centre: tuple[float, float]) -> Image.Image:
+    amount = MAGNITUDES[name][level] * sign
+    matrix = {"ShearX": (1, amount, 0, 0, 1, 0), "ShearY": (1, 0, 0, amount, 1, 0)}.get(name)
+    if matrix is None:
+        return apply_operation(image, name, level, sign, centre)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=GREY)

@@ -107,7 +107,7 @@ def test_parts_run_in_the_promised_order(monkeypatch: pytest.MonkeyPatch) -> Non
         policy="rand-m9-mstd0.5-inc1",
     )  # fmt: skip
     names = [getattr(step, "__name__", type(getattr(step, "transform", step)).__name__) for step in transform.steps]
-    assert names == ["ColorJitter", "PaddedCrop", "mirror", "IncreasingRandAugment", "Hole", "Cutout", "RandAugment"]
+    assert names == ["ColorJitter", "PaddedCrop", "Mirror", "IncreasingRandAugment", "Hole", "Cutout", "RandAugment"]
 
 
 TIMM = {

@@ -190,8 +190,8 @@ def test_views_of_pixels(tmp_path: Path) -> None:
     rows = np.array([5, 2])
     view = SessionView(table, rows, table.labels_NC[rows], 32)
     item = view[0]
-    assert (item["inputs"].shape, item["rows"], item["targets"].tolist()) == ((3, 32, 32), 5, [0, 1, 0, 0])
-    np.testing.assert_allclose(item["inputs"].numpy() * 255, table.pixels[5].transpose(2, 0, 1), atol=1e-4)
-    assert SessionView(table, rows, table.labels_NC[rows], 16)[1]["inputs"].shape == (3, 16, 16)
+    assert (item["inputs"].shape, item["rows"], item["targets"].tolist()) == ((32, 32, 3), 5, [0, 1, 0, 0])
+    np.testing.assert_array_equal(item["inputs"].numpy(), table.pixels[5])
+    assert SessionView(table, rows, table.labels_NC[rows], 16)[1]["inputs"].shape == (16, 16, 3)
     table.check_files()  # there are none
     assert table.reorder(("dog", "cat", "bee", "ant")).pixels is table.pixels

@@ -152,7 +152,7 @@ def test_a_source_that_was_not_named_is_added(files, readers):
     for view in (*views, views[0]):
         loader = build_loader(view, SessionSampler(4, 0, 0, shuffle=False), 4, 2, readers=pool)
         side = view.source.image_size
-        assert next(iter(loader))["inputs"].shape == (4, 3, side, side)
+        assert next(iter(loader))["inputs"].shape == (4, side, side, 3)
     assert len(pool.sources) == 2
 
 

@@ -6,7 +6,8 @@ import tiny
 import torch
 
 import mlcil
-from mlcil.datasets.transforms import decode, to_tensor
+from mlcil.datasets.preprocessing import network_input
+from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import network_of
 from mlcil.engine.convert import convert_file
 from mlcil.interop.official import to_official
@@ -38,7 +39,7 @@ def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -
     assert predictor.image_size == tiny.SIZE
     assert predictor.info["run"] == "tiny"
     assert "state_dict" not in predictor.info
-    image = to_tensor(decode(photos / "b.jpg", tiny.SIZE))[None]
+    image = network_input(torch.from_numpy(decode(photos / "b.jpg", tiny.SIZE)[None].copy()))
     expected = torch.sigmoid(network_of(torch.load(stage, weights_only=True))(image).logits_BC)
     torch.testing.assert_close(predictor.scores(image), expected.detach())
 

@@ -11,6 +11,8 @@ from mmengine.registry import HOOKS
 from mlcil.engine.train import train
 from mlcil.errors import UserError
 
+TRANSFORMS = {"workers": {"flip": True}, "device": {"flip": True, "on_device": True}}
+
 
 @HOOKS.register_module()
 class WorkerProcesses(Hook):
@@ -36,6 +38,13 @@ def test_all_sessions_are_read_by_the_same_processes(scenes, tmp_path):  # noqa:
     last = f"session_{len(with_two) - 1}.pth"
     one, two = (weights(tmp_path / "saved" / name / last) for name in ("run", "plain"))
     assert_same_weights(one, two)
+
+
+def test_a_run_that_augments_on_the_device_has_the_same_numbers(scenes, tmp_path):  # noqa: F811
+    results = [train(config(scenes, tmp_path, name, train_transform=options)) for name, options in TRANSFORMS.items()]
+    assert without_clock(results[0]) == without_clock(results[1])
+    last = f"session_{len(results[0]) - 1}.pth"
+    assert_same_weights(*(weights(tmp_path / "saved" / name / last) for name in TRANSFORMS))
 
 
 @HOOKS.register_module()

@@ -8,7 +8,7 @@ import parity_fixtures
 import pytest
 from PIL import Image
 
-from mlcil.datasets.transforms import LEVELS, MAGNITUDES, apply_operation, draw_cutout
+from mlcil.datasets.randaugment import LEVELS, MAGNITUDES, Square, apply_operation, draw_cutout
 
 Z = parity_fixtures.load()
 CUTOUT_FACTOR = 0.5  # of the official configuration
@@ -34,7 +34,7 @@ def test_cutout_is_exact(case):
     row, column = int(draws.randint(image.height)), int(draws.randint(image.width))
     red, green, blue = (colours.randint(0, 255) for _ in range(3))
     side = int(CUTOUT_FACTOR * image.width + 0.5)
-    found = draw_cutout(image, row, column, side, (red, green, blue))
+    found = draw_cutout(image, Square(side, row, column, red, green, blue))
     np.testing.assert_array_equal(np.asarray(found), Z[f"o/{case}/out"])
     np.testing.assert_array_equal(np.asarray(image), before, err_msg="the given image was changed")
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+from mlcil.datasets.shear import shear_x, shear_y
 from mlcil.errors import UserError
 from mlcil.protocols import check_option, did_you_mean
 
@@ -205,8 +206,8 @@ INCREASING: dict[str, _Operation] = {
     "Contrast": _enhanced(ImageEnhance.Contrast),
     "Brightness": _enhanced(ImageEnhance.Brightness),
     "Sharpness": _enhanced(ImageEnhance.Sharpness),
-    "ShearX": lambda im, u, s: _moved(im, (1, s * 0.3 * u, 0, 0, 1, 0)),
-    "ShearY": lambda im, u, s: _moved(im, (1, 0, 0, s * 0.3 * u, 1, 0)),
+    "ShearX": lambda im, u, s: shear_x(im, s * 0.3 * u, FILL),
+    "ShearY": lambda im, u, s: shear_y(im, s * 0.3 * u, FILL),
     "TranslateX": lambda im, u, s: _moved(im, (1, 0, s * 0.45 * u * im.width, 0, 1, 0)),
     "TranslateY": lambda im, u, s: _moved(im, (1, 0, 0, 0, 1, s * 0.45 * u * im.height)),
 }

@@ -108,9 +108,10 @@ class SessionView(Dataset[dict[str, Any]]):
         return len(self.rows)
 
     def __getitem__(self, item: int | tuple[int, Key]) -> dict[str, Any]:
-        """``inputs`` float32 (3, H, W) in [0, 1], ``targets`` float32 (C), ``rows``, ``origins``.
+        """``inputs`` uint8 (H, W, 3), ``targets`` float32 (C), ``rows``, ``origins``.
 
-        Where images may be skipped also ``bad_row`` (-1 or the row that could not be read) and ``bad_reason``.
+        With an augmentation on the device also ``draws`` float64 (K). Where images may be skipped also ``bad_row``
+        (-1 or the row that could not be read) and ``bad_reason``.
         """
         position, key = item if isinstance(item, tuple) else (item, None)
         if not self.skips:
@@ -128,19 +129,24 @@ class SessionView(Dataset[dict[str, Any]]):
 
     def _item(self, position: int, key: Key | None, missing: bool = False) -> dict[str, Any]:
         row = int(self.rows[position])
-        return {
-            "inputs": self.source.read(row, key, missing),
+        image, draws = self.source.read(row, key, missing)
+        item = {
+            "inputs": image,
             "targets": torch.from_numpy(self.targets[position].astype(np.float32)),
             "rows": row,
             "origins": int(self.origins[position]),
         }
+        return {**item, "draws": draws} if len(draws) else item
 
-    def batch(self, entries: list[tuple[int, Key]], inputs: Tensor, reasons: list[str]) -> dict[str, Any]:
+    def batch(
+        self, entries: list[tuple[int, Key]], inputs: Tensor, draws: Tensor, reasons: list[str]
+    ) -> dict[str, Any]:
         """The batch of these entries, as collated from single items, around images that another process has read.
 
         Args:
             entries: B positions and keys.
-            inputs: (B, 3, H, W) their images.
+            inputs: (B, H, W, 3) their images.
+            draws: (B, K) of an augmentation on the device; K is 0 without one.
             reasons: B sentences, each empty unless its image could not be read; that one is tried again here.
         """
         positions = [position for position, _ in entries]
@@ -152,6 +158,8 @@ class SessionView(Dataset[dict[str, Any]]):
         if inputs.is_pinned():
             labels = {name: values.pin_memory() for name, values in labels.items()}
         batch: dict[str, Any] = {"inputs": inputs, **labels}
+        if draws.shape[1]:
+            batch["draws"] = draws
         if self.skips:
             batch.update(bad_row=torch.full((len(entries),), -1), bad_reason=[""] * len(entries))
             for place in np.flatnonzero([bool(reason) for reason in reasons]):
@@ -244,8 +252,8 @@ class Loader(DataLoader[dict[str, Any]]):
                 sent.append(entries)
                 yield [(int(view.rows[position]), key) for position, key in entries]
 
-        for inputs, reasons in readers.batches(view.source, orders()):
-            yield view.batch(sent.popleft(), inputs, reasons)
+        for inputs, draws, reasons in readers.batches(view.source, orders()):
+            yield view.batch(sent.popleft(), inputs, draws, reasons)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import to_tensor
 from mlcil.errors import UserError
 
 Key = tuple[int, ...]
@@ -33,7 +32,7 @@ class ImageSource:
         table: the split's images.
         image_size: side of the square images in pixels; the table's ``fit`` brings them to it.
         augment: training augmentation on (H, W, 3) uint8, or ``None``. One with a true ``whole`` gets the image
-            as it is and brings it to the size itself.
+            as it is and brings it to the size itself; of one with a true ``on_device`` the draws are made here alone.
         skip: worker processes report an image that cannot be read instead of raising.
     """
 
@@ -47,8 +46,8 @@ class ImageSource:
         parts = (self.table is other.table, self.augment is other.augment)
         return all(parts) and (self.image_size, self.skip) == (other.image_size, other.skip)
 
-    def read(self, row: int, key: Key | None, missing: bool = False) -> Tensor:
-        """float32 (3, H, W) in [0, 1].
+    def read(self, row: int, key: Key | None, missing: bool = False) -> tuple[Tensor, Tensor]:
+        """uint8 (H, W, 3), and the draws of an augmentation that is still to be done, float64 (K,), else of length 0.
 
         Args:
             row: of the table.
@@ -66,25 +65,29 @@ class ImageSource:
             image = self.table.fitted(row, self.image_size)
         if self.augment is not None:
             assert key is not None, "augmented views are read through a SessionSampler"
-            image = self.augment(image, np.random.default_rng(np.random.SeedSequence(key)))
-        return to_tensor(image)
+            rng = np.random.default_rng(np.random.SeedSequence(key))
+            if getattr(self.augment, "on_device", False):
+                draws = np.array(self.augment.draw(rng))  # type: ignore[attr-defined]
+                return torch.from_numpy(np.array(image)), torch.from_numpy(draws)
+            image = self.augment(image, rng)
+        return torch.from_numpy(np.array(image)), torch.empty(0, dtype=torch.float64)
 
 
-class _Reading(Dataset[tuple[Tensor, str]]):
-    """What a worker process does: an image and an empty string, or a black one and why it cannot be read."""
+class _Reading(Dataset[tuple[Tensor, Tensor, str]]):
+    """What a worker process does: an image, its draws and an empty string, or a black one and why there is none."""
 
     def __init__(self, sources: tuple[ImageSource, ...]) -> None:
         self.sources = sources
 
-    def __getitem__(self, item: tuple[int, int, Key]) -> tuple[Tensor, str]:
+    def __getitem__(self, item: tuple[int, int, Key]) -> tuple[Tensor, Tensor, str]:
         number, row, key = item
         source = self.sources[number]
         try:
-            return source.read(row, key), ""
+            return *source.read(row, key), ""
         except UserError as error:
             if not source.skip:
                 raise
-            return torch.zeros(3, source.image_size, source.image_size), str(error)
+            return *source.read(row, key, missing=True), str(error)
 
 
 @dataclass
@@ -120,7 +123,9 @@ class Readers:
         iterator: Any = self._loader._iterator if self._loader is not None else None
         return [worker.pid for worker in iterator._workers] if iterator is not None else []
 
-    def batches(self, source: ImageSource, orders: Iterable[list[tuple[int, Key]]]) -> Iterator[tuple[Tensor, Any]]:
+    def batches(
+        self, source: ImageSource, orders: Iterable[list[tuple[int, Key]]]
+    ) -> Iterator[tuple[Tensor, Tensor, Any]]:
         """One pass.
 
         Args:
@@ -128,7 +133,7 @@ class Readers:
             orders: for each batch the rows and keys of its B images.
 
         Yields:
-            (B, 3, H, W) float32 and B sentences, each empty unless its image could not be read.
+            (B, H, W, 3) uint8, their draws (B, K) and B sentences, each empty unless its image could not be read.
 
         Raises:
             UserError: an image cannot be read, and the source does not skip it.

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mlcil.datasets.loading import BadImages
-from mlcil.datasets.transforms import Fit, decode, to_tensor
+from mlcil.datasets.preprocessing import network_input
+from mlcil.datasets.transforms import Fit, decode
 from mlcil.engine.checkpoint import load_stage, network_of
 from mlcil.errors import UserError
 from mlcil.methods.base import corrected
@@ -72,10 +74,10 @@ class Predictor:
             UserError: an image that cannot be read, or no such policy.
         """
         bad = BadImages(on_bad_image, _log.warning)
-        batch: list[tuple[Path, Tensor]] = []
+        batch: list[tuple[Path, np.ndarray]] = []
         for place, path in enumerate(map(Path, paths)):
             try:
-                batch.append((path, to_tensor(decode(path, self.image_size, self.fit))))
+                batch.append((path, decode(path, self.image_size, self.fit)))
             except UserError as error:
                 if bad.policy == "raise":
                     raise
@@ -85,9 +87,9 @@ class Predictor:
                 batch = []
         yield from self._predict_batch(batch)
 
-    def _predict_batch(self, batch: Sequence[tuple[Path, Tensor]]) -> Iterator[tuple[Path, dict[str, float]]]:
+    def _predict_batch(self, batch: Sequence[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, dict[str, float]]]:
         if batch:
-            scores = self.scores(torch.stack([image for _, image in batch])).tolist()
+            scores = self.scores(network_input(torch.from_numpy(np.stack([image for _, image in batch])))).tolist()
             for (path, _), row in zip(batch, scores, strict=True):
                 yield path, dict(zip(self.classes, row, strict=True))
 

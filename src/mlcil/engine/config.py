@@ -306,6 +306,11 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     for hook in cfg["custom_hooks"]:
         if hook["type"] == "MixUp":
             check_keys(hook, {"type", *_arguments(mlcil.engine.mixing.MixUp.__init__)}, "custom_hooks")
+            if cfg["train_transform"].get("on_device"):
+                raise UserError(
+                    "train_transform.on_device=True does not go with MixUp in custom_hooks, which mixes images that "
+                    "are augmented already; leave one of them out"
+                )
             mlcil.engine.mixing.MixUp(**{key: value for key, value in hook.items() if key != "type"})
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] in SESSION_SCHEDULERS:

@@ -10,6 +10,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 
 from mlcil.datasets.loading import Loader, SessionSampler, SessionView, build_loader
 from mlcil.datasets.readers import ImageSource, Readers
+from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.errors import UserError
@@ -36,6 +37,8 @@ class SessionImages:
         self._runner = runner
         self.options, self.repeated_augmentation = options, repeated_augmentation
         self.transform = TrainTransform(runner.image_size, **runner.train_transform)
+        if self.transform.on_device:
+            runner.method.data_preprocessor.augment = TensorAugment(self.transform)
         self.held_out: SessionView | None = None
         self._readers: dict[int, Readers] = {}  # by the number of processes
 

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
+from mlcil.datasets.preprocessing import network_input
 from mlcil.errors import UserError
 
 
@@ -73,5 +74,5 @@ class MixUp(Hook):
         loop = runner.train_loop
         key = (runner.seed, loop.session, loop.phase, loop.epoch, batch_idx, get_rank())
         weight = mixing_weight(np.random.default_rng(key), self.alpha, self.probability)
-        mixed = mix_up(data_batch["inputs"], data_batch["targets"], weight, self.smoothing)
+        mixed = mix_up(network_input(data_batch["inputs"]), data_batch["targets"], weight, self.smoothing)
         data_batch["inputs"], data_batch["targets"] = mixed

@@ -44,6 +44,7 @@ NEUTRAL = (
     "threads",
     "image_cache",
     "train_dataloader.num_workers",
+    "train_transform.on_device",
     "test_dataloader.num_workers",
     "train_cfg.stop_after_session",
     "train_cfg.save_interval",

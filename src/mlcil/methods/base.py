@@ -20,6 +20,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from mlcil.datasets.preprocessing import ImagePreprocessor
 from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -101,7 +102,7 @@ class Method(BaseModel):
     memory_selections: tuple[str, ...] = ()
 
     def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False) -> None:
-        super().__init__()
+        super().__init__(data_preprocessor=ImagePreprocessor())
         self.network = network
         self.reference_batch = reference_batch
         self.teacher_autocast = teacher_autocast
