@@ -28,11 +28,11 @@ from torch.utils.data import DataLoader
 
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
-from mlcil.datasets.preprocessing import ImagePreprocessor
 from mlcil.datasets.readers import Readers
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
+from mlcil.models.data_preprocessor import ImagePreprocessor
 
 
 def write_photos(folder: Path, count: int, width: int, height: int) -> list[Path]:

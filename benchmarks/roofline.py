@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from reference import PerSession
-from timing import operations
+from timing import kept_for_backward, operations
 from torch import Tensor, nn
 
 from mlcil.models.folding import folded
@@ -48,21 +48,6 @@ def traffic(module: nn.Module, images: Tensor) -> float:
         with torch.no_grad():
             module(images)
     return total
-
-
-def kept_for_backward(module: nn.Module, images: Tensor) -> float:
-    """Bytes that autograd holds between forward and backward, parameters left out."""
-    parameters = {p.untyped_storage()._cdata for p in module.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        if x.untyped_storage()._cdata not in parameters:
-            kept[x.untyped_storage()._cdata] = x  # the tensor itself, so that no other takes its place
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        module(images)
-    return sum(x.untyped_storage().nbytes() for x in kept.values())
 
 
 def main() -> None:
@@ -108,7 +93,7 @@ def main() -> None:
         print(f"{name:44}{gflop:10.3f} GFLOP")
     moved, moved_folded = traffic(network, images), traffic(teacher, images)
     step_bytes = 3 * moved + moved_folded + 7 * 4 * count  # backward: twice the forward; Adam reads 4 and writes 3
-    kept = kept_for_backward(network.train(), images)
+    kept = kept_for_backward(lambda: network.train()(images), network)
     print(f"\n{'weights':44}{4e-6 * count:10.1f} MB in fp32 ({count / 1e6:.1f} M parameters)")
     print(f"{'weights, gradients, Adam, teacher':44}{4e-6 * count * 5:10.1f} MB")
     print(f"{'kept for the backward pass':44}{1e-6 * scale * kept:10.1f} MB an image in fp32")

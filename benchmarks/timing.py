@@ -124,3 +124,25 @@ def operations(function: Callable[[], object]) -> float:
     with counter:
         function()
     return counter.get_total_flops() / 1e9
+
+
+def kept_for_backward(forward: Callable[[], object], *without: nn.Module | torch.Tensor) -> int:
+    """Bytes that autograd holds between forward and backward.
+
+    Args:
+        forward: computes what would be differentiated.
+        without: tensors, and modules whose parameters, are there anyway and not counted.
+    """
+    tensors = [x for part in without for x in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    known = {x.untyped_storage()._cdata for x in tensors}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        if x.untyped_storage()._cdata not in known:
+            kept[x.untyped_storage()._cdata] = x  # the tensor itself, so that no other takes its place
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        result = forward()
+    del result
+    return sum(x.untyped_storage().nbytes() for x in kept.values())

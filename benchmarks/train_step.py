@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from reference import PerSession
 from timing import CLOCKS, add_options, begin, header, medians, operations, peaks, print_peaks, synchronise
-from torch import nn
+from torch import Tensor, nn
 
 from mlcil.engine.optim import AutocastOptimWrapper, decay_groups
 from mlcil.methods import KRT
@@ -32,14 +32,11 @@ CLASSES = 10  # of a session
 BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative, of each loss
 
 
-def make_step(
-    options: argparse.Namespace, device: torch.device, default: bool
-) -> tuple[Callable[[], dict[str, float]], KRT, AutocastOptimWrapper]:
-    """A function that makes one training step and returns its losses, and what it trains with what."""
+def trained(options: argparse.Namespace, device: torch.device, default: bool) -> tuple[KRT, AutocastOptimWrapper]:
+    """KRT in the last of ``options.sessions`` sessions, and its optimiser."""
     torch.manual_seed(0)
     spec = {"backbone": {"name": options.backbone}, "head": {"type": "ica"}, "image_size": options.size}
     network = build_network(spec, [CLASSES] * (options.sessions - 1))
-    images = torch.rand(options.batch, 3, options.size, options.size)
     if hasattr(network.backbone, "reset_parameters"):  # branches that start at zero would make an easy network
         for name, parameter in network.backbone.named_parameters():
             if name.endswith("abn.weight"):
@@ -71,15 +68,26 @@ def make_step(
         device=device.type,
         optimizer=torch.optim.Adam(decay_groups(method, 1e-4), lr=1e-5, fused=default or None),
     )
+    method.train()
+    return method, wrapper
+
+
+def batch_of(options: argparse.Namespace, seed: int = 0) -> dict[str, Tensor]:
+    """Images of noise, each with a new class."""
+    seen = CLASSES * options.sessions
+    images = torch.rand(options.batch, 3, options.size, options.size, generator=torch.Generator().manual_seed(seed))
     targets = torch.zeros(options.batch, seen)
     targets[torch.arange(options.batch), seen - CLASSES + torch.arange(options.batch) % CLASSES] = 1
-    method.train()
+    return {"inputs": images, "targets": targets}
+
+
+def step_of(method: KRT, wrapper: AutocastOptimWrapper, batch: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
+    """A function that makes one training step and returns its losses."""
 
     def step() -> dict[str, float]:
-        losses = method.train_step({"inputs": images, "targets": targets}, wrapper)
-        return {name: value.item() for name, value in losses.items()}
+        return {name: value.item() for name, value in method.train_step(batch, wrapper).items()}
 
-    return step, method, wrapper
+    return step
 
 
 def shares(
@@ -132,8 +140,10 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="of the default step: auto, fp32, bf16 or fp16")
     options = parser.parse_args()
     device = begin(options)
-    reference, _, _ = make_step(options, device, default=False)
-    default, method, wrapper = make_step(options, device, default=True)
+    batch = {name: value.to(device) for name, value in batch_of(options).items()}
+    reference = step_of(*trained(options, device, default=False), batch)
+    method, wrapper = trained(options, device, default=True)
+    default = step_of(method, wrapper, batch)
     dtype = wrapper.dtype
     precision = str(dtype).removeprefix("torch.")
     print(header(device))

@@ -6,11 +6,11 @@ import tiny
 import torch
 
 import mlcil
-from mlcil.datasets.preprocessing import network_input
 from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import network_of
 from mlcil.engine.convert import convert_file
 from mlcil.interop.official import to_official
+from mlcil.models.data_preprocessor import network_input
 
 
 @pytest.fixture(params=["linear", "ica"])

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from mlcil.datasets.loading import BadImages
-from mlcil.datasets.preprocessing import network_input
 from mlcil.datasets.transforms import Fit, decode
 from mlcil.engine.checkpoint import load_stage, network_of
 from mlcil.errors import UserError
 from mlcil.methods.base import corrected
+from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
 

@@ -10,8 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor
 
-from mlcil.datasets.preprocessing import network_input
 from mlcil.errors import UserError
+from mlcil.models.data_preprocessor import network_input
 
 
 def mixing_weight(rng: np.random.Generator | np.random.RandomState, alpha: float, probability: float = 1.0) -> float:

@@ -187,14 +187,13 @@ class IncrementalRunner(Runner):
         return model.to(get_device())
 
     def wrap(self) -> None:
-        """Data-parallel wrapper around the grown model, so that new parameters are synchronised too."""
+        """Data-parallel wrapper around the grown model, so that new parameters are synchronised too.
+
+        Batch-norm statistics are those of the first process, PyTorch's default.
+        """
         if self.distributed:
-            on_gpu = self.device.type == "cuda"
-            self.model = MMDistributedDataParallel(
-                module=self.model,
-                device_ids=[self.device.index] if on_gpu else None,
-                broadcast_buffers=True,  # batch-norm statistics of rank 0
-            )
+            devices = [self.device.index] if self.device.type == "cuda" else None
+            self.model = MMDistributedDataParallel(module=self.model, device_ids=devices)
 
     def unwrap(self) -> None:
         """Back to the bare method."""

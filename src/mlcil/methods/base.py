@@ -20,8 +20,8 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mlcil.datasets.preprocessing import ImagePreprocessor
 from mlcil.losses.asymmetric import asymmetric_loss
+from mlcil.models.data_preprocessor import ImagePreprocessor
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
-from mlcil.datasets.preprocessing import ImagePreprocessor, network_input
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
+from mlcil.models.data_preprocessor import ImagePreprocessor, network_input
 
 SIDE, ROWS = 24, 10
 
