@@ -151,3 +151,11 @@ def test_precision_of_the_teacher(together, expected):
     with torch.autocast("cpu", torch.bfloat16):
         assert method.teacher_output(images).logits_BC.dtype == expected
     assert method.teacher_output(images).logits_BC.dtype == torch.float32  # outside it is the student's too
+
+
+def test_folding_in_inference_mode_gives_ordinary_tensors():
+    network = network_of(frozen_backbone=True).eval()
+    with torch.inference_mode():
+        copied = folded(network)
+        copied(torch.rand(1, 3, 32, 32))
+    assert not any(x.is_inference() for x in copied.backbone.parameters())

@@ -30,8 +30,8 @@ def folded(network: IncrementalNetwork) -> IncrementalNetwork:
     Batch norms of other backbones (timm's, the encoders') stay as they are.
     """
     shared = {id(network.head): network.head, id(network._last_maps): LastMaps()}
-    copied = copy.deepcopy(network, shared).eval()
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # tensors that are made in inference mode stay of that kind
+        copied = copy.deepcopy(network, shared).eval()
         for module in copied.backbone.modules():
             name = PAIRS.get(type(module))
             if name is not None:
