@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlcil.datasets.scenario import Scenario
-from mlcil.datasets.table import ImageTable
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.voc import VocDataset
 from mlcil.errors import UserError
 
@@ -203,3 +203,45 @@ def test_files_of_own_data(tmp_path: Path) -> None:
     assert scenario.classes == ("drone", "robot")
     assert [scenario.train.ids[row] for t in (0, 1) for row in scenario.train_rows(t)] == ["n2", "n1"]
     assert scenario.train_targets(scenario.train_rows(1), 1, 2).tolist() == [[0, 1]]
+
+
+def test_validation_leaves_the_test_split_alone() -> None:
+    class Trusting(Made):
+        def test(self) -> ImageTable:
+            raise AssertionError("the test split was read")
+
+    labels = np.random.default_rng(0).integers(0, 2, (40, 4))
+    whole = table(labels, "train")
+    scenario = Scenario(Trusting(train=labels), base=0, increment=2, validation=0.25)
+    assert (len(scenario.train), len(scenario.test)) == (30, 10)
+    assert sorted(scenario.train.ids + scenario.test.ids) == list(whole.ids)
+    for part in (scenario.train, scenario.test):
+        np.testing.assert_array_equal(part.labels_NC, whole.labels_NC[list(part.ids)])
+        np.testing.assert_array_equal(part.selects_NC, whole.selects_NC[list(part.ids)])
+        assert part.files == tuple(whole.files[row] for row in part.ids)
+    again = Scenario(Made(train=labels), base=0, increment=1, validation=0.25)
+    assert again.test.ids == scenario.test.ids
+    assert scenario.protocol == "B0-C2-validation"
+    tested = Scenario(Made(train=labels), base=0, increment=2)
+    assert len({scenario.hash, tested.hash, again.hash}) == 3
+    assert scenario.comparison_hash != tested.comparison_hash
+
+
+def test_validation_takes_as_much_of_every_class() -> None:
+    labels_N = np.repeat([0, 1, 2], [20, 40, 4])
+    pixels = np.arange(64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    whole = SingleLabelTable("train", ("a", "b", "c"), labels_N, pixels=pixels)
+    rest, held_out = whole.divided(0.25)
+    assert held_out.positives().tolist() == [5, 10, 1]
+    assert rest.positives().tolist() == [15, 30, 3]
+    assert held_out.name == "train, held out"
+    for part in (rest, held_out):
+        assert isinstance(part, SingleLabelTable)
+        np.testing.assert_array_equal(part.pixels[:, 0, 0, 0], part.ids)  # type: ignore[index]
+        np.testing.assert_array_equal(part.labels_N, labels_N[list(part.ids)])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, "0.2", True, None, float("nan")])
+def test_bad_validation(share: Any) -> None:
+    with pytest.raises(UserError, match="scenario.validation is .*expected a share of the training images below 1"):
+        made(validation=share)

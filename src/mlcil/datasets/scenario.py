@@ -63,6 +63,8 @@ class Scenario:
         num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
         cumulative: every session trains on the images of all classes so far (the upper bound session by session).
         max_sessions: only the first sessions are run; the scenario keeps all classes (ABD's ImageNet-50).
+        validation: share of the training images that no session trains on and that stand in for the test split, which
+            is not read then: for choosing settings. The same images for all seeds and methods.
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
@@ -72,7 +74,8 @@ class Scenario:
         base_high: number of base classes.
         increment: classes of every later session.
         train, test: tables with columns in class order.
-        protocol: ``B0-C10``, with ``joint-`` before it for joint training.
+        protocol: ``B0-C10``, with ``joint-`` before it for joint training and ``-validation`` behind it without the
+            test images.
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
         comparison_hash: the same without ``joint``, ``cumulative`` and ``replay_labels``, which differ between
             methods; runs with equal ones may stand in one table.
@@ -97,6 +100,7 @@ class Scenario:
         num_sessions: int | None = None,
         cumulative: bool = False,
         max_sessions: int | None = None,
+        validation: float = 0.0,
     ) -> None:
         if (increment is None) == (num_sessions is None):
             raise UserError(
@@ -107,7 +111,13 @@ class Scenario:
             raise UserError("scenario.joint and scenario.cumulative are both set; choose one kind of upper bound")
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
         check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
-        train, test = dataset.train(), dataset.test()
+        if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 <= validation < 1:
+            raise UserError(f"scenario.validation is {validation!r}; expected a share of the training images below 1")
+        train = dataset.train()
+        if validation:
+            train, test = train.divided(validation)
+        else:
+            test = dataset.test()
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):
             if not len(table):
@@ -136,7 +146,7 @@ class Scenario:
         self.sessions = (Session(0, 0, high, self.classes[:high]),) if joint else sessions
         self.cumulative = cumulative
         kind = "joint-" if joint else "cumulative-" if cumulative else ""
-        self.protocol = kind + protocol_name(base, increment)
+        self.protocol = kind + protocol_name(base, increment) + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality = dataset.label_cardinality
@@ -154,6 +164,7 @@ class Scenario:
             "test": {"rows": len(self.test), "sha256": self.test.digest()},
             **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
             **({"max_sessions": max_sessions} if max_sessions is not None else {}),
+            **({"validation": validation} if validation else {}),
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)

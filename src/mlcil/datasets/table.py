@@ -29,6 +29,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class KeptMaps:
+    """What a frozen backbone makes of the images of a table.
+
+    Attributes:
+        values: (N, K, h, w) float32, the last stage's maps.
+        known: (N,) bool; false for an image that could not be read.
+    """
+
+    values: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class ImageTable:
     """The images and labels of one split.
 
@@ -42,6 +55,7 @@ class ImageTable:
         pixels: (N, H, W, 3) uint8, the images themselves, or ``None``.
         fit: how an image is brought to the size that the network takes.
         cache: the images at one size, kept on disk (:meth:`cached`), or ``None``.
+        maps: what stands in for the images (:meth:`with_maps`), or ``None``.
     """
 
     name: str
@@ -53,6 +67,7 @@ class ImageTable:
     pixels: np.ndarray | None = None
     fit: Fit = SQUARE
     cache: ImageCache | None = None
+    maps: KeptMaps | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
@@ -97,6 +112,12 @@ class ImageTable:
         object.__setattr__(table, "cache", cache)
         return table
 
+    def with_maps(self, maps: KeptMaps) -> Self:
+        """The same table, whose images come as maps of a frozen backbone where they are not to be augmented."""
+        table = copy.copy(self)
+        object.__setattr__(table, "maps", maps)
+        return table
+
     def reorder(self, class_order: Sequence[str]) -> ImageTable:
         """The same rows with the columns in another order.
 
@@ -112,6 +133,42 @@ class ImageTable:
         return replace(
             self, classes=order, labels_NC=self.labels_NC[:, columns], selects_NC=self.selects_NC[:, columns]
         )
+
+    def part(self, rows: np.ndarray, name: str) -> Self:
+        """Some rows as a table of that name."""
+        table = copy.copy(self)
+        values = {
+            "name": name,
+            "ids": tuple(self.ids[row] for row in rows),
+            "files": tuple(self.files[row] for row in rows) if self.files else (),
+            "pixels": None if self.pixels is None else self.pixels[rows],
+            "cache": None,
+            "maps": None,
+            **self._labels_of_part(rows),
+        }
+        for key, value in values.items():
+            object.__setattr__(table, key, value)
+        return table
+
+    def _labels_of_part(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"labels_NC": self.labels_NC[rows], "selects_NC": self.selects_NC[rows]}
+
+    def divided(self, share: float) -> tuple[Self, Self]:
+        """The table without some of its images, and these; which they are follows from the ids alone.
+
+        Args:
+            share: of the images, in (0, 1); of each class's where every image shows exactly one.
+        """
+        digests = [hashlib.sha256(str(name).encode()).digest() for name in self.ids]
+        order = np.array(sorted(range(len(self)), key=digests.__getitem__), np.int64)
+        taken = [group[: round(share * len(group))] for group in self._groups(order)]
+        chosen = np.isin(np.arange(len(self)), np.concatenate(taken))
+        rest, held_out = np.flatnonzero(~chosen), np.flatnonzero(chosen)
+        return self.part(rest, self.name), self.part(held_out, f"{self.name}, held out")
+
+    def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows that are divided each for themselves."""
+        return [rows]
 
     def rows_of(self, low: int, high: int) -> np.ndarray:
         """Rows selected by any class of [low, high): int64, ascending, each once."""
@@ -222,6 +279,7 @@ class SingleLabelTable(ImageTable):
             "pixels": pixels,
             "fit": fit,
             "cache": None,
+            "maps": None,
             "labels_N": np.asarray(labels_N, np.int64),
         }
         for key, value in fields.items():
@@ -258,6 +316,12 @@ class SingleLabelTable(ImageTable):
         shown = np.flatnonzero(own < high)
         labels[shown, own[shown]] = 1
         return labels
+
+    def _labels_of_part(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"labels_N": self.labels_N[rows]}
+
+    def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[self.labels_N[rows] == label] for label in range(len(self.classes))]
 
     def positives(self, rows: np.ndarray | None = None) -> np.ndarray:
         return np.bincount(self.labels_N if rows is None else self.labels_N[rows], minlength=len(self.classes))
