@@ -388,14 +388,17 @@ def test_saving_stays_below_its_share() -> None:
 # -- images that cannot be read ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "setting",
+    ["train_dataloader['num_workers'] = 0", "train_dataloader['num_workers'] = 1", "network['frozen_backbone'] = True"],
+)
 def test_unreadable_images_are_skipped_and_counted(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, workers: int
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, setting: str
 ) -> None:
     data = tiny.coco_folder(tmp_path / "data")
     (data / "train2014" / "1.jpg").write_bytes(b"")
     tiny.truncate(data / "val2014" / "2.jpg")
-    more = f"\ntrain_dataloader['num_workers'] = {workers}\nmemory = dict(per_class=2)\n"
+    more = f"\n{setting}\nmemory = dict(per_class=2)\n"
     path = tiny.write_config(tmp_path, data, more=more)
     assert tiny.call(capsys, "train", path)[0] == 2
     assert tiny.call(capsys, "train", path, "on_bad_image=ignore")[0] == 2

@@ -49,6 +49,8 @@ class ImageSource:
     def read(self, row: int, key: Key | None, missing: bool = False) -> tuple[Tensor, Tensor]:
         """uint8 (H, W, 3), and the draws of an augmentation that is still to be done, float64 (K,), else of length 0.
 
+        From a table with maps its float32 (K, h, w) instead of the image.
+
         Args:
             row: of the table.
             key: seed of the augmentation's draws.
@@ -57,6 +59,9 @@ class ImageSource:
         Raises:
             UserError: the image cannot be read.
         """
+        maps = self.table.maps if self.augment is None else None
+        if maps is not None and (missing or maps.known[row]):
+            return torch.from_numpy(maps.values[row]), torch.empty(0, dtype=torch.float64)
         if missing:
             image = np.zeros((self.image_size, self.image_size, 3), np.uint8)
         elif getattr(self.augment, "whole", False):
@@ -70,6 +75,10 @@ class ImageSource:
                 draws = np.array(self.augment.draw(rng))  # type: ignore[attr-defined]
                 return torch.from_numpy(np.array(image)), torch.from_numpy(draws)
             image = self.augment(image, rng)
+        if maps is not None:
+            raise UserError(
+                f"{self.table.files[row]} can be read now but could not when the run began; go on with --resume"
+            )
         return torch.from_numpy(np.array(image)), torch.empty(0, dtype=torch.float64)
 
 

@@ -70,6 +70,7 @@ DEFAULTS: dict[str, Any] = {
     "train_dataloader": {"batch_size": 64, "num_workers": 8},
     "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
     "image_cache": {"enabled": True, "folder": None, "limit_gb": 32},  # decoded images, shared by all runs
+    "frozen_maps_gb": 4,  # memory for the maps of a frozen backbone when nothing augments its images; 0: none is kept
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
@@ -334,6 +335,9 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             raise UserError(f"{key} is {cfg[key]!r}; expected True or False")
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
+    kept = cfg["frozen_maps_gb"]
+    if isinstance(kept, bool) or not isinstance(kept, (int, float)) or not kept >= 0:
+        raise UserError(f"frozen_maps_gb is {kept!r}; expected a number of gigabytes of at least 0")
     if type(cfg["seed"]) is not int or cfg["seed"] < 0:
         raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
     if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):

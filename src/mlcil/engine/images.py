@@ -116,7 +116,8 @@ class SessionImages:
         """Training images under the config's augmentation."""
         runner = self._runner
         table, bad = runner.scenario.train, runner.bad_images
-        return SessionView(table, rows, targets, runner.image_size, self.transform, origins, bad_images=bad)
+        augment = self.transform if self.transform.steps else None
+        return SessionView(table, rows, targets, runner.image_size, augment, origins, bad_images=bad)
 
     def plain_view(self, table: ImageTable, rows: np.ndarray) -> SessionView:
         """Images of a prediction pass."""
@@ -156,7 +157,9 @@ class SessionImages:
         return self._loader(view, sampler, self._runner.test_options)
 
     def _loader(self, view: SessionView, sampler: SessionSampler, options: dict[str, Any]) -> Loader:
-        """A loader whose images are read by the run's worker processes."""
+        """A loader whose images are read by the run's worker processes; maps in memory need none."""
+        if view.source.table.maps is not None and view.source.augment is None:
+            options = {**options, "num_workers": 0}
         number, runner = options.get("num_workers", 0), self._runner
         if number and number not in self._readers:
             scenario, skip = runner.scenario, runner.bad_images.policy == "skip"

@@ -33,6 +33,7 @@ from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing, resume, run_files  # noqa: F401  (registers the hooks)
 from mlcil.engine.config import folds
 from mlcil.engine.evaluation import metric_options
+from mlcil.engine.frozen_maps import keep_frozen_maps
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
 from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.engine.resume import SaveSchedule, conditions
@@ -218,6 +219,7 @@ class IncrementalRunner(Runner):
         try:
             with self.signals:
                 self.keep_decoded_images()
+                keep_frozen_maps(self)
                 model = self.train_loop.run()
         except StoppedError as stop:
             sentence = str(stop) or (

@@ -91,6 +91,9 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: the method works on the images themselves or on maps of several stages, so that the last stage's maps, kept of
+    #: a frozen backbone, cannot stand in for them
+    needs_images = False
     #: the method reads the batch norms of its teacher, so that they must not be folded into the convolutions
     reads_statistics = False
     #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of

@@ -37,6 +37,7 @@ class DataFree(Method):
     """
 
     uses_teacher = True
+    needs_images = True
     reads_statistics = True  # the inversion's loss on batch norms
     costly_preparation = True
     warm_start = True  # the generator and its optimiser go on where they stopped a session before

@@ -35,6 +35,7 @@ class POD(Method):
     """
 
     uses_teacher = True
+    needs_images = True
 
     def __init__(
         self,

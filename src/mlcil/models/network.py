@@ -130,8 +130,14 @@ class IncrementalNetwork(nn.Module):
         return copy.deepcopy(self, shared).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> NetworkOutput:
-        """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`."""
-        maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
+        """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`.
+
+        With a frozen backbone the last maps, (B, K, h, w), may be given instead.
+        """
+        if self.frozen_backbone and images.shape[1] == self.backbone.out_channels:
+            maps = [images]
+        else:
+            maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
         logits_BC, tokens_BSD, *embedding = self.head(maps[-1])  # the embedding is optional
         return NetworkOutput(logits_BC, tokens_BSD, maps, *embedding)
 

@@ -1,0 +1,118 @@
+"""Runs on maps that are computed once, against runs that compute them in every epoch."""
+
+import numpy as np
+import pytest
+import torch
+from engine.test_run import assert_same_weights, config, scenes, weights, without_clock  # noqa: F401  (a fixture)
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from mlcil.engine.train import build_runner, build_scenario, train
+from mlcil.errors import StoppedError, UserError
+from mlcil.models.tresnet import TResNet
+
+PLAIN = {"cutout": 0.0, "randaugment": False}
+
+
+def frozen(scenes, folder, name, kept=1, **changes):  # noqa: F811
+    options = {"network": {"frozen_backbone": True}, "train_transform": PLAIN, "frozen_maps_gb": kept, **changes}
+    return config(scenes, folder, name, **options)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How many images the backbone has seen."""
+    seen = []
+    forward = TResNet.forward
+
+    def counted(self, images):
+        seen.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(TResNet, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize("method", ["KRT", "LwF", "ER"])
+def test_the_backbone_sees_every_image_once(scenes, tmp_path, passes, method):  # noqa: F811
+    changes = {"method": {"type": method}, "memory": {"per_class": 2}}
+    results = {}
+    for name, kept in (("kept", 1), ("anew", 0)):
+        cfg = frozen(scenes, tmp_path, name, kept, **changes)
+        cfg.network.head = {"type": "linear"} if method != "KRT" else cfg.network.head
+        scenario = build_scenario(cfg)
+        images = len(scenario.train) + len(scenario.test)
+        passes.clear()
+        results[name] = train(cfg)
+        assert (sum(passes) == images) == bool(kept)
+    for one, other in zip(results["kept"], results["anew"], strict=True):
+        assert one["mAP"]["seen"] == pytest.approx(other["mAP"]["seen"], abs=0.2)
+    one, other = (weights(tmp_path / "saved" / name / "session_2.pth") for name in ("kept", "anew"))
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_a_stopped_run_goes_on_with_the_same_numbers(scenes, tmp_path, monkeypatch):  # noqa: F811
+    whole = train(frozen(scenes, tmp_path, "whole"))
+    calls = []
+
+    @HOOKS.register_module(force=True)
+    class Stops(Hook):
+        """Asks for the end in session 1."""
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.train_loop.session == 1 and batch_idx == 1 and not calls:
+                calls.append(1)
+                runner.signals.received = 15
+
+    cfg = frozen(scenes, tmp_path, "stopped", custom_hooks=[{"type": "Stops"}])
+    with pytest.raises(StoppedError):
+        train(cfg)
+    again = train(frozen(scenes, tmp_path, "stopped", custom_hooks=[{"type": "Stops"}]), resume=True)
+    assert without_clock(again) == without_clock(whole)
+    one, other = (weights(tmp_path / "saved" / name / "session_2.pth") for name in ("whole", "stopped"))
+    assert_same_weights(one, other)
+
+
+@HOOKS.register_module()
+class ChangesBatches(Hook):
+    """Wants images."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        assert data_batch["inputs"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_transform": {"cutout": 0.5}},
+        {"network": {"frozen_backbone": False}},
+        {"deterministic": True},
+        {"custom_hooks": [{"type": "ChangesBatches"}]},
+        {"frozen_maps_gb": 1e-6},
+    ],
+)
+def test_images_it_is_where_maps_would_not_do(scenes, tmp_path, passes, changes):  # noqa: F811
+    cfg = frozen(scenes, tmp_path, "run", **{"train_cfg": {"max_epochs": 1, "stop_after_session": 0}, **changes})
+    train(cfg)
+    log = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
+    assert "in memory" not in log
+    assert ("would need 0.0 GB" in log) == ("frozen_maps_gb" in changes)
+
+
+@pytest.mark.parametrize("value", [-1, "4", True, None, float("nan")])
+def test_bad_limits(scenes, tmp_path, value):  # noqa: F811
+    with pytest.raises(UserError, match=r"frozen_maps_gb is .*expected a number of gigabytes"):
+        frozen(scenes, tmp_path, "run", value)
+
+
+def test_maps_are_the_backbones(scenes, tmp_path):  # noqa: F811
+    runner = build_runner(frozen(scenes, tmp_path, "run", train_cfg={"max_epochs": 1, "stop_after_session": 0}))
+    runner.train()
+    table, network = runner.scenario.test, runner.method.network.eval()
+    rows = np.array([3, 0, 7])
+    images = np.stack([table.fitted(row, 32) for row in rows]).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = network.backbone(torch.from_numpy(images).float() / 255)[-1]
+    torch.testing.assert_close(torch.from_numpy(table.maps.values[rows]), expected, rtol=1e-4, atol=1e-5)
+    assert table.maps.known.all()
