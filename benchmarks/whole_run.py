@@ -97,6 +97,25 @@ def first_loss(found: dict[str, float], name: str) -> Iterator[None]:
         yield
 
 
+def small_run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """A config of KRT on what :func:`write_data` has written; a network is to be added."""
+    return {
+        "scenario": {
+            "dataset": {"type": "coco", "root": str(folder / "data")},
+            "base": 0,
+            "increment": len(CLASSES) // options.sessions,
+            "fixed_test_images": "shown",
+        },
+        "method": {"type": "KRT"},
+        "train_dataloader": {"batch_size": options.batch, "num_workers": 0},
+        "test_dataloader": {"batch_size": options.batch, "num_workers": 0},
+        "threads": options.threads,
+        "log_level": "ERROR",
+        "log_root": str(folder / "logs"),
+        "checkpoint_root": str(folder / "saved"),
+    }
+
+
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,29 +143,17 @@ def main() -> None:
             for row in seconds:
                 fast = row != "official"
                 content: dict[str, Any] = {
-                    "scenario": {
-                        "dataset": {"type": "coco", "root": str(folder / "data")},
-                        "base": 0,
-                        "increment": len(CLASSES) // options.sessions,
-                        "fixed_test_images": "shown",
-                    },
+                    **small_run(options, folder),
                     "network": {
                         "backbone": {"name": "tresnet", "layers": list(options.layers), "width": options.width},
                         "head": {"type": "ica", "embed_dim": 128, "num_heads": 8},
                         "image_size": options.size,
                     },
-                    "method": {"type": "KRT"},
-                    "train_dataloader": {"batch_size": options.batch, "num_workers": 0},
-                    "test_dataloader": {"batch_size": options.batch, "num_workers": 0},
                     "train_cfg": {"max_epochs": options.epochs, "val_interval": 0 if fast else 1},
                     "image_cache": {"enabled": fast, "folder": str(folder / f"kept{turn}")},
                     "channels_last": fast,
                     "fold_batch_norm": fast,
                     "precision": "auto" if fast else "fp32",
-                    "threads": options.threads,
-                    "log_level": "ERROR",
-                    "log_root": str(folder / "logs"),
-                    "checkpoint_root": str(folder / "saved"),
                 }
                 if not fast:
                     content["optim_wrapper"] = {

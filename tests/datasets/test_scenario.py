@@ -243,5 +243,5 @@ def test_validation_takes_as_much_of_every_class() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1, "0.2", True, None, float("nan")])
 def test_bad_validation(share: Any) -> None:
-    with pytest.raises(UserError, match="scenario.validation is .*expected a share of the training images below 1"):
+    with pytest.raises(UserError, match=r"scenario.validation is .*expected a share of the training images below 1"):
         made(validation=share)
