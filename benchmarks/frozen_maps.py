@@ -3,8 +3,8 @@
     python benchmarks/frozen_maps.py [--backbone tf_efficientnet_lite0] [--images 120] [--epochs 4] [--size 224]
 
 Both train KRT from the same weights on the same photos in the same order, with the image cache filled; the backbone
-keeps random weights. ``every epoch`` is ``frozen_maps_gb=0``. The first steps' losses are compared first. A run's seconds
-are those from its first session on, the one pass over all images among them; the runs take turns.
+keeps random weights. ``every epoch`` is ``frozen_maps_gb=0``. The first steps' losses are compared first. A run's
+seconds are those from its first session on, the one pass over all images among them; the runs take turns.
 """
 
 from __future__ import annotations

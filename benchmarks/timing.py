@@ -66,6 +66,14 @@ def medians(
     clock: str = "wall",
 ) -> dict[str, float]:
     """Median seconds of each candidate; they take turns, after ``warm_up`` untimed turns each."""
+    seconds = timed(candidates, device, repeats, warm_up, clock)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def timed(
+    candidates: dict[str, Callable[[], object]], device: torch.device, repeats: int, warm_up: int, clock: str
+) -> dict[str, list[float]]:
+    """The seconds of every turn, see :func:`medians`."""
     now = CLOCKS[clock]
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(warm_up + repeats):
@@ -76,7 +84,7 @@ def medians(
             synchronise(device)
             if turn >= warm_up:
                 seconds[name].append(now() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def header(device: torch.device) -> str:
@@ -89,10 +97,11 @@ def header(device: torch.device) -> str:
     )
 
 
-def peaks(device: torch.device, clock: str = "wall", repeats: int = 7) -> dict[str, float]:
+def peaks(device: torch.device, clock: str = "wall", repeats: int = 40) -> dict[str, float]:
     """GFLOP/s of the machine's best case: a large matrix product and a 3x3 convolution of 256 channels.
 
-    float32, and bfloat16 where the hardware multiplies it; a GPU's too. Two operations a multiply-add.
+    The best of some turns, because what disturbs a turn makes it slower and never faster. float32, and bfloat16 where
+    the hardware multiplies it; a GPU's too. Two operations a multiply-add.
     """
     from mlcil.engine.optim import resolve_precision
 
@@ -105,7 +114,8 @@ def peaks(device: torch.device, clock: str = "wall", repeats: int = 7) -> dict[s
         maps = torch.rand(batch, 256, 28, 28, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         with torch.inference_mode():
             work = {"product": lambda m=matrix: m @ m, "convolution": lambda c=conv, m=maps: c(m)}
-            seconds = medians(work, device, repeats, clock=clock)  # type: ignore[arg-type]
+            turns = timed(work, device, repeats, 2, clock)  # type: ignore[arg-type]
+            seconds = {name: min(values) for name, values in turns.items()}
         name = str(dtype).removeprefix("torch.")
         found[f"{name} product"] = 2e-9 * side**3 / seconds["product"]
         found[f"{name} convolution"] = 2e-9 * batch * 28 * 28 * 9 * 256 * 256 / seconds["convolution"]
