@@ -2,8 +2,8 @@
 
 The draws come from the loader (:meth:`mlcil.datasets.transforms.TrainTransform.draw`). Every operation runs once for
 all images of the batch that drew it. Positions of the operations that move whole pixels are Pillow's own, taken from
-an image of numbers that it has moved; the others follow its formulas in its order of operations. Nothing waits for
-the device.
+an image of numbers that it has moved; the others follow its formulas in its order of operations. Copies to the device
+are asked for without waiting for it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class TensorAugment:
 def mirrored(images: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
     """Left and right exchanged where 1 was drawn."""
     chosen = torch.tensor([value for (value,) in drawn], dtype=torch.bool)
-    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
+    return torch.where(chosen.to(images.device, non_blocking=True)[:, None, None, None], images.flip(3), images)
 
 
 def with_squares(images: Tensor, drawn: Sequence[Sequence[float]]) -> Tensor:
@@ -87,7 +87,7 @@ def rand_augmented(images: Tensor, drawn: Sequence[list[float]]) -> Tensor:
         numbers = [operation.number for operation in operations]
         for number in sorted(set(numbers) - {-1}):
             places = [place for place, found in enumerate(numbers) if found == number]
-            index = torch.tensor(places, device=images.device)
+            index = torch.tensor(places).to(images.device, non_blocking=True)
             changed = tensor_operation(images[index], NAMES[number], [operations[place] for place in places])
             images = images.index_copy(0, index, changed)
     return images
