@@ -94,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("images", type=Path, help="an image or a folder")
     sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
+    sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    sub.add_argument("--precision", default="auto", help="auto (bf16 where the device has it), fp32, bf16 or fp16")
     sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
     sub.add_argument(
         "--on-bad-image",
@@ -267,7 +269,7 @@ def predict(options: argparse.Namespace) -> int:
     """``predict CHECKPOINT IMAGE_OR_FOLDER``: ``{"image": ..., "labels": [{"label": ..., "score": ...}]}`` lines."""
     from mlcil.deploy.predictor import find_images, load
 
-    predictor = load(options.checkpoint)
+    predictor = load(options.checkpoint, options.device, options.precision)
     for path, scores in predictor.predict(find_images(options.images), on_bad_image=options.on_bad_image):
         ranked: list[tuple[str, float]] = sorted(scores.items(), key=lambda item: -item[1])
         kept = ranked[: options.top] if options.top else [x for x in ranked if x[1] >= options.threshold]

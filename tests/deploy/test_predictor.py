@@ -9,6 +9,7 @@ import mlcil
 from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import network_of
 from mlcil.engine.convert import convert_file
+from mlcil.engine.optim import resolve_precision
 from mlcil.interop.official import to_official
 from mlcil.models.data_preprocessor import network_input
 
@@ -126,3 +127,27 @@ def test_command_line_in_a_process_of_its_own(tmp_path: Path, photos: Path) -> N
     done = tiny.run_cli("predict", stage, photos, cwd=photos)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4
+
+
+def test_precision(stage: Path) -> None:
+    images = torch.rand(3, 3, tiny.SIZE, tiny.SIZE)
+    exact = mlcil.load(stage, precision="fp32").scores(images)
+    rough = mlcil.load(stage, precision="bf16").scores(images)
+    assert rough.dtype == torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.02)
+    assert mlcil.load(stage).dtype == resolve_precision("auto", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"device": "tpu9"}, "device 'tpu9' cannot be used"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ({"precision": "int8"}, "precision 'int8' is unknown"),
+        ({"precision": "fp16"}, "'fp16' does not train on the CPU"),
+    ],
+)
+def test_device_or_precision_that_is_not_there(stage: Path, options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(mlcil.UserError, match=sentence):
+        mlcil.load(stage, **options)

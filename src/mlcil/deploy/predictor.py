@@ -15,6 +15,7 @@ from torch import Tensor
 from mlcil.datasets.loading import BadImages
 from mlcil.datasets.transforms import Fit, decode
 from mlcil.engine.checkpoint import load_stage, network_of
+from mlcil.engine.optim import autocast, resolve_precision
 from mlcil.errors import UserError
 from mlcil.methods.base import corrected
 from mlcil.models.data_preprocessor import network_input
@@ -34,12 +35,14 @@ class Predictor:
         classes: class names in the order of the scores.
         info: the rest of the checkpoint (run, session, protocol, metrics, provenance).
         correction: scale and shift of every logit (C, 2), where the method predicts with corrected ones.
+        dtype: of matrix products and convolutions.
     """
 
     network: IncrementalNetwork
     classes: list[str]
     info: dict[str, Any]
     correction: Tensor | None = None
+    dtype: torch.dtype = torch.float32
 
     @property
     def fit(self) -> Fit:
@@ -54,7 +57,7 @@ class Predictor:
     def scores(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] -> scores (B, C), float32: sigmoid, or softmax for one class an image."""
         device = next(self.network.parameters()).device
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(device, self.dtype):
             logits = corrected(self.network(images.to(device)).logits_BC.float(), self.correction)
             single = self.info.get("task") == "single_label"
             return (torch.softmax(logits, 1) if single else torch.sigmoid(logits)).cpu()
@@ -94,21 +97,39 @@ class Predictor:
                 yield path, dict(zip(self.classes, row, strict=True))
 
 
-def load(path: str | Path, device: str = "cpu") -> Predictor:
+def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Predictor:
     """Rebuild the network of a stage checkpoint, without the training config.
 
     Args:
         path: ``saved_models/<run>/session_<t>.pth``.
-        device: where the network goes.
+        device: where the network goes: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``, the first GPU if there is one.
+        precision: ``auto`` is bf16 where the device multiplies it, fp16 on older GPUs and fp32 elsewhere; or one of
+            these.
 
     Raises:
-        UserError: missing or damaged file, or not a stage checkpoint.
+        UserError: missing or damaged file, not a stage checkpoint, no such device, or no such precision.
     """
+    place = _device(device)
+    dtype = resolve_precision(precision, place)
     stage = load_stage(Path(path))
-    network = folded(network_of(stage, path)).to(device)
+    network = folded(network_of(stage, path)).to(place)
     network.to(memory_format=torch.channels_last)
     info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes", "logit_correction")}
-    return Predictor(network, list(stage["classes"]), info, stage.get("logit_correction"))
+    return Predictor(network, list(stage["classes"]), info, stage.get("logit_correction"), dtype)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device {name!r} cannot be used ({reason}); choose auto, cpu, or a GPU such as cuda:0"
+        ) from None
+    return place
 
 
 def find_images(path: Path) -> list[Path]:

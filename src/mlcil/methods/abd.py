@@ -47,7 +47,7 @@ class ABD(DataFree):
         mu: float = 0.1,
         inversion: dict[str, Any] | None = None,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, inversion, reference_batch, teacher_autocast)
         if not isinstance(network.head, FullLinearHead):

@@ -54,7 +54,7 @@ class AGCN(Method):
         distillation: float = 0.93,
         relation: float = 1000.0,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if not isinstance(network.head, GraphHead):

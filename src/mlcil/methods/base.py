@@ -87,7 +87,8 @@ class Method(BaseModel):
         reference_batch: the batch size at which a summed loss has weight 1 against averaged terms. The
             official balance is 64 images a process; a summed loss is multiplied by
             ``reference_batch / batch_size``.
-        teacher_autocast: run the teacher in the student's precision (False: fp32, as the official code).
+        teacher_autocast: run the teacher in the student's precision (False: in fp32 beside a student in bf16 or fp16,
+            as the official code).
     """
 
     uses_teacher = False
@@ -104,7 +105,7 @@ class Method(BaseModel):
     #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
     memory_selections: tuple[str, ...] = ()
 
-    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
         super().__init__(data_preprocessor=ImagePreprocessor())
         self.network = network
         self.reference_batch = reference_batch

@@ -52,7 +52,7 @@ class BiC(Method):
         held_out: int = 10,
         temperature: float = 2.0,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if not isinstance(network.head, LinearHead):

@@ -68,7 +68,7 @@ class DAFormer(Method):
         neighbour_temperature: float = 0.1,
         neighbour_weight: float = 1.0,
         finetuning: dict[str, Any] | None = None,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         if not isinstance(network.head, DAFormerHead):
             raise ValueError(

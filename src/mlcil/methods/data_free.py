@@ -48,7 +48,7 @@ class DataFree(Method):
         network: IncrementalNetwork,
         inversion: dict[str, Any] | None = None,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.settings = InversionSettings(**{"iterations": self.iterations, **(inversion or {})})
@@ -165,7 +165,7 @@ class SoftTargetReplay(DataFree):
         temperature: float = 2.0,
         inversion: dict[str, Any] | None = None,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, inversion, reference_batch, teacher_autocast)
         self.mu, self.temperature = self.default_mu if mu is None else mu, temperature

@@ -61,7 +61,7 @@ class DKT(Method):
         temperature: float = 1.0,
         clf_weight_fix: bool = False,
         finetuning: dict[str, Any] | None = None,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         if not isinstance(network.backbone, DKTEncoder) or not isinstance(network.head, DKTHead):
             raise ValueError("DKT needs its own transformer; use backbone name 'dkt' and head type 'dkt'")

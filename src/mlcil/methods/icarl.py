@@ -40,7 +40,7 @@ class ICaRL(Method):
 
     uses_teacher = True
 
-    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = False) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
 
     def freeze(self) -> None:

@@ -84,7 +84,7 @@ class KRT(Method):
         recall: str = "krt",
         freeze_old: bool = True,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.token_weight = token_weight

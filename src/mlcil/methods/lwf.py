@@ -42,7 +42,7 @@ class LwF(Method):
         temperature: float = 2.0,
         old_labels: str = "ignored",
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.weight, self.temperature = weight, temperature

@@ -44,7 +44,7 @@ class POD(Method):
         flat: float = 180.0,
         collapse: str = "spatial",
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.spatial, self.flat, self.collapse = spatial, flat, collapse

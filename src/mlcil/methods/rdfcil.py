@@ -62,7 +62,7 @@ class RDFCIL(DataFree):
         finetune_epochs: int = 40,
         inversion: dict[str, Any] | None = None,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, inversion, reference_batch, teacher_autocast)
         self.ce, self.hkd, self.rkd, self.finetune_epochs = ce, hkd, rkd, finetune_epochs

@@ -61,7 +61,7 @@ class SingleLabelBiC(Method):
         correct_predictions: bool = False,
         second: dict[str, Any] | None = None,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.temperature, self.correct_predictions = temperature, correct_predictions

@@ -49,7 +49,7 @@ class SingleLabelDGR(Method):
         mu: float = 1.0,
         temperature: float = 2.0,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.mu, self.temperature = mu, temperature

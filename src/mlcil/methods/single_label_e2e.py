@@ -55,7 +55,7 @@ class SingleLabelE2E(Method):
         current_target: str = "official",
         second: dict[str, Any] | None = None,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if current_target not in ("official", "intended"):

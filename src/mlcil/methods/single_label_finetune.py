@@ -32,7 +32,7 @@ class SingleLabelFinetune(Method):
         network: IncrementalNetwork,
         restart: bool = False,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.restart = restart

@@ -35,7 +35,7 @@ class SingleLabelLwFMC(Method):
         network: IncrementalNetwork,
         variant: str = "sigmoid",
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if variant not in VARIANTS:

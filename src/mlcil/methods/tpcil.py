@@ -42,7 +42,7 @@ class TPCIL(Method):
         network: IncrementalNetwork,
         weight: float = 30.0,
         reference_batch: int = 64,
-        teacher_autocast: bool = False,
+        teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.weight = weight
