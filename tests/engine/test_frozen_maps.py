@@ -7,6 +7,7 @@ from engine.test_run import assert_same_weights, config, scenes, weights, withou
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mlcil.engine import frozen_maps
 from mlcil.engine.train import build_runner, build_scenario, train
 from mlcil.errors import StoppedError, UserError
 from mlcil.models.tresnet import TResNet
@@ -116,3 +117,12 @@ def test_maps_are_the_backbones(scenes, tmp_path):  # noqa: F811
         expected = network.backbone(torch.from_numpy(images).float() / 255)[-1]
     torch.testing.assert_close(torch.from_numpy(table.maps.values[rows]), expected, rtol=1e-4, atol=1e-5)
     assert table.maps.known.all()
+
+
+def test_memory_that_the_machine_can_give(tmp_path):
+    file = tmp_path / "meminfo"
+    file.write_text("MemTotal:  24000000 kB\nMemFree:  100 kB\nMemAvailable:    2000000 kB\n")
+    assert frozen_maps._free_gigabytes(file) == pytest.approx(2.048)
+    assert frozen_maps._free_gigabytes(tmp_path / "none") == float("inf")
+    file.write_text("MemAvailable:\n")
+    assert frozen_maps._free_gigabytes(file) == float("inf")

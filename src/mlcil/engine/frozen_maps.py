@@ -8,8 +8,8 @@ the precision of the run, and differ from those of a training batch by rounding.
 
 from __future__ import annotations
 
-import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,8 @@ def keep_frozen_maps(runner: IncrementalRunner) -> None:
     limit = min(float(runner.cfg.frozen_maps_gb), _free_gigabytes() / 2)
     if gigabytes > limit:
         if runner.cfg.frozen_maps_gb:
-            runner.log([f"frozen backbone: its maps would need {gigabytes:.1f} GB; they are computed in every epoch"])
+            sentence = f"its maps would need {gigabytes:.1f} GB, more than frozen_maps_gb or half of the free memory"
+            runner.log([f"frozen backbone: {sentence}, so they are computed in every epoch"])
         return
     started = time.monotonic()
     scenario.train, scenario.test = (table.with_maps(_maps_of(runner, table, shape)) for table in tables)
@@ -78,9 +79,10 @@ def _changes_batches(runner: IncrementalRunner) -> bool:
     return any(hook.before_train_iter is not Hook.before_train_iter for hook in hooks)  # type: ignore[union-attr]
 
 
-def _free_gigabytes() -> float:
-    """Free memory of the machine, as far as it can be asked."""
+def _free_gigabytes(meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Memory that the machine can give, what it holds of files included; all of it where that cannot be asked."""
     try:
-        return 1e-9 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+        lines = (line.split() for line in meminfo.read_text().splitlines())
+        return next(1.024e-6 * int(words[1]) for words in lines if words[:1] == ["MemAvailable:"])
+    except (OSError, StopIteration, ValueError, IndexError):
         return float("inf")
