@@ -30,8 +30,9 @@ from mmengine.config import Config
 import mlcil
 import mlcil.reporting.plots
 from mlcil.datasets.table import ImageTable
+from mlcil.engine.build import build_method, folder_of
 from mlcil.engine.config import finish_config
-from mlcil.engine.train import build_method, is_begun, train
+from mlcil.engine.train import train
 from mlcil.methods.data_free import DataFree
 from mlcil.registry import DATASETS, METHODS
 
@@ -40,12 +41,14 @@ SIDE, CLASSES = 16, ("ant", "bee", "cat", "dog", "eel", "fox")
 
 #: function of the package -> what a run does while it runs; the innermost one counts
 PHASES = {
-    "prepare_session": "calibration or inversion",
+    "choose_thresholds": "calibration or inversion",
+    "count_labels": "calibration or inversion",
+    "invert": "calibration or inversion",
     "step": "training step",
-    "evaluate": "validation",
+    "predict_view": "validation",
     "update_memory": "choice of exemplars",
-    "finish_session": "second stage",
-    "fine_tune": "fine-tuning",
+    "fit_correction": "second stage",
+    "balance": "second stage",
     "write_atomically": "writing of a file",
 }
 BETWEEN = "between"
@@ -210,7 +213,7 @@ def run(cfg: Config, watcher: Watcher | None = None, counts: Path | None = None)
     mlcil.reporting.plots.draw_run = lambda *_: None  # pictures of the end, hundreds of thousands of calls
     if watcher is not None:
         sys.setprofile(watcher)
-    train(cfg, resume=is_begun(cfg))
+    train(cfg, resume=folder_of(cfg).is_begun())
     sys.setprofile(None)
     if counts is not None and watcher is not None:
         counts.write_text(json.dumps(watcher.counts))
@@ -226,7 +229,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
     for path in sorted(saved.glob("session_*.pth")):
         found[path.name] = digest(torch.load(path, weights_only=True))
     state = torch.load(saved / "resume.pth", weights_only=True)
-    kept = {key: state[key] for key in ("session", "memory", "method", "random", "results", "audit")}
+    kept = {key: state[key] for key in ("session", "parts", "random")}
     found["resume.pth"] = digest(kept)
     for path in sorted((logs / "scores").glob("*.npz")):
         with np.load(path) as arrays:

@@ -159,12 +159,12 @@ def train(options: argparse.Namespace) -> int:
     if options.name:
         overrides.append(f"name={options.name!r}")
     overrides.append(f"launcher={options.launcher!r}")
+    from mlcil.engine.build import check_run, folder_of
     from mlcil.engine.config import load_config
-    from mlcil.engine.train import check_run, is_begun
     from mlcil.engine.train import train as run
 
     cfg = load_config(configs[-1], overrides)
-    resume = options.resume or (options.auto_resume and is_begun(cfg))
+    resume = options.resume or (options.auto_resume and folder_of(cfg).is_begun())
     if options.check:
         check_run(cfg, resume, options.overwrite, options.accept_changes)
     else:

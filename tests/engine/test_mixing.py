@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-
 from mlcil.engine.mixing import MixUp, mix_up, mixing_weight, smooth
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mlcil.datasets.digits import build_digit_scenes
+from mlcil.datasets.sampling import RepeatedAugmentationSampler
 from mlcil.engine.config import finish_config, load_config
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, WarmupCosine
-from mlcil.engine.sampling import RepeatedAugmentationSampler
 from mlcil.engine.train import build_method, build_runner, train
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory

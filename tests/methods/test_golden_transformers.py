@@ -5,8 +5,8 @@ Regenerate after a deliberate change: python tests/methods/test_golden_transform
 
 import pytest
 import torch
-
 from mlcil.engine.mixing import mix_up
+
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, decay_groups
 from mlcil.methods import DKT, DAFormer
 from mlcil.methods.base import SessionContext

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from mlcil.engine.mixing import mix_up, mixing_weight
 from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, NOTHING, fixture, one_hot
 
-from mlcil.engine.mixing import mix_up, mixing_weight
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, decay_groups, sharpness_offsets
 from mlcil.interop.official import is_unused, to_transformer, transformer_sessions
 from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl

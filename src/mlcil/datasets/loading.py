@@ -232,6 +232,20 @@ class Loader(DataLoader[dict[str, Any]]):
         self.readers, self.close_readers = readers, close_readers
         self.unreadable: set[int] = set()
 
+    @property
+    def view(self) -> SessionView:
+        """The images."""
+        view = self.dataset
+        assert isinstance(view, SessionView)
+        return view
+
+    @property
+    def order(self) -> SessionSampler:
+        """Which of them come when."""
+        order = self.sampler
+        assert isinstance(order, SessionSampler)
+        return order
+
     def _take_out(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch without the report on skipped images, which is kept."""
         view: Any = self.dataset

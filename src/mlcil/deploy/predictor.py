@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +13,13 @@ from torch import Tensor
 
 from mlcil.datasets.loading import BadImages
 from mlcil.datasets.transforms import Fit, decode
-from mlcil.engine.checkpoint import load_stage, network_of
-from mlcil.engine.optim import autocast, resolve_precision
+from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.methods.base import corrected
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import autocast, resolve_precision
 
 _log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
@@ -33,21 +32,21 @@ class Predictor:
     Attributes:
         network: in evaluation mode; for predictions only, with its batch norms inside the convolutions.
         classes: class names in the order of the scores.
-        info: the rest of the checkpoint (run, session, protocol, metrics, provenance).
+        info: the checkpoint (run, session, protocol, metrics, provenance).
         correction: scale and shift of every logit (C, 2), where the method predicts with corrected ones.
         dtype: of matrix products and convolutions.
     """
 
     network: IncrementalNetwork
     classes: list[str]
-    info: dict[str, Any]
+    info: StageCheckpoint
     correction: Tensor | None = None
     dtype: torch.dtype = torch.float32
 
     @property
     def fit(self) -> Fit:
         """How images become squares of :attr:`image_size`."""
-        return Fit.of(self.info.get("fit", {}))
+        return Fit.of(self.info.fit)
 
     @property
     def image_size(self) -> int:
@@ -59,7 +58,7 @@ class Predictor:
         device = next(self.network.parameters()).device
         with torch.inference_mode(), autocast(device, self.dtype):
             logits = corrected(self.network(images.to(device)).logits_BC.float(), self.correction)
-            single = self.info.get("task") == "single_label"
+            single = self.info.task == "single_label"
             return (torch.softmax(logits, 1) if single else torch.sigmoid(logits)).cpu()
 
     def predict(
@@ -111,11 +110,10 @@ def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Pred
     """
     place = _device(device)
     dtype = resolve_precision(precision, place)
-    stage = load_stage(Path(path))
-    network = folded(network_of(stage, path)).to(place)
+    stage = StageCheckpoint.load(Path(path))
+    network = folded(stage.build(path)).to(place)
     network.to(memory_format=torch.channels_last)
-    info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes", "logit_correction")}
-    return Predictor(network, list(stage["classes"]), info, stage.get("logit_correction"), dtype)
+    return Predictor(network, list(stage.classes), stage, stage.logit_correction, dtype)
 
 
 def _device(name: str) -> torch.device:

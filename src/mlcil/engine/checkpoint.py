@@ -1,33 +1,149 @@
 """The two kinds of file a run leaves in ``saved_models/<run>/``.
 
 ``session_<t>.pth`` (stage checkpoint)
-    Written once when session t ends: network weights, how to rebuild the network, class names, method
-    state, provenance. Enough to predict, to test, and to be the teacher of a resumed run.
+    Written once when session t ends.
 ``resume.pth``
-    The rolling state of the run (:mod:`mlcil.engine.resume`): where it stands, weights, optimiser, schedule, random
-    generators, memory, method state and all results so far.
+    Written over and over while the run goes on (:mod:`mlcil.engine.resume`).
 
-Both hold tensors and builtins only and load with ``torch.load(..., weights_only=True)``.
+Every key of them is known here and nowhere else. Both hold tensors and builtins only and load with
+``torch.load(..., weights_only=True)``.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+import mlcil
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
 from mlcil.interop.tensor_files import first_not_finite, load_tensors
 from mlcil.models.network import IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
-RESUME_FORMAT = "mlcil-resume-2"
+RESUME_FORMAT = "mlcil-resume-3"
 LARGEST_IMAGE = 4096  # pixels a side
+
+
+@dataclass
+class StageCheckpoint:
+    """``session_<t>.pth``: what a session leaves. Enough to predict, to test, and to teach the next one.
+
+    Attributes:
+        run, session: whose and which.
+        network: :attr:`~mlcil.models.network.IncrementalNetwork.spec`.
+        classes_per_session, classes: outputs of each session, and the names of all of them.
+        state_dict: of the network.
+        method, method_state: its class and its state.
+        logit_correction: (C, 2) scale and shift of every logit, or ``None``.
+        protocol, protocol_hash, task, fit: of the scenario.
+        metrics: the session's main figures.
+        weights: provenance of the pretrained weights, or ``None``.
+        mlcil_version: what wrote it.
+    """
+
+    run: str
+    session: int
+    network: dict[str, Any]
+    classes_per_session: list[int]
+    classes: list[str]
+    state_dict: dict[str, torch.Tensor]
+    method: str = ""
+    method_state: dict[str, Any] = field(default_factory=dict)
+    logit_correction: torch.Tensor | None = None
+    protocol: str = ""
+    protocol_hash: str = ""
+    task: str = "multi_label"
+    fit: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] | None = None
+    mlcil_version: str = mlcil.__version__
+
+    def save(self, path: Path) -> None:
+        """Write it atomically; raises :class:`UserError` when the disk does not take it."""
+        save(path, {"format": STAGE_FORMAT, **vars(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> StageCheckpoint:
+        """Read it.
+
+        Raises:
+            UserError: missing, damaged, not a stage checkpoint, or one whose parts contradict each other.
+        """
+        content = load_tensors(path)
+        if not isinstance(content, dict) or content.get("format") != STAGE_FORMAT:
+            raise UserError(
+                f"{path} is no stage checkpoint of mlcil (format {STAGE_FORMAT}); expected a session_<t>.pth, or "
+                "convert a released KRT checkpoint with: python -m mlcil convert"
+            )
+        found = _contradiction(content)
+        if found:
+            raise UserError(
+                f"{path} is no usable stage checkpoint: {found}; take it from the run again or train it again"
+            )
+        content.setdefault("run", path.stem)
+        content.setdefault("session", len(content["classes_per_session"]) - 1)
+        return cls(**{part.name: content[part.name] for part in fields(cls) if part.name in content})
+
+    def build(self, path: Path | str = "checkpoint") -> IncrementalNetwork:
+        """The network, in evaluation mode.
+
+        It is built without memory first, so that a description of another size than the weights costs nothing.
+
+        Raises:
+            UserError: the description gives no network, or the weights do not fit it; names ``path``.
+        """
+        return _network_of(self, path)
+
+
+@dataclass
+class ResumeState:
+    """``resume.pth``: the rolling state of a run.
+
+    Attributes:
+        session, phase, epoch, iteration, inside: see :class:`~mlcil.engine.run.Position`.
+        protocol_hash, network, conditions: what must be the same when the run goes on.
+        parts: by name, what each part of the run said of itself; those of the learning are there inside a session.
+        random: of each process, the state of its random generators.
+        weights: provenance of the pretrained weights, or ``None``.
+    """
+
+    session: int
+    phase: int
+    epoch: int
+    iteration: int
+    inside: bool
+    protocol_hash: str
+    network: dict[str, Any]
+    conditions: dict[str, str]
+    parts: dict[str, Any]
+    random: list[dict[str, Any]]
+    weights: dict[str, Any] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it atomically; raises :class:`UserError` when the disk does not take it."""
+        save(path, {"format": RESUME_FORMAT, **vars(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> ResumeState:
+        """Read it.
+
+        Raises:
+            UserError: missing, damaged or of another kind.
+        """
+        if not path.exists():
+            raise UserError(f"{path} does not exist, so there is nothing to resume; start the run without --resume")
+        content = load_tensors(path)
+        names = {part.name for part in fields(cls)}
+        if not isinstance(content, dict) or content.get("format") != RESUME_FORMAT or not names <= set(content):
+            raise UserError(f"{path} is no {RESUME_FORMAT} file; give the run's own folder or start without --resume")
+        return cls(**{name: content[name] for name in names})
 
 
 def plain(value: Any) -> Any:
@@ -75,38 +191,6 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def load_resume_state(path: Path) -> dict[str, Any]:
-    """Read ``resume.pth``.
-
-    Raises:
-        UserError: missing, damaged or of another kind.
-    """
-    if not path.exists():
-        raise UserError(f"{path} does not exist, so there is nothing to resume; start the run without --resume")
-    content = load_tensors(path)
-    if not isinstance(content, dict) or content.get("format") != RESUME_FORMAT:
-        raise UserError(f"{path} is no {RESUME_FORMAT} file; give the run's own folder or start without --resume")
-    return content
-
-
-def load_stage(path: Path) -> dict[str, Any]:
-    """Read a stage checkpoint.
-
-    Raises:
-        UserError: missing, damaged, not a stage checkpoint, or one whose parts contradict each other.
-    """
-    content = load_tensors(path)
-    if not isinstance(content, dict) or content.get("format") != STAGE_FORMAT:
-        raise UserError(
-            f"{path} is no stage checkpoint of mlcil (format {STAGE_FORMAT}); expected a session_<t>.pth, or "
-            "convert a released KRT checkpoint with: python -m mlcil convert"
-        )
-    found = _contradiction(content)
-    if found:
-        raise UserError(f"{path} is no usable stage checkpoint: {found}; take it from the run again or train it again")
-    return content
-
-
 def _contradiction(stage: Mapping[str, Any]) -> str | None:
     """What is wrong with the parts of a stage checkpoint that a network is built from, or ``None``."""
     network, sizes, classes = (stage.get(key) for key in ("network", "classes_per_session", "classes"))
@@ -139,15 +223,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def network_of(stage: Mapping[str, Any], path: Path | str = "checkpoint") -> IncrementalNetwork:
-    """Rebuild the network of a stage checkpoint, in evaluation mode.
-
-    It is built without memory first, so that a description of another size than the weights costs nothing.
-
-    Raises:
-        UserError: the description gives no network, or the weights do not fit it.
-    """
-    spec, sizes, state = stage["network"], list(stage["classes_per_session"]), stage["state_dict"]
+def _network_of(stage: StageCheckpoint, path: Path | str) -> IncrementalNetwork:
+    spec, sizes, state = stage.network, list(stage.classes_per_session), stage.state_dict
     try:
         try:
             with torch.device("meta"):

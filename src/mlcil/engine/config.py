@@ -8,7 +8,7 @@ and their meaning are in that docstring:
 ``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
 ``method``         a class of :mod:`mlcil.methods` by ``type``
 ``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
-``train_cfg``      :class:`mlcil.engine.loop.IncrementalTrainLoop`
+``train_cfg``      :class:`mlcil.engine.run.TrainSettings`
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 ``image_cache``    :class:`mlcil.datasets.cache.CacheOptions`
 ``plugins``        python files with methods or data sets of one's own (docs/add_a_method.md)
@@ -31,25 +31,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
-import mlcil.datasets
-import mlcil.engine.mixing
-import mlcil.methods
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.loading import BAD_IMAGE
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import OWN_WRAPPERS, PRECISIONS, SESSION_SCHEDULERS, check_sharpness, decay_groups
+from mlcil.engine.optim import decay_groups
+from mlcil.engine.run import TrainSettings
+from mlcil.engine.schedules import SESSION_SCHEDULERS
 from mlcil.errors import UserError
 from mlcil.evaluation.singlelabel import LOCAL_ACCURACIES
 from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import PRECISIONS
 from mlcil.models.resnet import VARIANTS as RESNETS
 from mlcil.models.resnet import ResNet
 from mlcil.models.tresnet import TResNet
@@ -97,11 +96,6 @@ DEFAULTS: dict[str, Any] = {
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _LOADER_KEYS = ("batch_size", "num_workers")
 _TRAIN_LOADER_KEYS = (*_LOADER_KEYS, "drop_last")
-
-
-def folds(cfg: Config) -> bool:
-    """Whether networks that only predict have their batch norms inside the convolutions."""
-    return bool(cfg.fold_batch_norm and not cfg.deterministic)
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -278,11 +272,11 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     CacheOptions(**cfg["image_cache"])
     check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
     check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
-    check_keys(cfg["train_cfg"], _arguments(IncrementalTrainLoop.__init__, "runner", "dataloader"), "train_cfg")
+    check_keys(cfg["train_cfg"], _arguments(TrainSettings), "train_cfg")
     views = cfg["train_cfg"].get("repeated_augmentation", 1)
     if type(views) is not int or views < 1:
         raise UserError(f"train_cfg.repeated_augmentation is {views!r}; expected a whole number of at least 1")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg", "rho")
+    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg")
     check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
     _check_wrapper(cfg["optim_wrapper"])
     groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
@@ -304,15 +298,6 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         for section in cfg[key]:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
-    for hook in cfg["custom_hooks"]:
-        if hook["type"] == "MixUp":
-            check_keys(hook, {"type", *_arguments(mlcil.engine.mixing.MixUp.__init__)}, "custom_hooks")
-            if cfg["train_transform"].get("on_device"):
-                raise UserError(
-                    "train_transform.on_device=True does not go with MixUp in custom_hooks, which mixes images that "
-                    "are augmented already; leave one of them out"
-                )
-            mlcil.engine.mixing.MixUp(**{key: value for key, value in hook.items() if key != "type"})
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] in SESSION_SCHEDULERS:
             arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
@@ -355,17 +340,10 @@ def _check_sections(cfg: dict[str, Any]) -> None:
 
 
 def _check_wrapper(wrapper: Mapping[str, Any]) -> None:
-    """The optimiser wrapper's kind, radius and accumulated batches."""
-    kind, counts = wrapper.get("type", "AutocastOptimWrapper"), wrapper.get("accumulative_counts", 1)
-    if kind not in OWN_WRAPPERS:
-        raise UserError(f"optim_wrapper.type is {kind!r}; use one of {', '.join(map(repr, OWN_WRAPPERS))}")
-    sharp = kind == "SharpnessAwareOptimWrapper"
-    if "rho" in wrapper and not sharp:
-        raise UserError("optim_wrapper.rho belongs to optim_wrapper.type='SharpnessAwareOptimWrapper'; set both")
+    """The accumulated batches."""
+    counts = wrapper.get("accumulative_counts", 1)
     if type(counts) is not int or counts < 1:
         raise UserError(f"optim_wrapper.accumulative_counts is {counts!r}; expected a whole number of at least 1")
-    if sharp:
-        check_sharpness(wrapper.get("rho", 3.0), counts)
 
 
 def _name_normalisation(backbone: dict[str, Any]) -> None:
@@ -404,8 +382,3 @@ def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None
         raise UserError(f"{where}.type {section['type']!r} is unknown; {_near(section['type'], registry.module_dict)}")
     function = cls.__init__ if inspect.isclass(cls) else cls
     check_keys(section, {"type", *_arguments(function, *without)}, where)
-
-
-def as_dict(value: Any) -> Any:
-    """Plain dictionaries of an mmengine config."""
-    return value.to_dict() if isinstance(value, ConfigDict) else value

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import mlcil
 from mlcil.datasets.augment import NORMALISATIONS
-from mlcil.engine import checkpoint
+from mlcil.engine.checkpoint import STAGE_FORMAT, StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
 from mlcil.interop.official import (
@@ -73,8 +72,8 @@ def convert_file(
     """
     with torch.serialization.safe_globals([argparse.Namespace]):  # the options in a checkpoint of DKT or DAFormer
         content = load_tensors(source)
-    if isinstance(content, dict) and content.get("format") == checkpoint.STAGE_FORMAT:
-        network = checkpoint.network_of(content, source)
+    if isinstance(content, dict) and content.get("format") == STAGE_FORMAT:
+        network = StageCheckpoint.load(source).build(source)
         kind = str(network.spec["head"]["type"])
         if kind in ("dkt", "daformer"):
             official = to_transformer(network.state_dict(), kind)
@@ -86,17 +85,17 @@ def convert_file(
         write_atomically(target, lambda file: torch.save(official, file))
         return f"{target}: {len(official)} entries in the official KRT layout"
     stage = stage_from_official(content, source, classes, num_heads, size)
-    checkpoint.save(target, stage)
+    stage.save(target)
     return (
-        f"{target}: stage checkpoint of {stage['method']} with {len(stage['classes_per_session'])} session(s), "
-        f"{len(stage['classes'])} classes"
+        f"{target}: stage checkpoint of {stage.method} with {len(stage.classes_per_session)} session(s), "
+        f"{len(stage.classes)} classes"
     )
 
 
 def stage_from_official(
     content: Any, source: Path, classes: str | None, num_heads: int | None, size: int | None = None
-) -> dict[str, Any]:
-    """The content of a stage checkpoint for an official state dict, bare or under ``state_dict`` or ``model``."""
+) -> StageCheckpoint:
+    """The stage checkpoint for an official state dict, bare or under ``state_dict`` or ``model``."""
     state = content
     if isinstance(content, Mapping):
         state = next((content[key] for key in ("state_dict", "model") if key in content), content)
@@ -133,24 +132,18 @@ def stage_from_official(
     for size in sizes:
         network.grow(size)
     counters = {k: v for k, v in network.state_dict().items() if k.endswith("num_batches_tracked")}  # not in all files
-    stage = {
-        "format": checkpoint.STAGE_FORMAT,
-        "mlcil": mlcil.__version__,
-        "run": source.stem,
-        "session": len(sizes) - 1,
-        "network": network.spec,
-        "classes_per_session": sizes,
-        "classes": names,
-        "state_dict": {**counters, **ours},
-        "method": METHODS[kind],
-        "method_state": {},
-        "task": "multi_label" if kind == "krt" else "single_label",
-        "protocol": None,
-        "protocol_hash": None,
-        "metrics": {},
-        "weights": {"source": str(source.name), "trained_on": f"converted from a released {NAMES[kind]} checkpoint"},
-    }
-    checkpoint.network_of(stage, source)  # names and shapes agree, or this says what does not
+    stage = StageCheckpoint(
+        run=source.stem,
+        session=len(sizes) - 1,
+        network=network.spec,
+        classes_per_session=sizes,
+        classes=names,
+        state_dict={**counters, **ours},
+        method=METHODS[kind],
+        task="multi_label" if kind == "krt" else "single_label",
+        weights={"source": str(source.name), "trained_on": f"converted from a released {NAMES[kind]} checkpoint"},
+    )
+    stage.build(source)  # names and shapes agree, or this says what does not
     return stage
 
 

@@ -10,72 +10,68 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from mlcil.datasets.table import ImageTable, KeptMaps
-from mlcil.engine.optim import autocast
+from mlcil.engine.data import Data, log
+from mlcil.engine.run import Run
 from mlcil.models.backbones import grid_of
-
-if TYPE_CHECKING:
-    from mlcil.engine.runner import IncrementalRunner
+from mlcil.models.numerics import autocast
 
 
-def keep_frozen_maps(runner: IncrementalRunner) -> None:
+def keep_frozen_maps(run: Run, data: Data) -> None:
     """Give the scenario's tables the maps of their images, where that is possible and they fit into the memory.
 
     Not with ``deterministic=True``, in which every pass is computed as it stands, and not in several processes.
     """
-    images, network, scenario = runner.train_loop.images, runner.method.network, runner.scenario
-    wanted = network.frozen_backbone and not images.transform.steps and not runner.method.needs_images
-    if not wanted or runner.cfg.deterministic or runner.world_size > 1 or _changes_batches(runner):
+    network, scenario = run.method.network, run.scenario
+    wanted = network.frozen_backbone and not run.transform.steps and not run.method.needs_images
+    if not wanted or run.deterministic or get_world_size() > 1 or _changes_batches(run):
         return
     tables = (scenario.train, scenario.test)
-    shape = (int(network.backbone.out_channels), *grid_of(network.backbone, runner.image_size))  # type: ignore[arg-type]
+    shape = (int(network.backbone.out_channels), *grid_of(network.backbone, run.image_size))  # type: ignore[arg-type]
     gigabytes = 4e-9 * sum(map(len, tables)) * float(np.prod(shape))
-    limit = min(float(runner.cfg.frozen_maps_gb), _free_gigabytes() / 2)
+    limit = min(run.frozen_maps_gb, _free_gigabytes() / 2)
     if gigabytes > limit:
-        if runner.cfg.frozen_maps_gb:
+        if run.frozen_maps_gb:
             sentence = f"its maps would need {gigabytes:.1f} GB, more than frozen_maps_gb or half of the free memory"
-            runner.log([f"frozen backbone: {sentence}, so they are computed in every epoch"])
+            log(f"frozen backbone: {sentence}, so they are computed in every epoch")
         return
     started = time.monotonic()
-    scenario.train, scenario.test = (table.with_maps(_maps_of(runner, table, shape)) for table in tables)
-    images.close()  # nothing is left to read
-    runner.log(
-        [
-            f"frozen backbone: maps of {sum(map(len, tables))} images in memory, {gigabytes:.2f} GB, "
-            f"{time.monotonic() - started:.0f} s"
-        ]
-    )
+    scenario.train, scenario.test = (table.with_maps(_maps_of(run, data, table, shape)) for table in tables)
+    data.close()  # nothing is left to read
+    seconds = time.monotonic() - started
+    log(f"frozen backbone: maps of {sum(map(len, tables))} images in memory, {gigabytes:.2f} GB, {seconds:.0f} s")
 
 
-def _maps_of(runner: IncrementalRunner, table: ImageTable, shape: tuple[int, ...]) -> KeptMaps:
+def _maps_of(run: Run, data: Data, table: ImageTable, shape: tuple[int, ...]) -> KeptMaps:
     """In the table's order, so that a map does not depend on anything else of the run."""
     kept = KeptMaps(np.zeros((len(table), *shape), np.float32), np.zeros(len(table), bool))
-    loader = runner.train_loop.images.plain_loader(runner.train_loop.images.plain_view(table, np.arange(len(table))))
-    method = runner.method
+    loader = data.plain_loader(data.plain_view(table, np.arange(len(table))))
+    method = run.method
+    device = next(method.parameters()).device
     training = method.training
     method.eval()
     # a pass draws random numbers, the run's own are to stay as they are without this one
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), autocast(runner.device, torch.float32):
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), autocast(device, torch.float32):
         for batch in loader:
-            data = method.data_preprocessor(batch)
-            rows = data["rows"].cpu().numpy()
-            kept.values[rows] = method.network.backbone(data["inputs"])[-1].float().cpu().numpy()
+            images = method.data_preprocessor(batch)
+            rows = images["rows"].cpu().numpy()
+            kept.values[rows] = method.network.backbone(images["inputs"])[-1].float().cpu().numpy()
             kept.known[rows] = True
     method.train(training)
     kept.known[list(loader.unreadable)] = False
     return kept
 
 
-def _changes_batches(runner: IncrementalRunner) -> bool:
-    """Whether a hook of the config sees the training batches, which it would expect to be images."""
-    hooks = [HOOKS.get(section["type"]) for section in runner.cfg.custom_hooks]
+def _changes_batches(run: Run) -> bool:
+    """Whether a hook of the user sees the training batches, which it would expect to be images."""
+    hooks = [HOOKS.get(section["type"]) for section in run.hooks]
     return any(hook.before_train_iter is not Hook.before_train_iter for hook in hooks)  # type: ignore[union-attr]
 
 

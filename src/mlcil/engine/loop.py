@@ -1,301 +1,320 @@
-"""The loop over sessions: one mmengine train loop that walks a method through a scenario."""
+"""The walk over sessions: one mmengine train loop that carries out the phases a method asks for."""
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
-from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop
+from mmengine.dist import get_rank, get_world_size
+from mmengine.runner import BaseLoop, Runner
 
-from mlcil.engine import resume, run_files
-from mlcil.engine.evaluation import audit_pseudo_labels, predict_view, session_metrics, test_rows
-from mlcil.engine.images import SessionImages
-from mlcil.engine.replay import update_memory
-from mlcil.errors import StoppedError, UserError
+from mlcil.engine.data import Data, log
+from mlcil.engine.evaluate import Evaluator
+from mlcil.engine.optim import build_optimiser, share_buffers
+from mlcil.engine.resume import Learning, Part, Restorer
+from mlcil.engine.run import Position, Progress, Run
+from mlcil.engine.schedules import build_schedules
+from mlcil.engine.signals import StopSignals
+from mlcil.engine.update_memory import update_memory
+from mlcil.errors import UserError
 from mlcil.methods.base import SessionContext
+from mlcil.phases import Fit, Invert, Phase, Train, UpdateMemory, chain_of
+from mlcil.protocols import Session
 from mlcil.reporting import log_lines
 
-if TYPE_CHECKING:
-    from mlcil.engine.runner import IncrementalRunner
 
+class SessionLoop(BaseLoop):  # type: ignore[misc]
+    """Sessions, in each the phases of the method, and in a training phase the epochs of ordinary mmengine training.
 
-@LOOPS.register_module()
-class IncrementalTrainLoop(BaseLoop):
-    """Sessions, and inside each the epochs of ordinary mmengine training.
+    Hooks are called at mmengine's points and at ``before_session(session)``, ``after_session(session, result)``,
+    ``between_sessions()``, ``between_phases(at_once)``, ``between_steps(iteration, at_once)`` and ``after_sessions()``.
 
     Args:
-        runner: the runner; it holds scenario, method and memory.
-        dataloader: options of the training loader: ``batch_size`` per process and ``num_workers``.
-        max_epochs: epochs of a session.
-        base_lr: peak learning rate of session 0; later sessions use the optimiser's ``lr``.
-        base_epochs: epochs of session 0 when they differ from ``max_epochs``.
-        val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
-        stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
-        save_interval: iterations between two saved states, and the end of every epoch; 0 is the end of every epoch
-            alone; ``None`` chooses it so that saving takes less than 2% of the time.
-        skip_not_finite: how many steps whose loss is no number are left out, with a warning, before the run stops;
-            0 stops at the first.
-        repeated_augmentation: views of an image in a batch, see
-            :class:`~mlcil.engine.sampling.RepeatedAugmentationSampler`; 1 is ordinary shuffling.
+        runner: for mmengine's hooks, and the wrapper around the method.
+        run: what is trained.
+        data: its images.
+        evaluator: its metrics.
+        signals: what asks the run to stop.
+        restorer: a saved state to go on from.
+
+    Attributes:
+        position: where the run stands.
+        progress: counts and time of the running session.
+        phases: of the running session.
+        learning: of the running training phase, else ``None``.
     """
 
     def __init__(
         self,
-        runner: IncrementalRunner,
-        dataloader: dict[str, Any],
-        max_epochs: int = 20,
-        base_lr: float | None = None,
-        base_epochs: int | None = None,
-        val_interval: int = 0,
-        stop_after_session: int | None = None,
-        repeated_augmentation: int = 1,
-        save_interval: int | None = None,
-        skip_not_finite: int = 0,
+        runner: Runner,
+        run: Run,
+        data: Data,
+        evaluator: Evaluator,
+        signals: StopSignals,
+        restorer: Restorer | None = None,
     ) -> None:
-        self._runner: Any = runner
-        self.loader_options = dict(dataloader)
-        self.dataloader: Any = None
-        self.session_epochs, self.base_epochs = int(max_epochs), base_epochs
-        self.base_lr, self.val_interval, self.stop_after_session = base_lr, val_interval, stop_after_session
-        self.images = SessionImages(runner, self.loader_options, repeated_augmentation)
-        self.save_interval, self.skip_not_finite = save_interval, skip_not_finite
-        self.counts: dict[str, Any] = {}  # images of the running session
-        self.memory_counts: dict[str, Any] = {}  # of its update of the memory
-        self._started = 0.0  # clock at the session's beginning
-        self.session = 0
-        self._phase_epochs: int | None = None  # epochs of balanced fine-tuning, while it runs
-        self._epoch = 0
-        self._iter = 0
+        super().__init__(runner, None)
+        self.hooks = runner.call_hook
+        self.run_settings, self.data, self.evaluator, self.signals = run, data, evaluator, signals
+        self.method = run.method
+        self.position, self.progress = Position(), Progress()
+        self.phases: Sequence[Phase] = ()
+        self.learning: Learning | None = None
         self.stop_training = False
-        self._test_loader: Any = None
-        self.audit: dict[str, float] = {}  # of the session's pseudo-labels
-        self.scores: tuple[np.ndarray, np.ndarray] | None = None  # test rows and logits of the last evaluation
+        self.dataloader: Any = None
+        self._restorer = restorer
+        self._parts: Mapping[str, Part] = {}
 
-    # -- what mmengine's hooks ask for; all counted within the running session -------------------------
+    # -- what mmengine's hooks ask for; all counted within the running training phase ------------------
 
     @property
     def max_epochs(self) -> int:
-        """Epochs of the running session or of its fine-tuning."""
-        if self._phase_epochs is not None:
-            return self._phase_epochs
-        return int(self.base_epochs) if self.session == 0 and self.base_epochs else self.session_epochs
-
-    @property
-    def phase(self) -> int:
-        """0 in a session's main training, 1 in its balanced fine-tuning."""
-        return int(self._phase_epochs is not None)
+        """Epochs of the running training phase and of those that share its optimiser."""
+        return sum(self._epochs(number) for number in chain_of(self.phases, self.position.phase))
 
     @property
     def max_iters(self) -> int:
-        """Iterations of the running session."""
+        """Iterations of the same."""
         return self.max_epochs * len(self.dataloader)
 
     @property
     def epoch(self) -> int:
-        """Finished epochs of the running session."""
-        return self._epoch
+        """Finished epochs."""
+        return self.position.epoch
 
     @property
     def iter(self) -> int:
-        """Finished iterations of the running session."""
-        return self._iter
+        """Finished iterations."""
+        return self.position.epoch * len(self.dataloader) + self.position.iteration
 
     # -- the walk --------------------------------------------------------------------------------------
 
+    def restore(self, parts: Mapping[str, Part]) -> None:
+        """Bring the run's parts to the saved state, if there is one."""
+        self._parts = parts
+        if self._restorer is not None:
+            self._restorer.begin(parts)
+            self.position = self._restorer.position
+            if not self.position.inside:
+                self._restorer = None
+            log(f"resumed: {self.position}")
+
     def run(self) -> torch.nn.Module:
         """All sessions that are left; returns the trained method."""
-        runner = self._runner
-        sessions = runner.scenario.sessions
-        last = len(sessions) - 1 if self.stop_after_session is None else self.stop_after_session
-        if not runner.has_state:
-            runner.save_resume_state(0, 0.0, inside=False)
+        sessions = self.run_settings.scenario.sessions
         try:
-            while self.session <= min(last, len(sessions) - 1):
-                self.run_session()
+            if self.position == Position():
+                self.hooks("between_sessions")
+            while self.position.session <= self.run_settings.last_session:
+                self.run_session(sessions[self.position.session])
         finally:
-            self.images.close()
-        runner.finish_run()
-        return runner.model
+            self.data.close()
+        self.hooks("after_sessions")
+        return self.method
 
-    def run_session(self) -> None:
-        """Steps 1 to 9 of a session (docs/architecture.md)."""
-        runner, t = self._runner, self.session
-        session = runner.scenario.sessions[t]
-        resumed = runner.take_resumed_session(t)
-        self._started = time.monotonic() - (resumed["seconds"] if resumed else 0.0)
-        runner.call_hook("before_session", session=session)
+    def run_session(self, session: Session) -> None:
+        """One session, from its beginning or from where it was left."""
+        self.hooks("before_session", session=session)
+        self.begin_session(session)
+        for number, phase in self.position.left(self.phases):
+            self.run_phase(number, phase)
+        result = self.evaluator(self.method, session)
+        self.hooks("after_session", session=session, result=result)
+        self.position = self.position.next_session()
+        self.hooks("between_sessions")
 
-        tuned = resumed if resumed and resumed["phase"] == 1 else None  # its memory is that of the next session
-        if tuned:
-            self.counts, self.memory_counts = tuned["counts"], tuned["memory_counts"]
-            self.begin_session()
-        else:
-            view, self.counts = self.images.train_view(t)
-            self.dataloader = self.images.train_loader(view, t)
-            self.images.check_same(view, t)
-            self.begin_session()
-            self.train_session(resumed)
-            runner.call_hook("after_train")
-        self.finish_session(tuned)
-        result = self.evaluate()
-        result.update(
-            index=t,
-            classes=list(session.classes),
-            train=self.counts,
-            memory=self.memory_counts,
-            report=self.session_report(),
-            seconds=round(time.monotonic() - self._started, 1),
-        )
-        runner.finish_session(session, result)
-        self.session += 1
-        self._epoch, self.memory_counts = 0, {}
-        runner.save_resume_state(0, 0.0, inside=False)
-        runner.call_hook("after_session", session=session, result=result)
+    def begin_session(self, session: Session) -> None:
+        """The method takes its teacher and grows; inside a session its weights follow."""
+        resumed = self.position.inside
+        self.position = self.position.begun()
+        if not resumed:
+            self.progress.begin(self.data.session(session.index).counts)
+        self.method.begin_session(self.context(session))
+        assert self.method.context is not None
+        self.phases = self.method.phases(self.method.context)
+        if resumed and self._restorer is not None:
+            self._restorer.weights(self._parts)
 
-    def begin_session(self) -> None:
-        """The method takes its teacher and grows."""
-        runner = self._runner
-        context = self.context(self.counts)
-        runner.unwrap()
-        runner.method.begin_session(context)
-        runner.wrap()
+    def run_phase(self, number: int, phase: Phase) -> None:
+        """Carry out one phase, or what is left of it."""
+        if self.position.phase != number:
+            self.position = self.position.at(number, self._epochs_before(number))
+        if isinstance(phase, Train):
+            self.train(number, phase)
+        elif isinstance(phase, Fit):
+            phase.function(self.fitting_images(number, phase))
+        elif isinstance(phase, Invert):
+            phase.function()
+        elif isinstance(phase, UpdateMemory):
+            session = self.position.session
+            self.progress.memory_counts = update_memory(self.run_settings, self.data, session)
+        share_buffers(self.method)
+        self._restorer = None
+        if chain_of(self.phases, number)[-1] == number:
+            self.learning = None
+        if number + 1 < len(self.phases):
+            self.position = self.position.at(number + 1, self._epochs_before(number + 1))
+            self.hooks("between_phases", at_once=isinstance(phase, Invert))
 
-    def train_session(self, resumed: dict[str, Any] | None) -> None:
-        """The main training, from its beginning or from a saved point of it."""
-        runner, method, t = self._runner, self._runner.method, self.session
-        base_lr = self.base_lr if t == 0 else None
-        runner.build_session_optimizer(base_lr, self.max_epochs, len(self.dataloader), sharp=t > 0)
-        trainable = sum(p.numel() for p in method.parameters() if p.requires_grad)
-        session, steps = runner.scenario.sessions[t], len(self.dataloader)
-        runner.log([log_lines.session_start(session, self.counts, self.max_epochs, steps, trainable)])
-        if resumed:
-            self.take_up(resumed)
-        else:
-            self._epoch, self._iter = 0, 0
-            self.dataloader.sampler.set_epoch(0)
-            method.prepare_session(self.dataloader)
-            self.audit = audit_pseudo_labels(method, runner.scenario.train)
-            run_files.save_made_images(runner, t)
-            if method.costly_preparation and t > 0:  # an inversion is not repeated by a resume
-                runner.save_resume_state(0, time.monotonic() - self._started)
-        runner.log(log_lines.report(self.session_report()))
+    def fitting_images(self, number: int, phase: Fit) -> Any:
+        """The images of a :class:`~mlcil.phases.Fit`, with the draws of the last epoch before it."""
+        loader = self.data.loader(phase.on, self.position.session)
+        if loader is None:
+            return []
+        if phase.on == "training":
+            epochs = sum(self._epochs(k) for k in range(number) if _trains_on(self.phases[k], "training"))
+            loader.order.set_epoch(max(epochs - 1, 0))
+        return loader
 
-        runner.call_hook("before_train")
-        runner.model.train()
-        if resumed and self._epoch and not resumed["iteration"]:
+    # -- training --------------------------------------------------------------------------------------
+
+    def train(self, number: int, phase: Train) -> None:
+        """Epochs of a phase, or what is left of them."""
+        loader = self.data.loader(phase.on, self.position.session, phase.shuffle)
+        if loader is None:
+            log("fine-tuning: skipped, because there are no exemplars (the config's memory)")
+            return
+        self.dataloader = loader
+        resumed = self.begin_training(number, phase)
+        last = self._epochs_before(number) + self._epochs(number)
+        self.hooks("before_train")
+        if resumed is not None and self.position.epoch and not self.position.iteration:
             self.validate()  # the state was saved before it
-        while self._epoch < self.max_epochs and not self.stop_training:
+        while self.position.epoch < last and not self.stop_training:
             with self.deferring():
-                self.run_epoch(resumed)
+                self.run_epoch(phase, resumed)
                 resumed = None
-                self.pause(0)
+                self.hooks("between_steps", iteration=0, at_once=False)
             self.validate()
-        # a method's last part may pass over the images once more: those of the last epoch, resumed or not
-        self.dataloader.sampler.set_epoch(max(self._epoch - 1, 0))
+        self.hooks("after_train")
 
-    def take_up(self, resumed: dict[str, Any]) -> None:
-        """Stand where the state was saved; the session, or its fine-tuning, has begun and has its optimiser."""
-        self._epoch = resumed["epoch"]
-        self._iter = resumed["epoch"] * len(self.dataloader) + resumed["iteration"]
-        resume.restore(self._runner, resumed, self._iter)
+    def begin_training(self, number: int, phase: Train) -> Restorer | None:
+        """Choose what trains; optimiser and schedule, fresh ones or as they were saved.
 
-    def validate(self) -> None:
-        """Metrics inside a session, every ``val_interval`` epochs."""
-        if self.val_interval and self._epoch % self.val_interval == 0 and self._epoch < self.max_epochs:
-            self._runner.log_metrics(self.evaluate(), final=False)
+        Returns:
+            The saved state when the phase goes on inside.
+        """
+        chain = chain_of(self.phases, number)
+        first = self.phases[chain[0]]
+        assert isinstance(first, Train)
+        if self.learning is None or not phase.goes_on:
+            self._begin(first)
+            self.learning = self.build_learning(first)
+        if phase is not first:
+            self._begin(phase)
+        self._tell(phase, self.learning)
+        self.runner.optim_wrapper, self.runner.param_schedulers = self.learning.optimiser, self.learning.schedules
+        restorer = self._restorer
+        if restorer is None or not restorer.learning(self.learning, self.iter, self.max_iters):
+            return None
+        return restorer
 
-    def run_epoch(self, resumed: dict[str, Any] | None = None) -> None:
+    def build_learning(self, phase: Train) -> Learning:
+        """Fresh optimiser and schedule of a phase."""
+        run, session, model = self.run_settings, self.position.session, self.runner.model
+        if phase.lr is None:
+            lr = run.train.base_lr if session == 0 else None
+        else:
+            images = run.images_per_step(get_world_size())
+            lr = phase.lr * images / phase.lr_images if phase.lr_images else phase.lr
+        constant = phase.lr is not None
+        optimiser = build_optimiser(run, model, self.max_iters, get_world_size(), lr, constant, phase.rho)
+        schedules = [] if constant else build_schedules(run, optimiser, self.max_epochs, len(self.dataloader))
+        return Learning(self.method, optimiser, schedules)
+
+    def _begin(self, phase: Train) -> None:
+        if phase.begin is not None:
+            phase.begin()
+        self.runner.wrap()
+
+    def _tell(self, phase: Train, learning: Learning) -> None:
+        """The lines of a phase's beginning."""
+        steps, epochs = len(self.dataloader), self.max_epochs
+        if phase.on == "memory":
+            images = len(self.dataloader.view)
+            rate = learning.optimiser.param_groups[0]["lr"]
+            log(f"fine-tuning: {images} exemplars, {epochs} epoch(s), learning rate {rate:.2e}")
+        elif not phase.goes_on:
+            session = self.run_settings.scenario.sessions[self.position.session]
+            trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+            log(log_lines.session_start(session, self.progress.counts, epochs, steps, trainable))
+
+    def run_epoch(self, phase: Train, resumed: Restorer | None) -> None:
         """One pass over the training images, or what is left of it.
 
         Args:
+            phase: the running one.
             resumed: a state that was saved inside this epoch, or at its beginning.
         """
-        runner = self._runner
-        index = resumed["iteration"] if resumed else 0
-        runner.call_hook("before_train_epoch")  # mmengine's own hook sets the sampler's epoch too
-        self.dataloader.sampler.set_epoch(self._epoch, index * self.loader_options["batch_size"])
-        if runner.method.begin_epoch(self._epoch, self.max_epochs):
-            runner.unwrap()
-            runner.wrap()
-        runner.model.train()
+        epoch, index = self.position.epoch, self.position.iteration
+        self.hooks("before_train_epoch")
+        self.dataloader.order.set_epoch(epoch, index * self.run_settings.train_loader.batch_size)
+        self.method.begin_epoch()
+        self.runner.model.train()
         batches = iter(self.dataloader)
-        batch = self.next_batch(batches, index)
-        if resumed and index:
-            resume.restore_draws(runner, resumed)  # the epoch's beginning and the loader's drew when they ran first
+        batch = self.next_batch(batches)
+        if resumed is not None and index:
+            resumed.draws()  # the epoch's beginning and the loader's drew when they ran first
         while batch is not None:
-            runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
+            self.hooks("before_train_iter", batch_idx=index, data_batch=batch)
+            if phase.change is not None:
+                batch = self.method.data_preprocessor(batch, True)
+                phase.change(batch, self.key(index))
             outputs = self.step(batch)
-            runner.check_finite(outputs, batch, index)
-            runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
-            self._iter += 1
+            self.hooks("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)
             index += 1
+            self.position = self.position.at(self.position.phase, epoch, index)
             if index < len(self.dataloader):
-                self.pause(index)
-            batch = self.next_batch(batches, index)
-        self.dataloader.sampler.set_epoch(self._epoch)
-        runner.call_hook("after_train_epoch")
-        self._epoch += 1
+                self.hooks("between_steps", iteration=index, at_once=False)
+            batch = self.next_batch(batches)
+        self.dataloader.order.set_epoch(epoch)
+        self.hooks("after_train_epoch")
+        self.position = self.position.at(self.position.phase, epoch + 1)
+        share_buffers(self.method)
+
+    def key(self, index: int) -> tuple[int, ...]:
+        """Of the random draws on a whole batch of this process."""
+        place = self.position
+        on_memory = int(_trains_on(self.phases[place.phase], "memory"))
+        return (self.run_settings.seed, place.session, on_memory, place.epoch, index, get_rank())
 
     def step(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Forward, backward and step on one batch."""
-        runner = self._runner
-        wrapper = runner.optim_wrapper
-        buffers = [buffer.clone() for buffer in runner.method.buffers()] if wrapper.guarded else []
+        assert self.learning is not None
+        wrapper = self.learning.optimiser
+        buffers = [buffer.clone() for buffer in self.method.buffers()] if wrapper.guarded else []
         outputs: dict[str, torch.Tensor] = {}
         for _ in range(wrapper.passes):  # 2 with a sharpness-aware wrapper
-            outputs = runner.model.train_step(batch, optim_wrapper=wrapper)
+            outputs = self.runner.model.train_step(batch, optim_wrapper=wrapper)
         if wrapper.guarded and not torch.isfinite(outputs["loss"]).all():
-            for buffer, before in zip(runner.method.buffers(), buffers, strict=True):
+            for buffer, before in zip(self.method.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # batch norms have seen what made the loss no number
         return outputs
 
-    # -- saving and stopping -----------------------------------------------------------------------------
+    def validate(self) -> None:
+        """Metrics inside a session, every ``val_interval`` epochs of its training."""
+        interval, place = self.run_settings.train.val_interval, self.position
+        if not interval or place.epoch % interval or place.epoch >= self.max_epochs:
+            return
+        if _trains_on(self.phases[place.phase], "training"):
+            result = self.evaluator(self.method, self.run_settings.scenario.sessions[place.session])
+            for line in log_lines.metrics(result.metrics, f"epoch {place.epoch}"):
+                log(line)
+
+    # -- parts -----------------------------------------------------------------------------------------
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """In here a signal waits for :meth:`pause`."""
-        signals = self._runner.signals
-        signals.deferred = True
+        """In here a signal waits for the next ``between_steps``."""
+        self.signals.deferred = True
         try:
             yield
         finally:
-            signals.deferred = False
+            self.signals.deferred = False
 
-    def pause(self, iteration: int) -> None:
-        """Between two steps: save when it is time, and stop when a signal asked for it.
-
-        Args:
-            iteration: finished iterations of the running epoch; 0 between two epochs.
-        """
-        runner = self._runner
-        number = runner.signals.received or 0
-        due = runner.saving.due(self._iter) if iteration else runner.saving.due_between()
-        if runner.world_size > 1:  # the first process decides when, any process that was asked stops all
-            flags = torch.tensor([number, int(due and is_main_process())])
-            all_reduce(flags, "max")
-            number, due = flags.tolist()
-        if due or number:
-            runner.save_resume_state(self._epoch, time.monotonic() - self._started, iteration)
-        if number:
-            raise StoppedError(number, self.where(number, iteration))
-
-    def where(self, number: int, iteration: int) -> str:
-        """The sentence of a run that a signal stopped."""
-        part = "fine-tuning, epoch" if self.phase else "epoch"
-        place = f"{part} {self._epoch + 1}, iteration {iteration}" if iteration else f"after {part} {self._epoch}"
-        return (
-            f"stopped by {signal.Signals(number).name} in session {self.session}, {place}; everything is saved, so go "
-            "on with the same command and --resume"
-        )
-
-    def next_batch(self, batches: Iterator[Any], iteration: int) -> dict[str, Any] | None:
+    def next_batch(self, batches: Iterator[Any]) -> dict[str, Any] | None:
         """The next batch of an epoch, or ``None`` behind the last one.
 
         Raises:
@@ -306,118 +325,39 @@ class IncrementalTrainLoop(BaseLoop):
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            runner = self._runner
-            saved = runner.world_size == 1 and 0 < iteration < len(self.dataloader)
-            if saved:
-                runner.save_resume_state(self._epoch, time.monotonic() - self._started, iteration)
-            if runner.signals.received and saved:  # a signal to the whole group reaches the workers too
-                raise StoppedError(runner.signals.received, self.where(runner.signals.received, iteration)) from None
+            if get_world_size() == 1 and 0 < self.position.iteration < len(self.dataloader):
+                self.hooks("between_steps", iteration=self.position.iteration, at_once=True)
             raise UserError(worker_killed(str(error))) from error
 
-    # -- parts of a session ------------------------------------------------------------------------------
-
-    def finish_session(self, resumed: dict[str, Any] | None) -> None:
-        """The method's last part, on what its ``second_stage`` asks for, and the update of the memory.
-
-        Balanced fine-tuning is the second stage that the engine runs itself, after the method's own.
-
-        Args:
-            resumed: a state that was saved in the fine-tuning, when all before it is done.
-        """
-        runner, method, images, t = self._runner, self._runner.method, self.images, self.session
-        if resumed is None:
-            if method.second_stage == "memory":
-                self.memory_counts = update_memory(runner, images, t)
-                view = images.augmented_view(*images.exemplars(t))
-                method.finish_session(images.second_loader(view, t))
-                return
-            if method.second_stage == "held_out":
-                method.finish_session(images.second_loader(images.held_out, t))
-            else:
-                method.finish_session(self.dataloader)
-            self.memory_counts = update_memory(runner, images, t)
-        self.fine_tune(resumed)
-
-    def fine_tune(self, resumed: dict[str, Any] | None = None) -> None:
-        """Balanced fine-tuning on the memory, where the method has such a phase.
-
-        Without ``shuffle`` the images come in the memory's order, sorted by class, and what is left behind the
-        last whole batch is not used (DKT and DAFormer official behaviour; the newest classes stand last).
-        """
-        runner, method, memory = self._runner, self._runner.method, self._runner.memory
-        phase = method.finetuning
-        if phase is None or (self.session == 0 and not runner.scenario.joint):
-            return
-        if memory is None or not len(memory):
-            runner.log(["fine-tuning: skipped, because there are no exemplars (the config's memory)"])
-            return
-        rows, targets, origins = self.images.exemplars(self.session)
-        images = runner.images_per_step
-        used = len(rows) if phase.shuffle or len(rows) <= images else len(rows) // images * images
-        view = self.images.augmented_view(rows[:used], targets[:used], origins[:used])
-        self.dataloader = self.images.second_loader(view, self.session, phase.shuffle)
-        self._phase_epochs, self._epoch, self._iter = phase.epochs_of(self.session), 0, 0
-        runner.unwrap()
-        method.begin_finetuning()
-        runner.wrap()
-        lr = phase.lr * images / phase.base_batch_size
-        runner.build_session_optimizer(lr, self._phase_epochs, len(self.dataloader), sharp=False, constant=True)
-        runner.log([f"fine-tuning: {used} exemplars, {self._phase_epochs} epoch(s), learning rate {lr:.2e}"])
-        if resumed:
-            self.take_up(resumed)
-        runner.call_hook("before_train")  # mmengine's timer counts from here
-        while self._epoch < self._phase_epochs:
-            with self.deferring():
-                self.run_epoch(resumed)
-                resumed = None
-                self.pause(0)
-        self._phase_epochs = None
-
-    def context(self, counts: dict[str, Any]) -> SessionContext:
+    def context(self, session: Session) -> SessionContext:
         """What the method is told of the session."""
-        runner = self._runner
-        scenario = runner.scenario
-        session = scenario.sessions[self.session]
+        run, scenario = self.run_settings, self.run_settings.scenario
         return SessionContext(
-            index=self.session,
+            index=session.index,
             low=session.low,
             high=session.high,
             step=scenario.increment,
             num_classes=len(scenario.classes),
-            label_cardinality=runner.label_cardinality,
-            labels_per_image=counts["labels_per_image"],
-            batch_size=self.loader_options["batch_size"],
+            label_cardinality=scenario.label_cardinality,
+            labels_per_image=self.progress.counts["labels_per_image"],
+            batch_size=run.train_loader.batch_size,
+            epochs=run.train.epochs(session.index),
+            joint=scenario.joint,
         )
 
-    def session_report(self) -> dict[str, Any]:
-        """What the method tells of the session, its pseudo-labels with what they should have been."""
-        report = dict(self._runner.method.session_report())
-        if self.audit:
-            report["dpl"] = {**report.get("dpl", {}), **self.audit}
-        return report
+    def _epochs(self, number: int) -> int:
+        phase = self.phases[number]
+        if not isinstance(phase, Train):
+            return 0
+        return self.run_settings.train.epochs(self.position.session) if phase.epochs is None else phase.epochs
 
-    def evaluate(self) -> dict[str, Any]:
-        """Predict every needed test image once and compute all metrics from that score matrix."""
-        runner = self._runner
-        scenario = runner.scenario
-        session = scenario.sessions[self.session]
-        rows = test_rows(scenario, session)
-        if self._test_loader is None or not np.array_equal(rows, self._test_loader.dataset.rows):
-            self._test_loader = self.images.plain_loader(self.images.plain_view(scenario.test, rows))
-        started = time.monotonic()
-        logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype, runner.fold)
-        unreadable = self._test_loader.unreadable
-        readable = ~np.isin(rows, list(unreadable))
-        self.scores = (rows[readable], logits[readable])
-        result = session_metrics(scenario, session, rows, logits, unreadable, **runner.metric_options)
-        for part in all_gather_object(runner.bad_images.state_dict()):
-            runner.bad_images.merge(part)
-        if len(runner.bad_images):
-            result["unreadable_images"] = len(runner.bad_images)
-            runner.log([log_lines.skipped(runner.bad_images.found)])
-        result["evaluation_seconds"] = round(time.monotonic() - started, 1)
-        barrier()
-        return result
+    def _epochs_before(self, number: int) -> int:
+        """Epochs of the phases whose optimiser phase ``number`` goes on with."""
+        return sum(self._epochs(k) for k in chain_of(self.phases, number) if k < number)
+
+
+def _trains_on(phase: Phase, images: str) -> bool:
+    return isinstance(phase, Train) and phase.on == images
 
 
 def worker_killed(text: str) -> str:

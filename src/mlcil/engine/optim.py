@@ -1,22 +1,21 @@
-"""Optimiser groups, schedules, mixed precision and the sharpness-aware step, in mmengine's terms."""
+"""Optimiser groups, mixed precision and the sharpness-aware step, in mmengine's terms."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import inspect
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
-from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmengine.dist import all_reduce, broadcast, get_world_size
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
+from mlcil.engine.run import Run
 from mlcil.errors import UserError
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from mlcil.models.numerics import autocast, resolve_precision
 
 
 def decay_groups(
@@ -74,28 +73,6 @@ class DecayGroupsConstructor:
         groups = decay_groups(model, decay, self.optimizer_cfg.get("lr"), **self.groups_cfg)
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": groups})
         return OPTIM_WRAPPERS.build({"type": "AutocastOptimWrapper", **self.wrapper_cfg, "optimizer": optimizer})
-
-
-def resolve_precision(precision: str, device: torch.device | str) -> torch.dtype:
-    """The dtype matrix products run in.
-
-    ``auto`` is bf16 where the hardware multiplies it natively, fp16 on older GPUs, and fp32 elsewhere.
-
-    Raises:
-        UserError: an unknown name, or fp16 on the CPU.
-    """
-    kind = torch.device(device).type
-    if precision not in PRECISIONS:
-        raise UserError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
-    if precision == "fp16" and kind == "cpu":
-        raise UserError("precision 'fp16' does not train on the CPU; use 'bf16', 'fp32' or 'auto'")
-    if precision == "auto":
-        if kind == "cuda":
-            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        else:
-            native = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-            precision = "bf16" if native else "fp32"
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -167,16 +144,14 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
     """Adaptive sharpness-aware minimisation (Kwon et al., "ASAM", ICML 2021; DAFormer's released form).
 
     A batch is passed twice. The first gradient g moves the weights up by :func:`sharpness_offsets`, the second
-    gradient, taken there, is the one that the optimiser gets, back at the old weights. The engine uses it from
-    the second session on; the first session and balanced fine-tuning take plain steps.
+    gradient, taken there, is the one that the optimiser gets, back at the old weights.
 
     Args:
         rho: radius; 3 in DAFormer's release.
         kwargs: see :class:`AutocastOptimWrapper`.
 
     Raises:
-        UserError: fp16, whose scaled gradients this step does not know, accumulated gradients, or a radius that is
-            no number above 0.
+        UserError: fp16, whose scaled gradients this step does not know, or accumulated gradients.
     """
 
     passes = 2
@@ -185,7 +160,8 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         super().__init__(**kwargs)
         if self.dtype == torch.float16:
             raise UserError("the sharpness-aware step does not work in fp16; use precision 'bf16' or 'fp32'")
-        check_sharpness(rho, self._accumulative_counts)
+        if self._accumulative_counts != 1:
+            raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
         self.rho = rho
         self._weights: list[tuple[nn.Parameter, Tensor]] = []  # where the first pass was, between the two
 
@@ -218,22 +194,6 @@ class SharpnessAwareOptimWrapper(AutocastOptimWrapper):
         self.zero_grad(**(zero_kwargs or {}))
 
 
-def check_sharpness(rho: object, accumulative_counts: int) -> None:
-    """Refuse a radius that is no number above 0, and accumulated gradients, which the two passes do not know.
-
-    Raises:
-        UserError: says which of the two.
-    """
-    if accumulative_counts != 1:
-        raise UserError("the sharpness-aware step takes one batch; remove optim_wrapper.accumulative_counts")
-    if isinstance(rho, bool) or not isinstance(rho, (int, float)) or rho <= 0:
-        raise UserError(f"optim_wrapper.rho is {rho!r}; expected a number above 0, such as 3.0")
-
-
-#: wrappers that a config may name
-OWN_WRAPPERS = ("AutocastOptimWrapper", "SharpnessAwareOptimWrapper")
-
-
 def sharpness_offsets(parameters: Iterable[nn.Parameter], rho: float) -> list[Tensor]:
     """``w^2 g rho / (n + 1e-12)`` for every parameter, with n the L2 norm of ``|w| g`` over all of them.
 
@@ -246,137 +206,48 @@ def sharpness_offsets(parameters: Iterable[nn.Parameter], rho: float) -> list[Te
     return [w.square() * g * (rho / (norm + 1e-12)) for w, g in weights_and_gradients]
 
 
-def autocast(device: torch.device | str, dtype: torch.dtype) -> torch.autocast:
-    """Autocast to ``dtype`` on that device; nothing happens for float32."""
-    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-@PARAM_SCHEDULERS.register_module()
-class OneCycle(OneCycleLR):
-    """The one-cycle schedule of KRT, stepped every iteration.
-
-    Learning rate max/25 -> max -> max/250000 by cosine, and Adam's beta1 0.95 -> 0.85 -> 0.95 (so it is
-    never 0.9), with the peak at iteration ``pct_start * T - 1``.
-
-    Args:
-        optimizer: an mmengine ``OptimWrapper`` or a torch optimiser; its ``lr`` is the peak.
-        epochs: epochs of the session.
-        epoch_length: iterations of an epoch.
-        pct_start: share of the iterations before the peak.
-    """
-
-    by_epoch = False
-
-    def __init__(self, optimizer: Any, epochs: int, epoch_length: int, pct_start: float = 0.2) -> None:
-        optimizer = getattr(optimizer, "optimizer", optimizer)
-        total = epochs * epoch_length
-        if pct_start * total == 1:  # a rise of no length divides by zero in torch
-            pct_start += 1e-9
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        super().__init__(optimizer, max_lr=peaks, total_steps=total, pct_start=pct_start)
-
-    def step(self, epoch: int | None = None) -> None:
-        """Next iteration; the step after the last iteration changes nothing."""
-        if self.last_epoch + 1 < self.total_steps:
-            super().step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The iteration; everything else follows from the config."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
-
-
-@PARAM_SCHEDULERS.register_module()
-class WarmupCosine(LRScheduler):
-    """Linear warm-up and cosine over the epochs, as DKT's and DAFormer's releases use timm's.
-
-    The learning rate is constant within an epoch. The schedule lags by one epoch, so the first two run at
-    ``warmup_lr``, and the warm-up does not shorten the cosine: with k the epoch less one (at least 0),
-
-        k < warmup:  warmup_lr + k (peak - warmup_lr) / warmup
-        else         min_lr + (peak - min_lr) (1 + cos(pi k / epochs)) / 2
+def build_optimiser(
+    run: Run,
+    model: nn.Module,
+    steps: int,
+    processes: int = 1,
+    lr: float | None = None,
+    constant: bool = False,
+    rho: float | None = None,
+) -> AutocastOptimWrapper:
+    """Fresh optimiser and scaler for the parameters that train now.
 
     Args:
-        optimizer: an mmengine ``OptimWrapper`` or a torch optimiser; its ``lr`` is the peak.
-        epochs: epochs of the session.
-        epoch_length: iterations of an epoch (of no consequence here).
-        warmup_epochs: length of the warm-up.
-        warmup_lr: where it begins.
-        min_lr: where the cosine would end.
+        run: its settings.
+        model: the method, or its data-parallel wrapper.
+        steps: iterations that it will see.
+        processes: how many train together.
+        lr: learning rate instead of the optimiser's ``lr``.
+        constant: ``lr`` is taken as it is, also where the run scales its rates to the images of an update.
+        rho: radius of the sharpness-aware step; ``None`` for a plain one.
     """
-
-    by_epoch = True
-
-    def __init__(
-        self,
-        optimizer: Any,
-        epochs: int,
-        epoch_length: int,
-        warmup_epochs: int = 5,
-        warmup_lr: float = 1e-6,
-        min_lr: float = 1e-5,
-    ) -> None:
-        self.epochs, self.warmup_epochs, self.warmup_lr, self.min_lr = epochs, warmup_epochs, warmup_lr, min_lr
-        super().__init__(getattr(optimizer, "optimizer", optimizer))
-
-    def get_lr(self) -> list[float]:  # type: ignore[override]
-        """Learning rate of each group in the current epoch."""
-        k = max(self.last_epoch - 1, 0)
-        peaks = [float(peak) for peak in self.base_lrs]
-        if k < self.warmup_epochs:
-            return [self.warmup_lr + k * (peak - self.warmup_lr) / self.warmup_epochs for peak in peaks]
-        share = (1 + math.cos(math.pi * k / self.epochs)) / 2
-        return [self.min_lr + (peak - self.min_lr) * share for peak in peaks]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch; everything else follows from the config."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
+    cfg = {"constructor": "DecayGroupsConstructor", **run.optim.wrapper}
+    optimizer = cfg["optimizer"] = dict(cfg["optimizer"])
+    if lr is not None:
+        optimizer["lr"] = lr
+    if run.optim.base_batch_size and not constant:
+        optimizer["lr"] *= run.images_per_step(processes) / run.optim.base_batch_size
+    if rho is not None:
+        cfg.update(type="SharpnessAwareOptimWrapper", rho=rho)
+    if not run.deterministic and not {"fused", "foreach"} & set(optimizer):
+        optimizer_class = getattr(torch.optim, optimizer["type"])
+        if "fused" in inspect.signature(optimizer_class.__init__).parameters:
+            optimizer["fused"] = True  # one kernel for all parameters, same rule
+    cfg.update(precision=run.optim.precision, device=next(model.parameters()).device.type)
+    wrapper: AutocastOptimWrapper = build_optim_wrapper(model, cfg)
+    wrapper.initialize_count_status(model, 0, steps)
+    wrapper.guarded = run.train.skip_not_finite > 0
+    return wrapper
 
 
-@PARAM_SCHEDULERS.register_module()
-class Steps(LRScheduler):
-    """Steps by epochs, and on request a constant rate at the end (schedules of ABD's system and of R-DFCIL).
-
-    Args:
-        optimizer: an mmengine ``OptimWrapper`` or a torch optimiser; its ``lr`` is the first rate.
-        epochs, epoch_length: of the session (of no consequence here).
-        milestones: epochs from which on the rate has one factor ``gamma`` more.
-        gamma: the factor.
-        constant_from, constant: from that epoch on the rate is ``constant`` (R-DFCIL's refinement).
-
-    Raises:
-        ValueError: only one of ``constant_from`` and ``constant`` is given.
-    """
-
-    by_epoch = True
-
-    def __init__(
-        self,
-        optimizer: Any,
-        epochs: int,
-        epoch_length: int,
-        milestones: Sequence[int] = (),
-        gamma: float = 0.1,
-        constant_from: int | None = None,
-        constant: float | None = None,
-    ) -> None:
-        if (constant_from is None) != (constant is None):
-            raise ValueError("a constant rate at the end needs both constant_from=EPOCH and constant=RATE")
-        self.milestones, self.gamma = sorted(milestones), gamma
-        self.constant_from, self.constant = constant_from, constant
-        super().__init__(getattr(optimizer, "optimizer", optimizer))
-
-    def get_lr(self) -> list[float]:  # type: ignore[override]
-        """Learning rate of each group in the current epoch."""
-        epoch = self.last_epoch
-        if self.constant_from is not None and self.constant is not None and epoch >= self.constant_from:
-            return [self.constant for _ in self.base_lrs]
-        factor = self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-        return [float(first) * factor for first in self.base_lrs]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch; everything else follows from the config."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
-
-
-#: schedules that are built per session with its epochs and their length
-SESSION_SCHEDULERS: dict[str, Any] = {"OneCycle": OneCycle, "Steps": Steps, "WarmupCosine": WarmupCosine}
+@torch.no_grad()
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers: running statistics of batch norms are per process in training."""
+    if get_world_size() > 1:
+        for buffer in model.buffers():
+            broadcast(buffer)

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mlcil.engine.train import build_method, build_scenario, check_outputs
+from mlcil.engine.build import build_method, build_scenario, check_outputs
 from mlcil.interop.pretrained import file_sha256, resolve_source
 from mlcil.reporting.tables import layout
 

@@ -68,30 +68,6 @@ def greedy_herding(features_ND: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-def hold_out(labels_N: np.ndarray, memory_M: np.ndarray, low: int) -> tuple[np.ndarray, np.ndarray]:
-    """What BiC's second stage takes from the training images of a session and from the memory.
-
-    ``k = floor(floor(0.1 M) / old classes)`` images of every class, the first ones in the given order.
-
-    Args:
-        labels_N: classes of the session's new images.
-        memory_M: classes of the memory's images.
-        low: number of old classes.
-
-    Returns:
-        Masks (N,) and (M,): True for what is held out.
-    """
-    count = int(0.1 * len(memory_M)) // low
-    return _first_of_each(labels_N, count), _first_of_each(memory_M, count)
-
-
-def _first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
-    mask = np.zeros(len(labels), bool)
-    for c in np.unique(labels):
-        mask[np.flatnonzero(labels == c)[:count]] = True
-    return mask
-
-
 class CoresetMemory(Memory):
     """``total`` images, shared equally by all classes seen; every image shows one class.
 

@@ -17,17 +17,15 @@ given labels in the counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
 from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method
+from mlcil.methods.base import Method, SessionContext
 from mlcil.models.heads import GraphHead
 from mlcil.models.network import IncrementalNetwork
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -61,8 +59,11 @@ class AGCN(Method):
             raise ValueError("AGCN needs network.head.type='graph'")
         self.classification, self.distillation, self.relation = classification, distillation, relation
 
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [Fit(self.count_labels), Train(), UpdateMemory()]
+
     @torch.no_grad()
-    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def count_labels(self, loader: Batches) -> None:
         """Fill the correlation matrix's new blocks from one pass over the training images."""
         assert self.context is not None
         low, high = self.context.low, self.context.high

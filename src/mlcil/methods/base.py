@@ -1,9 +1,8 @@
 """What every method is: a network that grows, perhaps a teacher, and a loss.
 
-The engine calls, per session: ``begin_session`` (grow, freeze, take the teacher), ``prepare_session`` (one
-pass over the training loader, or an inversion, if the method wants one), ``begin_epoch`` before every epoch,
-``loss`` for every batch, ``finish_session``. Only the engine calls backward and step on the network; a method
-may train what is its own, such as a generator of images, in ``prepare_session``.
+The engine calls ``begin_session`` (take the teacher, grow, freeze) and carries out the ``phases`` that the method
+names; in a training phase it calls ``loss`` for every batch. Only the engine calls backward and step on the network in
+such a phase; in a phase of its own a method may train what is its own, such as a generator of images.
 
 Legend: B images, C classes seen so far, O old classes, S sessions, D token width, K pooled width.
 """
@@ -11,7 +10,7 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D token widt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from mlcil.models.data_preprocessor import ImagePreprocessor
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Phase, Train, UpdateMemory
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class SessionContext:
     label_cardinality: float | None  # labels an image shows on average over all classes, when it is stated
     labels_per_image: float  # given labels per image of this session's new images
     batch_size: int  # images a process sees in one step
+    epochs: int = 1  # of the session, as the run says
+    joint: bool = False  # the only session of a run that trains on all classes at once
 
     @property
     def growth(self) -> float:
@@ -49,9 +51,6 @@ class SessionContext:
 @dataclass(frozen=True)
 class BalancedFinetuning:
     """A short phase on the memory alone, behind the session's update of the memory (DyTox, DKT, DAFormer).
-
-    The engine runs it in every session but the first (and in joint training) when there is a memory, with a
-    fresh optimiser and a constant learning rate.
 
     Raises:
         ValueError: a learning rate or a batch that is not above 0, or epochs that are no whole number.
@@ -74,9 +73,15 @@ class BalancedFinetuning:
             if (value is not None or name != "early_epochs") and (type(value) is not int or value < 0):
                 raise ValueError(f"finetuning's {name} is {value!r}; expected a whole number of at least 0")
 
-    def epochs_of(self, session: int) -> int:
-        """Epochs in the session of that index."""
-        return self.epochs if self.early_epochs is None or session >= self.early_sessions else self.early_epochs
+    def phases(
+        self, session: SessionContext, begin: Callable[[], None], change: Callable[..., None] | None = None
+    ) -> list[Phase]:
+        """The phase in a session: none in the first one, unless it is joint training."""
+        if session.index == 0 and not session.joint:
+            return []
+        early = self.early_epochs is not None and session.index < self.early_sessions
+        epochs = self.early_epochs if early else self.epochs
+        return [Train("memory", epochs, self.lr, self.base_batch_size, self.shuffle, begin, change=change)]
 
 
 class Method(BaseModel):
@@ -97,11 +102,6 @@ class Method(BaseModel):
     needs_images = False
     #: the method reads the batch norms of its teacher, so that they must not be folded into the convolutions
     reads_statistics = False
-    #: what ``finish_session`` is given instead of the training images: ``memory``, the exemplars with those of
-    #: the new classes, or ``held_out``, a balanced part of images that training does not see
-    second_stage: str | None = None
-    #: :meth:`prepare_session` takes so long that its result is saved at once
-    costly_preparation = False
     #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
     memory_selections: tuple[str, ...] = ()
 
@@ -114,10 +114,14 @@ class Method(BaseModel):
         self.context: SessionContext | None = None
         #: told of long work outside the epochs: what, steps done, steps in all; the engine shows it
         self.announce: Callable[[str, int, int], None] = lambda text, done, total: None
-        self.finetuning: BalancedFinetuning | None = None  # a method may have such a phase
         self._teacher: list[IncrementalNetwork] = []  # in a list, so that it is no sub-module
 
-    # -- the four steps of a session ---------------------------------------------------------------
+    # -- a session ---------------------------------------------------------------------------------
+
+    def phases(self, session: SessionContext) -> list[Phase]:
+        """What a session of the method consists of, after :meth:`begin_session`; see :mod:`mlcil.phases`."""
+        del session
+        return [Train(), UpdateMemory()]
 
     def begin_session(self, context: SessionContext) -> None:
         """Take the teacher, grow the head by the new classes, freeze what the method freezes."""
@@ -134,17 +138,22 @@ class Method(BaseModel):
         """Choose the trainable parameters of the session; all of them unless a method says otherwise."""
         self.network.requires_grad_(True)
 
-    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Anything that needs a pass over the session's training loader before the first step."""
+    def begin_epoch(self) -> None:
+        """Before every epoch; what it does may depend on the method state only."""
 
-    def begin_epoch(self, epoch: int, epochs: int) -> bool:
-        """Before epoch ``epoch`` of ``epochs``; what it does may depend on these and on the method state only.
+    def hold_out(self, targets_NC: np.ndarray, exemplars_MC: np.ndarray, low: int) -> np.ndarray | None:
+        """Which images are kept from training, for a phase on ``held_out``; asked where there are exemplars.
+
+        Args:
+            targets_NC: targets of the session's new images.
+            exemplars_MC: of the replayed ones.
+            low: number of old classes.
 
         Returns:
-            Whether other parameters train from here on, so that the engine wraps the model anew.
+            (N + M,) bool, or ``None`` to train on all of them.
         """
-        del epoch, epochs
-        return False
+        del targets_NC, exemplars_MC, low
+        return None
 
     def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Named losses; those whose name contains ``loss`` are summed and minimised.
@@ -166,15 +175,12 @@ class Method(BaseModel):
         """
         return self.loss(inputs, targets)
 
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Anything after the last step: bias correction (see ``second_stage``)."""
-
-    def begin_finetuning(self) -> None:
-        """Before the steps of :attr:`finetuning`: let go of the teacher, choose the trainable parameters."""
+    def drop_teacher(self) -> None:
+        """Let go of the teacher: nothing is distilled from here on in the session."""
         self._teacher = []
 
     def remember(self, rows: np.ndarray, logits_MC: np.ndarray, kept: np.ndarray) -> None:
-        """Told of the images that the memory has just taken in, after :meth:`finish_session`.
+        """Told of the images that the memory has just taken in.
 
         Args:
             rows: (M,) int64 rows of the training table, each once.

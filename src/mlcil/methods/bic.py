@@ -14,7 +14,6 @@ checkpoint and next session have the corrected outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -23,9 +22,10 @@ from mmengine.dist import all_gather_object
 from torch import Tensor
 
 from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method
+from mlcil.methods.base import Method, SessionContext
 from mlcil.models.heads import LinearHead
 from mlcil.models.network import IncrementalNetwork
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -76,8 +76,11 @@ class BiC(Method):
             "loss_distill": share * self.sum_scale * distilled,
         }
 
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [Train(), Fit(self.fit_correction), UpdateMemory()]
+
     @torch.no_grad()
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def fit_correction(self, loader: Batches) -> None:
         """Fit alpha and beta, and fold them into the classifier's new rows."""
         assert self.context is not None
         self.correction = {}

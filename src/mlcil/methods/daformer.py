@@ -7,27 +7,56 @@ DAFormer ("A Tale of Two Memories", IEEE Transactions on Multimedia). What stand
   distillation** are named in the paper's abstract but are not in the released code. They are this project's
   own definitions and are off by default.
 
-Mixing of images (MixUp) and the sharpness-aware step belong to the engine: the hook ``MixUp`` and the
-optimiser wrapper ``SharpnessAwareOptimWrapper``.
+Images are mixed (MixUp, Zhang et al., ICLR 2018) with smoothed labels, as the release uses timm's, and steps are
+sharpness-aware (Kwon et al., "ASAM", ICML 2021) from the second session on.
 
 Legend: B images, C classes seen so far, O old classes, S sessions, D width.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
 from mlcil.losses.neighbours import neighbour_invariance
-from mlcil.methods.base import BalancedFinetuning, Method
+from mlcil.methods.base import BalancedFinetuning, Method, SessionContext
 from mlcil.models.heads import DAFormerHead
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 DISTILLATIONS = ("plain", "neighbours", "both")
+
+
+@dataclass(frozen=True)
+class MixUp:
+    """How batches are mixed, also in balanced fine-tuning.
+
+    Attributes:
+        alpha: of the beta distribution, above 0.
+        smoothing: label smoothing, in [0, 1].
+        probability: share of the batches that are mixed; the others have smoothed labels only.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    alpha: float = 0.8
+    smoothing: float = 0.1
+    probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, high in (("alpha", 1e3), ("smoothing", 1), ("probability", 1)):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value <= high or (name == "alpha" and value == 0):
+                bounds = "above 0" if name == "alpha" else "from 0 to 1"
+                raise ValueError(f"mixup's {name} is {value!r}; expected a number {bounds}")
 
 
 @METHODS.register_module()
@@ -50,10 +79,13 @@ class DAFormer(Method):
         neighbour_weight: its weight.
         finetuning: arguments of :class:`~mlcil.methods.base.BalancedFinetuning`; ``None`` for no such phase.
             Released settings: ``base_batch_size=512, epochs=20``.
+        mixup: arguments of :class:`MixUp`; ``None`` mixes nothing. The release has ``alpha=0.8, smoothing=0.1``.
+        rho: radius of the sharpness-aware step from the second session on, 3 in the release; ``None`` for plain
+            steps everywhere. Fine-tuning takes plain steps.
         teacher_autocast: see :class:`~mlcil.methods.base.Method`.
 
     Raises:
-        ValueError: another distillation, or a network with another head.
+        ValueError: another distillation, a number out of its range, or a network with another head.
     """
 
     uses_teacher = True
@@ -68,6 +100,8 @@ class DAFormer(Method):
         neighbour_temperature: float = 0.1,
         neighbour_weight: float = 1.0,
         finetuning: dict[str, Any] | None = None,
+        mixup: dict[str, Any] | None = None,
+        rho: float | None = None,
         teacher_autocast: bool = True,
     ) -> None:
         if not isinstance(network.head, DAFormerHead):
@@ -81,14 +115,32 @@ class DAFormer(Method):
         self.neighbours, self.neighbour_temperature = neighbours, neighbour_temperature
         self.neighbour_weight = neighbour_weight
         self.finetuning = BalancedFinetuning(**finetuning) if finetuning is not None else None
+        self.mixup = MixUp(**mixup) if mixup is not None else None
+        self.needs_images = mixup is not None  # kept maps cannot be mixed
+        if rho is not None and (isinstance(rho, bool) or not isinstance(rho, (int, float)) or rho <= 0):
+            raise ValueError(f"method.rho is {rho!r}; expected a number above 0, such as 3.0, or None")
+        self.rho = rho
 
     def freeze(self) -> None:
         super().freeze()
         self.network.head.freeze_old_sessions()  # type: ignore[operator]
 
+    def phases(self, session: SessionContext) -> list[Phase]:
+        change = self.mix if self.mixup is not None else None
+        balanced = self.finetuning.phases(session, self.begin_finetuning, change) if self.finetuning else []
+        rho = self.rho if session.index > 0 else None  # the first session takes plain steps
+        return [Train(rho=rho, change=change), UpdateMemory(), *balanced]
+
+    def mix(self, batch: dict[str, Any], key: tuple[int, ...]) -> None:
+        """MixUp of a batch, in place; both passes of a sharpness-aware step see the same one."""
+        assert self.mixup is not None
+        weight = mixing_weight(np.random.default_rng(key), self.mixup.alpha, self.mixup.probability)
+        smoothing = self.mixup.smoothing
+        batch["inputs"], batch["targets"] = mix_up(batch["inputs"], batch["targets"], weight, smoothing)
+
     def begin_finetuning(self) -> None:
         """Train the dual block, all external keys and all classifiers; nothing is distilled."""
-        super().begin_finetuning()
+        self.drop_teacher()
         self.network.backbone.requires_grad_(False)
         self.network.head.freeze_divergence()  # type: ignore[operator]
 
@@ -123,3 +175,34 @@ class DAFormer(Method):
                 self.neighbour_temperature,
             )
         return losses
+
+
+def mixing_weight(rng: np.random.Generator | np.random.RandomState, alpha: float, probability: float = 1.0) -> float:
+    """The weight of a batch's own images: Beta(alpha, alpha) with that probability, else 1.
+
+    One uniform draw is made for the decision, then the weight is drawn (timm's order).
+    """
+    return float(rng.beta(alpha, alpha)) if rng.random() < probability else 1.0
+
+
+def smooth(targets_BC: Tensor, smoothing: float) -> Tensor:
+    """Label smoothing: ``(1 - smoothing) y + smoothing / C``."""
+    return targets_BC * (1 - smoothing) + smoothing / targets_BC.shape[1]
+
+
+def mix_up(inputs: Tensor, targets_BC: Tensor, weight: float, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Each image with its mirror image in the order of the batch.
+
+    In an odd batch the image in the middle meets itself and stays as it is.
+
+    Args:
+        inputs: (B, 3, H, W).
+        targets_BC: (B, C) one-hot or soft rows.
+        weight: share of the image itself, in [0, 1].
+        smoothing: label smoothing before mixing.
+
+    Returns:
+        Mixed inputs and targets; the arguments are left as they are.
+    """
+    targets_BC = smooth(targets_BC, smoothing)
+    return tuple(weight * x + (1 - weight) * x.flip(0) for x in (inputs, targets_BC))  # type: ignore[return-value]

@@ -6,7 +6,6 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
-from mlcil.methods.base import Method, as_pixels
+from mlcil.methods.base import Method, SessionContext, as_pixels
 from mlcil.models.inversion import Inversion, InversionSettings, effective_classes
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Invert, Phase, Train, UpdateMemory
 
 SHEET = 8  # images of a class in reports
 
@@ -27,7 +27,7 @@ SHEET = 8  # images of a class in reports
 class DataFree(Method):
     """A method whose later sessions replay images that an inversion of the old network makes.
 
-    The generator learns in ``prepare_session`` and is part of the method's state, so a resumed session does
+    The generator learns in phase of its own and is part of the method's state, so a resumed session does
     not invert again. A subclass defines :meth:`session_loss`.
 
     Args:
@@ -39,7 +39,6 @@ class DataFree(Method):
     uses_teacher = True
     needs_images = True
     reads_statistics = True  # the inversion's loss on batch norms
-    costly_preparation = True
     warm_start = True  # the generator and its optimiser go on where they stopped a session before
     iterations = 10000  # of an inversion, unless given
 
@@ -58,14 +57,21 @@ class DataFree(Method):
         self._warned = False
         self._sheet: tuple[np.ndarray, np.ndarray] | None = None  # of the session's inversion
 
-    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [*self.inversions(), Train(), UpdateMemory()]
+
+    def inversions(self) -> list[Phase]:
+        """The inversion, where there is something to invert."""
+        return [Invert(self.invert)] if self.teacher is not None else []
+
+    def invert(self) -> None:
         """Invert the old network.
 
         Raises:
             UserError: the generator's loss is not a number in the end.
         """
-        if self.teacher is None or self.context is None:
-            return
+        assert self.teacher is not None
+        assert self.context is not None
         if self.inversion is None or not self.warm_start:
             self.inversion = Inversion(self.network, self.settings)
         self._told, self._warned = (0, time.monotonic()), False
@@ -111,7 +117,7 @@ class DataFree(Method):
         labels_B = class_labels(targets)
         if self.teacher is None:
             return self.first_loss(inputs, labels_B)
-        assert self.inversion is not None, "prepare_session() comes before loss()"
+        assert self.inversion is not None, "the inversion comes before the loss"
         return self.session_loss(inputs, labels_B, self.inversion.sample(len(inputs)))
 
     def first_loss(self, inputs: Tensor, labels_B: Tensor) -> dict[str, Tensor]:

@@ -21,11 +21,12 @@ from torch import Tensor
 from mlcil.losses.classification import class_labels
 from mlcil.losses.logits import mean_bce, softened_kl
 from mlcil.losses.neighbours import cluster_separation
-from mlcil.methods.base import BalancedFinetuning, Method
+from mlcil.methods.base import BalancedFinetuning, Method, SessionContext
 from mlcil.models.heads import DKTHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.models.vision_transformer import DKTEncoder
+from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -73,12 +74,16 @@ class DKT(Method):
         super().freeze()
         self.network.head.freeze_old_sessions()  # type: ignore[operator]
 
+    def phases(self, session: SessionContext) -> list[Phase]:
+        balanced = self.finetuning.phases(session, self.begin_finetuning) if self.finetuning else []
+        return [Train(), UpdateMemory(), *balanced]
+
     def begin_finetuning(self) -> None:
         """Train the specific-knowledge block, both classifiers and the general token; nothing is distilled.
 
         Frozen layers stay in training mode: their batch norms go on with batch statistics (released code).
         """
-        super().begin_finetuning()
+        self.drop_teacher()
         self.network.backbone.requires_grad_(False)
         self.network.backbone.general_token.requires_grad_(True)  # type: ignore[union-attr,operator]
         self.network.head.freeze_tokens()  # type: ignore[operator]

@@ -14,18 +14,16 @@ published.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
 from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method
+from mlcil.methods.base import Method, SessionContext
 from mlcil.models.heads import PrototypeHead
 from mlcil.models.network import IncrementalNetwork
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -59,8 +57,11 @@ class ICaRL(Method):
             losses["loss_distill"] = self.sum_scale * distilled
         return losses
 
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [Train(), Fit(self.compute_means), UpdateMemory()]
+
     @torch.no_grad()
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def compute_means(self, loader: Batches) -> None:
         """Means of the normalised embeddings by class, normalised again."""
         head = self.network.head
         if not isinstance(head, PrototypeHead):

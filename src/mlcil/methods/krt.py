@@ -15,7 +15,6 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D token widt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from mlcil.methods.pseudo_labels import (
 )
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 #: attributes that the next session, or a resumed run, needs
@@ -126,7 +126,11 @@ class KRT(Method):
             return sum(self.labels_per_image[: self.context.index])
         return self.context.label_cardinality * self.context.low / self.context.num_classes
 
-    def prepare_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def phases(self, session: SessionContext) -> list[Phase]:
+        after = [] if self.recall == "krt" else [Fit(self.count_positives)]
+        return [Fit(self.choose_thresholds), Train(), *after, UpdateMemory()]
+
+    def choose_thresholds(self, loader: Batches) -> None:
         """Choose the threshold, or the thresholds, from the teacher's scores of the training images."""
         self.class_thresholds, self._decided = [], None
         if self.teacher is None or not self.pseudo_labels:
@@ -187,10 +191,8 @@ class KRT(Method):
         return torch.tensor(self.class_thresholds) if self.class_thresholds else self.threshold
 
     @torch.no_grad()
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def count_positives(self, loader: Batches) -> None:
         """What later sessions need to know of the session's classes: mean score and number of positives."""
-        if self.recall == "krt":
-            return
         assert self.context is not None
         low = self.context.low
         logits, targets = [], []

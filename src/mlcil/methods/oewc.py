@@ -13,7 +13,6 @@ that later sessions add to the classifier have no old value and move freely.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,8 +20,9 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mlcil.methods.base import Method, check_choice
+from mlcil.methods.base import Method, SessionContext, check_choice
 from mlcil.models.network import IncrementalNetwork
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -69,7 +69,10 @@ class OEWC(Method):
                 terms.append((fisher * (parameter[: len(anchor)] - anchor).square()).sum())
         return torch.stack(terms).sum()
 
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [Train(), Fit(self.measure_importance), UpdateMemory()]
+
+    def measure_importance(self, loader: Batches) -> None:
         """F <- decay * F + mean over images of the squared gradient; theta* <- theta."""
         assert self.context is not None
         parameters = dict(self.network.named_parameters())

@@ -25,6 +25,7 @@ from mlcil.methods.base import SessionContext
 from mlcil.methods.data_free import DataFree
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -81,16 +82,23 @@ class RDFCIL(DataFree):
         if self.teacher is not None:
             self.relation = RelationKD(self.network.backbone.out_channels).to(weight)  # type: ignore[arg-type]
 
-    def begin_epoch(self, epoch: int, epochs: int) -> bool:
-        """Class weights of what was seen so far; the switch to refinement."""
+    def phases(self, session: SessionContext) -> list[Phase]:
         if self.teacher is None:
-            return False
-        self.weights_C = balancing_weights(self.counts_C) if self.counts_C.any() else torch.ones_like(self.counts_C)
-        refining = epoch >= epochs - self.finetune_epochs
-        changed = refining != self.refining
-        self.refining = refining
+            return [Train(), UpdateMemory()]
+        last = min(self.finetune_epochs, session.epochs)
+        learn, refine = Train(epochs=session.epochs - last), Train(epochs=last, begin=self.refine, goes_on=True)
+        return [*self.inversions(), learn, refine, UpdateMemory()]
+
+    def begin_epoch(self) -> None:
+        """Class weights of what was seen so far."""
+        if self.teacher is not None:
+            seen = self.counts_C.any()
+            self.weights_C = balancing_weights(self.counts_C) if seen else torch.ones_like(self.counts_C)
+
+    def refine(self) -> None:
+        """From here on the backbone rests and the classifier is refined."""
+        self.refining = True
         self.freeze()
-        return changed
 
     def freeze(self) -> None:
         """In the refinement the backbone and the relations' projections rest, without weight decay."""

@@ -8,19 +8,21 @@ Legend: B images, C classes seen so far, O old classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.losses.classification import class_labels
 from mlcil.losses.knowledge import soft_target_kd
-from mlcil.methods.base import Method, corrected
+from mlcil.methods.base import Method, SessionContext, corrected
 from mlcil.methods.second_stage import SecondStage, run_second_stage
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -34,6 +36,30 @@ def correction_table(corrections: Sequence[Tensor], sizes: Sequence[int]) -> Ten
     none = corrections[0].new_tensor([1.0, 0.0])
     pairs = [none, *corrections, *[none] * len(sizes)]
     return torch.cat([pair.expand(size, 2) for pair, size in zip(pairs, sizes, strict=False)])
+
+
+def held_out(labels_N: np.ndarray, memory_M: np.ndarray, low: int) -> tuple[np.ndarray, np.ndarray]:
+    """What BiC's second stage takes from the training images of a session and from the memory.
+
+    ``k = floor(floor(0.1 M) / old classes)`` images of every class, the first ones in the given order.
+
+    Args:
+        labels_N: classes of the session's new images.
+        memory_M: classes of the memory's images.
+        low: number of old classes.
+
+    Returns:
+        Masks (N,) and (M,): True for what is held out.
+    """
+    count = int(0.1 * len(memory_M)) // low
+    return _first_of_each(labels_N, count), _first_of_each(memory_M, count)
+
+
+def _first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(len(labels), bool)
+    for c in np.unique(labels):
+        mask[np.flatnonzero(labels == c)[:count]] = True
+    return mask
 
 
 @METHODS.register_module()
@@ -51,7 +77,6 @@ class SingleLabelBiC(Method):
     """
 
     uses_teacher = True
-    second_stage = "held_out"
     memory_selections = ("herding_coreset", "nearest_coreset", "herding")
 
     def __init__(
@@ -90,10 +115,16 @@ class SingleLabelBiC(Method):
         table_C2 = correction_table(self.corrections, self.network.classes_per_session)
         return corrected(logits_BC, table_C2[: logits_BC.shape[1]])
 
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Stage 2; the loader gives the images that were held out."""
-        if self.teacher is None:
-            return
+    def phases(self, session: SessionContext) -> list[Phase]:
+        second = [Fit(self.fit_correction, on="held_out")] if self.teacher is not None else []
+        return [Train(), *second, UpdateMemory()]
+
+    def hold_out(self, targets_NC: np.ndarray, exemplars_MC: np.ndarray, low: int) -> np.ndarray:
+        """A tenth of the memory and as many images of each new class, see :func:`held_out`."""
+        return np.concatenate(held_out(targets_NC.argmax(1), exemplars_MC.argmax(1), low))
+
+    def fit_correction(self, loader: Batches) -> None:
+        """Stage 2 on the images that were held out."""
         weight = next(self.network.parameters())
         pair = nn.Parameter(torch.tensor([1.0, 0.0]).to(weight))
         self.corrections.append(pair)

@@ -8,7 +8,6 @@ Legend: B images, C classes seen so far, O old classes, N new classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from mlcil.methods.base import Method, SessionContext
 from mlcil.methods.second_stage import SecondStage, run_second_stage
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
@@ -44,7 +44,6 @@ class SingleLabelE2E(Method):
     """
 
     uses_teacher = True
-    second_stage = "memory"
     memory_selections = ("nearest_coreset", "herding_coreset", "herding")
 
     def __init__(
@@ -86,10 +85,11 @@ class SingleLabelE2E(Method):
         sizes = self.network.classes_per_session[: self.context.index]
         return sessions_kd(logits_BC, old_BO, sizes, total, self.temperature)
 
-    def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
-        """Stage 2; the loader gives the memory's images."""
-        if self.teacher is None:
-            return
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [Train(), UpdateMemory(), *([Fit(self.balance, on="memory")] if self.teacher is not None else [])]
+
+    def balance(self, loader: Batches) -> None:
+        """Stage 2 on the memory's images."""
         if self.current_target == "intended":
             self._first_stage = [self.network.frozen_copy()]
         parameters = list(self.network.head.parameters())

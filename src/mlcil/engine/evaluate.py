@@ -1,22 +1,26 @@
-"""One prediction pass over the rows that any metric of the session needs."""
+"""One prediction pass over the test images that any metric of the session needs, and the metrics."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, all_reduce
+from mmengine.dist import all_gather_object, barrier
 from torch.utils.data import DataLoader
 
+from mlcil.datasets.loading import Loader
 from mlcil.datasets.scenario import Scenario
-from mlcil.datasets.table import ImageTable
-from mlcil.engine.optim import autocast
+from mlcil.engine.data import Data
+from mlcil.engine.run import Run
 from mlcil.evaluation.metrics import METRICS, TestSet
 from mlcil.methods.base import Method
 from mlcil.models.folding import folded
+from mlcil.models.numerics import autocast, resolve_precision
 from mlcil.protocols import Session
 
 
@@ -55,32 +59,6 @@ def predict_view(
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
 
 
-def audit_pseudo_labels(method: Method, table: ImageTable) -> dict[str, float]:
-    """The session's pseudo-labels against the labels that are hidden from the method, for the report only.
-
-    Args:
-        method: what made them.
-        table: the training images.
-
-    Returns:
-        ``true``: old-class labels per image that are really there; ``precision`` and ``recall`` of the
-        pseudo-labels, in [0, 1]. Empty when the method makes none.
-    """
-    found = method.pseudo_label_decisions()
-    if found is None:
-        return {}
-    rows, fires_NO = found
-    truth_NO = table.labels_of(rows, fires_NO.shape[1]) == 1
-    counts = torch.tensor([len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()], dtype=torch.float64)
-    all_reduce(counts)
-    images, true, made, right = counts.tolist()
-    return {
-        "true": true / max(images, 1),
-        "precision": right / made if made else float("nan"),
-        "recall": right / true if true else float("nan"),
-    }
-
-
 @contextlib.contextmanager
 def folded_inside(method: Method, fold: bool = True) -> Iterator[None]:
     """The method with :func:`~mlcil.models.folding.folded` of its network, for a while."""
@@ -91,6 +69,54 @@ def folded_inside(method: Method, fold: bool = True) -> Iterator[None]:
         yield
     finally:
         method.network = network
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: see :mod:`mlcil.evaluation.metrics`; with ``evaluation_seconds``, and ``unreadable_images`` when some
+            images of the run could not be read so far.
+        rows: (N,) rows of the test table that were predicted.
+        logits_NC: (N, C) their logits, float32.
+    """
+
+    metrics: dict[str, Any]
+    rows: np.ndarray
+    logits_NC: np.ndarray
+
+
+class Evaluator:
+    """Predicts every test image that a session's metrics need once and computes all metrics from these logits.
+
+    Args:
+        run: which test images, metrics and precision.
+        data: its loaders.
+    """
+
+    def __init__(self, run: Run, data: Data) -> None:
+        self.run, self.data = run, data
+        self._loader: Loader | None = None
+
+    def __call__(self, method: Method, session: Session) -> SessionResult:
+        """Evaluate on the classes seen up to ``session``; every process gets the same result."""
+        run, scenario = self.run, self.run.scenario
+        rows = test_rows(scenario, session)
+        if self._loader is None or not np.array_equal(rows, self._loader.dataset.rows):  # type: ignore[attr-defined]
+            self._loader = self.data.plain_loader(self.data.plain_view(scenario.test, rows))
+        started = time.monotonic()
+        dtype = resolve_precision(run.test_precision, next(method.parameters()).device)
+        logits_NC, _ = predict_view(method, self._loader, dtype, run.fold)
+        unreadable = self._loader.unreadable
+        metrics = session_metrics(scenario, session, rows, logits_NC, unreadable, **run.metric_options)
+        self.data.share_bad_images()
+        if len(self.data.bad_images):
+            metrics["unreadable_images"] = len(self.data.bad_images)
+        metrics["evaluation_seconds"] = round(time.monotonic() - started, 1)
+        barrier()
+        readable = ~np.isin(rows, list(unreadable))
+        return SessionResult(metrics, rows[readable], logits_NC[readable])
 
 
 def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
@@ -113,16 +139,11 @@ def session_metrics(
         rows: (N,) rows that were predicted.
         logits_NC: (N, C) their logits.
         unreadable: rows of the test table that count in no test set, because their image cannot be read.
-        options: of :class:`~mlcil.evaluation.metrics.TestSet`, see :func:`metric_options`.
+        options: of :class:`~mlcil.evaluation.metrics.TestSet`.
     """
     readable = ~np.isin(rows, list(unreadable))
     found = _test_set(scenario, session, unreadable, **options)
     return METRICS[scenario.task].session(found, rows[readable], logits_NC[readable])
-
-
-def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
-    """What a config says of the metrics, for :func:`session_metrics`."""
-    return {"empty_as": cfg["empty_classes"], "local_accuracy": cfg["local_accuracy"]}
 
 
 def _test_set(scenario: Scenario, session: Session, unreadable: Collection[int] = (), **options: str) -> TestSet:

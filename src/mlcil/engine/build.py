@@ -1,0 +1,305 @@
+"""From a checked config to the parts of a run. Nothing else reads a config."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.runner import set_random_seed
+
+from mlcil.datasets.cache import CacheOptions
+from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.transforms import TrainTransform
+from mlcil.engine.allocator import keep_freed_memory
+from mlcil.engine.checkpoint import ResumeState, plain
+from mlcil.engine.conditions import conditions, differences
+from mlcil.engine.data import Data
+from mlcil.engine.evaluate import Evaluator
+from mlcil.engine.hooks import FiniteLossHook, ProgressHook, PseudoLabelAuditHook, ResultsHook, StateHook
+from mlcil.engine.loop import SessionLoop
+from mlcil.engine.provenance import abn_in_use, versions
+from mlcil.engine.resume import MethodPart, Part, Restorer
+from mlcil.engine.run import LoaderSettings, OptimSettings, Run, TrainSettings
+from mlcil.engine.run_folder import RunFolder
+from mlcil.engine.runner import IncrementalRunner
+from mlcil.engine.signals import StopSignals
+from mlcil.errors import UserError
+from mlcil.interop.pretrained import load_pretrained, resolve_source
+from mlcil.memory import build_memory
+from mlcil.methods.base import Method
+from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import resolve_precision
+from mlcil.registry import DATASETS, METHODS
+from mlcil.reporting import log_lines
+
+DEMO_HINT = "`sh train_mlcil_coco.sh --demo` runs without it"
+
+
+def folder_of(cfg: Config) -> RunFolder:
+    """The folders of a config's run."""
+    return RunFolder(Path(cfg.log_root) / cfg.name, Path(cfg.checkpoint_root) / cfg.name)
+
+
+def build_scenario(cfg: Config) -> Scenario:
+    """The scenario of a config; data are read here."""
+    options = as_dict(cfg.scenario)
+    arguments = options.pop("dataset")
+    try:
+        dataset = DATASETS.get(arguments.pop("type"))(**arguments)
+    except TypeError as error:
+        raise UserError(f"scenario.dataset: {error}") from error
+    if cfg.memory is not None:
+        options["replay_labels"] = cfg.memory.get("labels", "oracle")
+    return Scenario(dataset=dataset, **options)
+
+
+def build_method(cfg: Config) -> Method:
+    """The method of a config around a fresh network."""
+    try:
+        network = IncrementalNetwork(**as_dict(cfg.network))
+        arguments = as_dict(cfg.method)
+        return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"network or method of the config: {error}") from error
+
+
+def check_outputs(method: Method, scenario: Scenario) -> None:
+    """A head whose outputs are all there from the beginning must have one for every class.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    outputs, classes = getattr(method.network.head, "num_classes", None), scenario.sessions[-1].high
+    if outputs is not None and outputs < classes:
+        raise UserError(
+            f"network.head.num_classes is {outputs}, but the scenario has {classes} classes; set "
+            f"network.head.num_classes={len(scenario.classes)}"
+        )
+
+
+def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, Any] | None:
+    """Put the config's pretrained weights into the backbone.
+
+    Returns:
+        Their provenance, or ``None`` when the backbone starts from random values.
+
+    Raises:
+        UserError: the file is missing (says what runs without it), damaged, of another backbone, or leaking.
+    """
+    if cfg.pretrained is None:
+        return None
+    path, _ = resolve_source(cfg.pretrained)
+    if not path.exists():
+        raise UserError(
+            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it); {DEMO_HINT}"
+        )
+    return load_pretrained(
+        method.network.backbone,  # type: ignore[arg-type]
+        cfg.pretrained,
+        scenario.classes,
+        allow_leaky_weights=cfg.allow_leaky_weights,
+    )
+
+
+def build_run(cfg: Config, method: Method | None = None) -> Run:
+    """Everything that a run is made of: data are read, the network is built, nothing is written.
+
+    Args:
+        cfg: a checked config.
+        method: what is evaluated instead of the config's method, without memory (``mlcil test``).
+
+    Raises:
+        UserError: what can be wrong with names, data and network.
+    """
+    resolve_precision(cfg.precision, get_device())
+    scenario = build_scenario(cfg)
+    if method is None:
+        scenario.train.check_files()
+    scenario.test.check_files()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and method is None else None
+    if method is None:
+        set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
+        method = build_method(cfg)
+        check_outputs(method, scenario)
+    method.fold_teacher = fold = bool(cfg.fold_batch_norm and not cfg.deterministic)
+    folder, test_loader = folder_of(cfg), as_dict(cfg.test_dataloader)
+    test_precision = test_loader.pop("precision")
+    scaling = cfg.auto_scale_lr or {}
+    size = method.network.spec["image_size"]
+    return Run(
+        name=cfg.name,
+        run_dir=folder.run_dir,
+        checkpoint_dir=folder.checkpoint_dir,
+        scenario=scenario,
+        method=method,
+        memory=memory,
+        train=TrainSettings(**as_dict(cfg.train_cfg)),
+        optim=OptimSettings(
+            wrapper=as_dict(cfg.optim_wrapper),
+            schedules=[as_dict(schedule) for schedule in cfg.param_scheduler],
+            precision=cfg.precision,
+            base_batch_size=scaling.get("base_batch_size"),
+            published_batch_size=scaling.get("published_batch_size"),
+        ),
+        train_loader=LoaderSettings(**as_dict(cfg.train_dataloader)),
+        test_loader=LoaderSettings(**test_loader),
+        transform=TrainTransform(size, **as_dict(cfg.train_transform)),
+        image_size=size,
+        cache=CacheOptions(**as_dict(cfg.image_cache)),
+        frozen_maps_gb=float(cfg.frozen_maps_gb),
+        seed=cfg.seed,
+        deterministic=cfg.deterministic,
+        test_precision=test_precision,
+        fold=fold,
+        channels_last=cfg.channels_last,
+        compile=cfg.compile,
+        on_bad_image=cfg.on_bad_image,
+        metric_options={"empty_as": cfg.empty_classes, "local_accuracy": cfg.local_accuracy},
+        launcher=cfg.launcher,
+        log_level=cfg.log_level,
+        log_interval=cfg.log_interval,
+        hooks=[as_dict(hook) for hook in cfg.custom_hooks],
+        env=as_dict(cfg.get("env_cfg", {})),
+        conditions=conditions(cfg.to_dict(), cfg.launcher, cfg.plugins),
+        config=cfg,
+    )
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, all of it checked; nothing is written yet.
+
+    Attributes:
+        run: the run.
+        folder: where it writes.
+        state: to go on from, or ``None`` for a fresh run.
+        log_goes_on: whether the log of that name is appended to.
+    """
+
+    run: Run
+    folder: RunFolder
+    state: ResumeState | None = None
+    log_goes_on: bool = False
+
+
+def check_run(cfg: Config, resume: bool = False, overwrite: bool = False, accept_changes: bool = False) -> Start:
+    """Everything that can be wrong with names, data, network and weights, before anything is written.
+
+    Raises:
+        UserError: missing or unusable data or weights; a run of that name exists and neither ``resume`` nor
+            ``overwrite`` is given; nothing to resume, or not under the same conditions (``accept_changes`` takes
+            them); or the folders of the run cannot be written.
+    """
+    folder = folder_of(cfg)
+    folder.check_free(resume, overwrite)
+    notes: list[str] = []
+    state = folder.load_resume() if resume else None
+    if resume and state is None:
+        notes.append(f"nothing was saved in {folder.checkpoint_dir} yet; the run starts at its beginning")
+    run = build_run(cfg)
+    if state is None:
+        weights = load_weights(cfg, run.method, run.scenario)
+    else:
+        notes += check_state(run, folder, state, accept_changes)
+        weights = state.weights
+        if not state.inside and state.session == 0:
+            load_weights(cfg, run.method, run.scenario)
+    return Start(replace(run, weights=weights, notes=tuple(notes)), folder, state, resume)
+
+
+def check_state(run: Run, folder: RunFolder, state: ResumeState, accept_changes: bool) -> list[str]:
+    """Whether a saved state belongs to the run.
+
+    Returns:
+        Lines for the log on conditions that changed.
+
+    Raises:
+        UserError: it does not, or conditions changed and ``accept_changes`` is not set.
+    """
+    file, config = folder.resume_file, folder.run_dir / "config.py"
+    if state.protocol_hash != run.scenario.hash:
+        raise UserError(
+            f"{file} belongs to protocol {state.protocol_hash}, but this config and data give {run.scenario.hash}; "
+            f"resume with the config in {config} and the same data, or start another --name"
+        )
+    if state.network != plain(run.method.network.spec):
+        raise UserError(
+            f"{file} holds another network ({state.network}) than the config; resume with the config in {config}, or "
+            "start another --name"
+        )
+    changes = differences(state.conditions, run.conditions)
+    if changes and not accept_changes:
+        raise UserError(
+            f"{file} was written under other conditions: {'; '.join(changes[:8])}"
+            f"{f' and {len(changes) - 8} more' if len(changes) > 8 else ''}. The numbers would not be those of one "
+            f"run, so go back to them (the run's config is {config}), or take the changes with --accept-changes"
+        )
+    return [f"resumed under other conditions: {change}" for change in changes]
+
+
+def build_runner(start: Start) -> IncrementalRunner:
+    """Put the parts of a run together; logging begins, nothing is trained yet."""
+    run, folder = start.run, start.folder
+    signals, data = StopSignals(), Data(run)
+    audit, finite = PseudoLabelAuditHook(run), FiniteLossHook(run, folder)
+    began = datetime.now().astimezone()
+    facts: dict[str, Any] = {}
+    results = ResultsHook(run, folder, audit, facts)
+    parts: dict[str, Part] = {"method": MethodPart(run.method), "audit": audit, "finite": finite, "results": results}
+    parts["bad_images"] = data.bad_images
+    if run.memory is not None:
+        parts["memory"] = run.memory
+    state = StateHook(run, folder, parts, signals)
+    runner = IncrementalRunner(run, signals, [finite, results, audit, ProgressHook(run), state], start.log_goes_on)
+    facts.update(provenance(run, began))
+    restorer = Restorer(run, start.state, folder) if start.state is not None else None
+    loop = SessionLoop(runner, run, data, Evaluator(run, data), signals, restorer)
+    parts["progress"] = loop.progress
+    runner._train_loop = loop
+    processes = get_world_size()
+    loader, optim = run.train_loader, run.optim
+    update = (loader.batch_size, processes, optim.accumulated, optim.published_batch_size, optim.base_batch_size)
+    for line in (
+        *log_lines.start(run.name, run.scenario, facts, type(run.method).__name__),
+        *log_lines.batch(*update),
+        *run.notes,
+    ):
+        runner.logger.info(line)
+    loop.restore(parts)
+    return runner
+
+
+def provenance(run: Run, began: datetime) -> dict[str, Any]:
+    """Where a run's numbers come from."""
+    device = next(run.method.parameters()).device
+    return {
+        "command": shlex.join(sys.argv),
+        "started": began.isoformat(timespec="seconds"),
+        "versions": versions(),
+        "seed": run.seed,
+        "deterministic": run.deterministic,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "processes": get_world_size(),
+        "precision": str(resolve_precision(run.optim.precision, device)).removeprefix("torch."),
+        "abn": abn_in_use(run.method),
+        "weights": run.weights,
+        "parameters": sum(p.numel() for p in run.method.parameters()),
+    }
+
+
+def as_dict(value: Any) -> Any:
+    """Plain dictionaries of an mmengine config."""
+    return value.to_dict() if isinstance(value, ConfigDict) else dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,101 @@
+"""What a run's numbers depend on besides its data, by name: the fingerprint that a resumed run is held to."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlcil
+from mlcil.engine.provenance import versions
+
+#: settings that change no number; a prefix stands for all below it
+NEUTRAL = (
+    "name",
+    "log_root",
+    "checkpoint_root",
+    "log_level",
+    "log_interval",
+    "launcher",
+    "plugins",
+    "image_cache",
+    "train_dataloader.num_workers",
+    "train_transform.on_device",
+    "test_dataloader.num_workers",
+    "train_cfg.stop_after_session",
+    "train_cfg.save_interval",
+    "scenario.dataset.root",
+    "scenario.dataset.cache_dir",
+)
+_PROCESSES = {"pytorch": ("WORLD_SIZE", "RANK"), "slurm": ("SLURM_NTASKS", "SLURM_PROCID")}
+
+
+def expected_processes(launcher: str) -> int:
+    """How many processes the launcher has started, before they know each other."""
+    return int(os.environ.get(_PROCESSES.get(launcher, ("", ""))[0], "1"))
+
+
+def expected_rank(launcher: str) -> int:
+    """Which of them this one is."""
+    return int(os.environ.get(_PROCESSES.get(launcher, ("", ""))[1], "0"))
+
+
+def conditions(settings: Mapping[str, Any], launcher: str, plugins: Sequence[str]) -> dict[str, str]:
+    """The fingerprint.
+
+    Args:
+        settings: the resolved config as nested dictionaries.
+        launcher: none, pytorch or slurm.
+        plugins: python files of the user.
+    """
+    found = {
+        key: text
+        for key, text in _flat(settings)
+        if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL)
+    }
+    return {
+        **found,
+        "number of processes": str(expected_processes(launcher)),
+        "source code of mlcil": source_digest(),
+        **{f"source code of {Path(path).name}": _digest([Path(path)]) for path in plugins},
+        **{f"version of {name}": str(version) for name, version in versions().items() if name != "python"},
+    }
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What changed, as ``name was this and is that``."""
+    keys = [*before, *(key for key in now if key not in before)]
+    nothing = "not set"
+    return [
+        f"{key} was {_short(before.get(key, nothing))} and is {_short(now.get(key, nothing))}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+@functools.cache
+def source_digest() -> str:
+    """A fingerprint of the package's code."""
+    return _digest(sorted(Path(mlcil.__file__).parent.rglob("*.py")))
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, repr(list(value) if isinstance(value, tuple) else value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
