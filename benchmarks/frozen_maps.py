@@ -19,8 +19,8 @@ from typing import Any
 from timing import CLOCKS, add_options, begin, header
 from whole_run import CLASSES, first_loss, small_run, write_data
 
+from mlcil.engine.build import build_runner, check_run
 from mlcil.engine.config import finish_config
-from mlcil.engine.train import build_runner
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
                     "frozen_maps_gb": 4 if row == "once an image" else 0,
                 }
                 with first_loss(losses, row):
-                    runner = build_runner(finish_config(content, f"run_{turn}_{len(row)}"))
+                    runner = build_runner(check_run(finish_config(content, f"run_{turn}_{len(row)}")))
                     started = now()
                     runner.train()
                 times.append(now() - started)

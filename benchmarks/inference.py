@@ -17,10 +17,10 @@ from reference import PerSession
 from timing import add_options, begin, header, medians, operations, peaks, print_peaks
 from torch import Tensor, nn
 
-from mlcil.engine.optim import autocast, resolve_precision
 from mlcil.models.folding import folded
 from mlcil.models.inplace_abn import ABN
 from mlcil.models.network import build_network
+from mlcil.models.numerics import autocast, resolve_precision
 
 BARS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}  # of the largest logit
 

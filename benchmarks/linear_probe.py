@@ -19,9 +19,9 @@ from sklearn.linear_model import LogisticRegression
 
 from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
 from mlcil.datasets.table import ImageTable
+from mlcil.engine.build import build_method, build_scenario, load_weights
 from mlcil.engine.config import load_config
-from mlcil.engine.evaluation import predict_view
-from mlcil.engine.train import build_method, build_scenario, load_weights
+from mlcil.engine.evaluate import predict_view
 from mlcil.evaluation.multilabel import mean_average_precision
 
 

@@ -19,9 +19,9 @@ from reference import PerSession
 from timing import add_options, begin, header, kept_for_backward, medians
 from torch import Tensor, nn
 
-from mlcil.engine.optim import autocast
 from mlcil.models.inplace_abn import load_package
 from mlcil.models.network import build_network
+from mlcil.models.numerics import autocast
 from mlcil.models.tresnet import VARIANTS
 
 CLASSES = 10  # of a session

@@ -103,7 +103,7 @@ def peaks(device: torch.device, clock: str = "wall", repeats: int = 40) -> dict[
     The best of some turns, because what disturbs a turn makes it slower and never faster. float32, and bfloat16 where
     the hardware multiplies it; a GPU's too. Two operations a multiply-add.
     """
-    from mlcil.engine.optim import resolve_precision
+    from mlcil.models.numerics import resolve_precision
 
     side, batch = (4096, 32) if device.type == "cuda" else (1024, 4)
     found = {}

@@ -29,13 +29,13 @@ from reference import per_session_forward
 from timing import CLOCKS, add_options, begin, header
 
 from mlcil.datasets.loading import SessionView
+from mlcil.engine.build import build_runner, check_run
 from mlcil.engine.config import finish_config
-from mlcil.engine.evaluation import predict_view
-from mlcil.engine.images import no_labels
+from mlcil.engine.data import no_labels
+from mlcil.engine.evaluate import predict_view
 from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.optim import resolve_precision
-from mlcil.engine.train import build_runner
 from mlcil.models.heads import ICAHead
+from mlcil.models.numerics import resolve_precision
 
 CLASSES = tuple("abcdefgh")
 BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative, of the first loss
@@ -160,7 +160,7 @@ def main() -> None:
                         "optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4, "fused": False}
                     }
                 with formulation(row), first_loss(losses, row):
-                    runner = build_runner(finish_config(content, f"run_{turn}_{len(row)}"))
+                    runner = build_runner(check_run(finish_config(content, f"run_{turn}_{len(row)}")))
                     started = now()
                     runner.train()
                     seconds[row].append(now() - started)

@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mlcil import cli
 from mlcil.engine import checkpoint
+from mlcil.engine.build import build_runner, check_run
+from mlcil.engine.checkpoint import StageCheckpoint
+from mlcil.engine.hooks import StateHook
+from mlcil.engine.loop import SessionLoop
+from mlcil.engine.runner import IncrementalRunner
 from mlcil.models.network import IncrementalNetwork
 
 SOURCES = Path(__file__).resolve().parents[1] / "src"
@@ -133,6 +139,13 @@ def stage_content(classes: tuple[str, ...] = CLASSES[:2], head: dict[str, Any] |
     }
 
 
+def stage(classes: tuple[str, ...] = CLASSES[:2], head: dict[str, Any] | None = None) -> StageCheckpoint:
+    """The same as an object."""
+    content = stage_content(classes, head)
+    del content["format"]
+    return StageCheckpoint(**content)
+
+
 def write_stage(path: Path, classes: tuple[str, ...] = CLASSES[:2], head: dict[str, Any] | None = None) -> Path:
     """A stage checkpoint."""
     checkpoint.save(path, stage_content(classes, head))
@@ -160,23 +173,30 @@ def run_cli(*words: object, cwd: Path, env: dict[str, str] | None = None) -> sub
     )
 
 
-def run_until(runner: Any, monkeypatch: pytest.MonkeyPatch, session: int, epoch: int, prepared: bool = False) -> None:
+def runner_of(cfg: Config, **options: bool) -> IncrementalRunner:
+    """The runner of a config, before its first session."""
+    return build_runner(check_run(cfg, **options))
+
+
+def run_until(cfg: Config, session: int, epoch: int, prepared: bool = False) -> None:
     """Train until the state behind this epoch of the session was saved, and be interrupted there.
 
     Args:
-        runner: a built runner.
-        monkeypatch: of the test.
-        session, epoch: epoch 0 is before the session, or with ``prepared`` behind its preparation.
+        cfg: of the run.
+        session, epoch: epoch 0 is before the session, or with ``prepared`` behind its first phase.
         prepared: see above.
     """
-    save = runner.save_resume_state
+    runner = runner_of(cfg)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, StateHook))
+    save = hook.save
 
-    def save_and_stop(finished: int, seconds: float, iteration: int = 0, inside: bool = True) -> None:
-        save(finished, seconds, iteration, inside)
-        if (runner.train_loop.session, finished, inside) == (session, epoch, epoch > 0 or prepared):
+    def save_and_stop(loop: SessionLoop) -> None:
+        save(loop)
+        place = loop.position
+        if (place.session, place.epoch, place.inside) == (session, epoch, epoch > 0 or prepared):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "save_resume_state", save_and_stop)
+    hook.save = save_and_stop
     with pytest.raises(KeyboardInterrupt):
         runner.train()
 

@@ -7,11 +7,11 @@ import torch
 
 import mlcil
 from mlcil.datasets.transforms import decode
-from mlcil.engine.checkpoint import network_of
+from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.engine.convert import convert_file
-from mlcil.engine.optim import resolve_precision
 from mlcil.interop.official import to_official
 from mlcil.models.data_preprocessor import network_input
+from mlcil.models.numerics import resolve_precision
 
 
 @pytest.fixture(params=["linear", "ica"])
@@ -38,10 +38,9 @@ def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -
     predictor = mlcil.load(str(stage))
     assert predictor.classes == ["ant", "bee"]
     assert predictor.image_size == tiny.SIZE
-    assert predictor.info["run"] == "tiny"
-    assert "state_dict" not in predictor.info
+    assert predictor.info.run == "tiny"
     image = network_input(torch.from_numpy(decode(photos / "b.jpg", tiny.SIZE)[None].copy()))
-    expected = torch.sigmoid(network_of(torch.load(stage, weights_only=True))(image).logits_BC)
+    expected = torch.sigmoid(StageCheckpoint.load(stage).build()(image).logits_BC)
     torch.testing.assert_close(predictor.scores(image), expected.detach())
 
 

@@ -7,6 +7,7 @@ import tiny
 import torch
 
 from mlcil.engine import checkpoint
+from mlcil.engine.checkpoint import ResumeState, StageCheckpoint
 from mlcil.errors import UserError
 
 
@@ -46,41 +47,41 @@ def test_random_state_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", [{"type": "linear"}, tiny.ICA])
 def test_network_of_a_stage(tmp_path: Path, head: dict[str, object]) -> None:
-    stage = checkpoint.load_stage(tiny.write_stage(tmp_path / "s.pth", head=head))
-    network = checkpoint.network_of(stage)
+    network = StageCheckpoint.load(tiny.write_stage(tmp_path / "s.pth", head=head)).build()
     assert not network.training
     images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE)
     logits = network(images).logits_BC
     assert logits.shape == (2, 2)
-    assert torch.equal(logits, checkpoint.network_of(tiny.stage_content(head=head))(images).logits_BC)
+    assert torch.equal(logits, tiny.stage(head=head).build()(images).logits_BC)
 
 
 def test_stages_of_several_sessions(tmp_path: Path) -> None:
-    stage = tiny.stage_content(head=tiny.ICA)
-    network = checkpoint.network_of(stage)
+    stage = tiny.stage(head=tiny.ICA)
+    network = stage.build()
     network.grow(3)
-    stage.update(classes_per_session=network.classes_per_session, state_dict=network.state_dict())
-    stage["classes"] = [*stage["classes"], "eel", "fox", "gnu"]
-    checkpoint.save(tmp_path / "s.pth", stage)
-    again = checkpoint.network_of(checkpoint.load_stage(tmp_path / "s.pth"))
+    stage.classes_per_session, stage.state_dict = network.classes_per_session, network.state_dict()
+    stage.classes = [*stage.classes, "eel", "fox", "gnu"]
+    stage.save(tmp_path / "s.pth")
+    again = StageCheckpoint.load(tmp_path / "s.pth").build()
     assert again.classes_per_session == [2, 3]
     assert again(torch.rand(1, 3, tiny.SIZE, tiny.SIZE)).logits_BC.shape == (1, 5)
 
 
 def test_weights_that_do_not_fit() -> None:
-    stage = tiny.stage_content()
-    del stage["state_dict"]["head.linear.bias"]
+    stage = tiny.stage()
+    del stage.state_dict["head.linear.bias"]
     with pytest.raises(UserError, match=r"s\.pth: the weights do not fit the network .*head\.linear\.bias"):
-        checkpoint.network_of(stage, "s.pth")
+        stage.build("s.pth")
 
 
 def test_kinds_are_told_apart(tmp_path: Path) -> None:
     stage = tiny.write_stage(tmp_path / "session_0.pth")
-    checkpoint.save(tmp_path / "resume.pth", {"format": checkpoint.RESUME_FORMAT})
-    assert checkpoint.load_resume_state(tmp_path / "resume.pth") == {"format": checkpoint.RESUME_FORMAT}
-    with pytest.raises(UserError, match="is no mlcil-resume-2 file"):
-        checkpoint.load_resume_state(stage)
+    state = ResumeState(1, 2, 3, 4, True, "hash", {"a": 1}, {"b": "c"}, {"memory": None}, [{}])
+    state.save(tmp_path / "resume.pth")
+    assert ResumeState.load(tmp_path / "resume.pth") == state
+    with pytest.raises(UserError, match="is no mlcil-resume-3 file"):
+        ResumeState.load(stage)
     with pytest.raises(UserError, match="is no stage checkpoint"):
-        checkpoint.load_stage(tmp_path / "resume.pth")
+        StageCheckpoint.load(tmp_path / "resume.pth")
     with pytest.raises(UserError, match="nothing to resume"):
-        checkpoint.load_resume_state(tmp_path / "none.pth")
+        ResumeState.load(tmp_path / "none.pth")

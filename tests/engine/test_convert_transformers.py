@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from mlcil.engine import checkpoint
+from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.engine.convert import convert_file
 from mlcil.interop.official import to_transformer
 from mlcil.models.network import build_network
@@ -42,10 +42,10 @@ def test_there_and_back(tmp_path: Path, case, sizes):
     network = released(tmp_path / "checkpoint_1.pth", case, sizes)
     said = convert_file(tmp_path / "checkpoint_1.pth", tmp_path / "stage.pth", names(tmp_path, sum(sizes)))
     assert f"{len(sizes)} session(s), {sum(sizes)} classes" in said
-    stage = checkpoint.load_stage(tmp_path / "stage.pth")
+    stage = StageCheckpoint.load(tmp_path / "stage.pth")
     assert stage["classes_per_session"] == sizes
     assert (stage["method"], stage["task"]) == ("DKT" if case == "dkt" else "DAFormer", "single_label")
-    again = checkpoint.network_of(stage, tmp_path / "stage.pth").eval()
+    again = stage.build(tmp_path / "stage.pth").eval()
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(again(images).logits_BC, network(images).logits_BC, rtol=0, atol=0)
     if case == "daformer" or (case == "daformer S" and len(sizes) > 1):

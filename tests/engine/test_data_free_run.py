@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import run_until
+from tiny import run_until, runner_of
 
 import mlcil
 from mlcil.datasets.table import ImageTable
+from mlcil.engine.build import build_scenario
 from mlcil.engine.config import finish_config
-from mlcil.engine.train import build_runner, build_scenario, train
+from mlcil.engine.train import train
 from mlcil.errors import UserError
 from mlcil.methods.base import SessionContext
 from mlcil.models.inversion import Inversion, InversionSettings
@@ -111,7 +112,7 @@ def test_a_run_and_its_resumption(name, tmp_path, monkeypatch):
 
     # inside the last session, and where generator, corrections and memory pass from a session to the next
     for folder, stop_at in (("inside", (2, 2)), ("between", (2, 0)))[: 2 if name in ("ABD", "BiC") else 1]:
-        run_until(build_runner(config(tmp_path / folder, method, head, memory)), monkeypatch, *stop_at)
+        run_until(config(tmp_path / folder, method, head, memory), *stop_at)
         train(config(tmp_path / folder, method, head, memory), resume=True)
         whole, cut = weights(tmp_path / "whole", 2), weights(tmp_path / folder, 2)
         for key, value in whole.items():
@@ -122,7 +123,7 @@ def test_a_resume_behind_the_inversion_does_not_invert_again(tmp_path, monkeypat
     method, head, memory = RUNS["ABD"]
     train(config(tmp_path / "whole", method, head, memory))
     cfg = config(tmp_path / "cut", method, head, memory)
-    run_until(build_runner(cfg), monkeypatch, 1, 0, prepared=True)
+    run_until(cfg, 1, 0, prepared=True)
     fitted = []
     fit = Inversion.fit
 
@@ -152,8 +153,8 @@ def test_made_images_are_kept_for_reports(name, tmp_path):
 
 def test_a_lost_class_is_warned_of_early(tmp_path, caplog):
     method, head, _ = RUNS["ABD"]
-    runner = build_runner(config(tmp_path, method, head))
-    data_free = runner.method
+    runner = runner_of(config(tmp_path, method, head))
+    data_free = runner.run_settings.method
     data_free.context = SessionContext(2, 4, 6, 2, 6, None, 1.0, 8)
     data_free.settings = InversionSettings(iterations=100)
     told = []
@@ -189,7 +190,7 @@ def test_the_upper_bound_of_every_session(tmp_path):
 def test_a_second_stage_needs_a_memory(tmp_path):
     method, head, _ = RUNS["E2E"]
     with pytest.raises(UserError, match=r"SingleLabelE2E replays stored images.*nearest_coreset"):
-        build_runner(config(tmp_path, method, head))
+        runner_of(config(tmp_path, method, head))
 
 
 @pytest.mark.parametrize(
@@ -206,19 +207,18 @@ def test_memories_are_checked(memory, words, tmp_path):
 
 def test_the_refinement_of_rdfcil_leaves_the_backbone_alone(tmp_path):
     method, head, _ = RUNS["R-DFCIL"]
-    runner = build_runner(config(tmp_path, method, head, train_cfg={"stop_after_session": 1}))
+    runner = runner_of(config(tmp_path, method, head, train_cfg={"stop_after_session": 1}))
     seen = {}
-    begin_epoch = runner.method.begin_epoch
+    method = runner.run_settings.method
+    refine = method.refine
 
-    def spy(epoch, epochs):
-        changed = begin_epoch(epoch, epochs)
-        if runner.method.refining:
-            seen["before"] = {k: v.clone() for k, v in runner.method.network.state_dict().items()}
-        return changed
+    def spy():
+        refine()
+        seen["before"] = {k: v.clone() for k, v in method.network.state_dict().items()}
 
-    runner.method.begin_epoch = spy
+    method.refine = spy
     runner.train()
-    after = runner.method.network.state_dict()
+    after = method.network.state_dict()
     for key, value in seen["before"].items():
         same = torch.equal(after[key], value)
         assert same == key.startswith("backbone."), key

@@ -6,9 +6,11 @@ import torch
 from engine.test_run import assert_same_weights, config, scenes, weights, without_clock  # noqa: F401  (a fixture)
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from tiny import runner_of
 
 from mlcil.engine import frozen_maps
-from mlcil.engine.train import build_runner, build_scenario, train
+from mlcil.engine.build import build_scenario
+from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
 from mlcil.models.tresnet import TResNet
 
@@ -62,7 +64,7 @@ def test_a_stopped_run_goes_on_with_the_same_numbers(scenes, tmp_path, monkeypat
         """Asks for the end in session 1."""
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if runner.train_loop.session == 1 and batch_idx == 1 and not calls:
+            if runner.train_loop.position.session == 1 and batch_idx == 1 and not calls:
                 calls.append(1)
                 runner.signals.received = 15
 
@@ -108,9 +110,9 @@ def test_bad_limits(scenes, tmp_path, value):  # noqa: F811
 
 
 def test_maps_are_the_backbones(scenes, tmp_path):  # noqa: F811
-    runner = build_runner(frozen(scenes, tmp_path, "run", train_cfg={"max_epochs": 1, "stop_after_session": 0}))
+    runner = runner_of(frozen(scenes, tmp_path, "run", train_cfg={"max_epochs": 1, "stop_after_session": 0}))
     runner.train()
-    table, network = runner.scenario.test, runner.method.network.eval()
+    table, network = runner.run_settings.scenario.test, runner.run_settings.method.network.eval()
     rows = np.array([3, 0, 7])
     images = np.stack([table.fitted(row, 32) for row in rows]).transpose(0, 3, 1, 2)
     with torch.no_grad():

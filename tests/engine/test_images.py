@@ -52,7 +52,7 @@ class Fails(Hook):
     """Raises behind the first step of session 1."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.train_loop.session == 1:
+        if runner.train_loop.position.session == 1:
             raise UserError("enough")
 
 

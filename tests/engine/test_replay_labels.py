@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 from engine.test_run import config, scenes  # noqa: F401  (a fixture)
-
-from mlcil.engine.train import build_runner
+from tiny import runner_of
 
 
 @pytest.fixture(params=["oracle", "frozen", "propagate"])
@@ -20,12 +19,13 @@ def replayed(request, scenes, tmp_path):  # noqa: F811
         memory={"total": 12, "selection": "reservoir", "labels": request.param},
         train_cfg={"max_epochs": 1},
     )
-    runner = build_runner(cfg)
-    original, found, guesses = runner.method.batch_loss, [], {}
+    runner = runner_of(cfg)
+    method, memory = runner.run_settings.method, runner.run_settings.memory
+    original, found, guesses = method.batch_loss, [], {}
 
     def spy(inputs, targets, rows, origins):
-        session = runner.method.context.index
-        guesses.setdefault(session, copy.deepcopy(runner.memory.given))
+        session = method.context.index
+        guesses.setdefault(session, copy.deepcopy(memory.given))
         found.extend(
             (session, int(row), int(origin), target.numpy())
             for row, origin, target in zip(rows, origins, targets, strict=True)
@@ -33,9 +33,9 @@ def replayed(request, scenes, tmp_path):  # noqa: F811
         )
         return original(inputs, targets, rows, origins)
 
-    runner.method.batch_loss = spy
+    method.batch_loss = spy
     runner.train()
-    return request.param, found, guesses, runner.scenario
+    return request.param, found, guesses, runner.run_settings.scenario
 
 
 def test_labels_of_replayed_images(replayed):

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import run_until
+from tiny import run_until, runner_of
 
 import mlcil
 from mlcil.datasets.digits import build_digit_scenes
+from mlcil.engine.build import build_scenario
 from mlcil.engine.config import finish_config
-from mlcil.engine.train import build_runner, build_scenario, train
+from mlcil.engine.train import train
 from mlcil.errors import UserError
 
 SCENES = {"train_images": 60, "test_images": 30, "size": 32}
@@ -131,7 +132,7 @@ def test_the_test_command_gives_the_metrics_of_the_run(scenes, finished):
 @pytest.mark.parametrize("stop_at", [(0, 1), (1, 1), (1, 0), (2, 1)], ids=lambda s: f"session{s[0]}epoch{s[1]}")
 def test_a_resumed_run_ends_as_if_never_interrupted(scenes, finished, tmp_path, monkeypatch, stop_at):
     folder, results = finished
-    run_until(build_runner(config(scenes, tmp_path)), monkeypatch, *stop_at)
+    run_until(config(scenes, tmp_path), *stop_at)
     torch.manual_seed(999)
     np.random.seed(999)
     resumed = train(config(scenes, tmp_path), resume=True)
@@ -142,21 +143,18 @@ def test_a_resumed_run_ends_as_if_never_interrupted(scenes, finished, tmp_path, 
 
 def test_replayed_images_enter_the_batches_with_the_promised_labels(scenes, tmp_path):
     """KRT-R: exemplars carry ground truth of their own and later classes, nothing of earlier ones."""
-    runner = build_runner(config(scenes, tmp_path, memory={"per_class": 3}))
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
-    loop = runner.train_loop
-    seen = []
-    original = loop.images.train_view
+    runner = runner_of(config(scenes, tmp_path, memory={"per_class": 3}))
+    data, seen = runner.train_loop.data, []
+    original = data._collect
 
     def spy(session):
-        view, counts = original(session)
-        seen.append((session, view, counts))
-        return view, counts
+        images = original(session)
+        seen.append((session, images.training, images.counts))
+        return images
 
-    loop.images.train_view = spy
-    runner.call_hook("before_run")
-    loop.run()
-    scenario = runner.scenario
+    data._collect = spy
+    runner.train()
+    scenario = runner.run_settings.scenario
     for session, view, counts in seen:
         new = len(scenario.train_rows(session))
         assert counts["images"] == new
@@ -169,7 +167,7 @@ def test_replayed_images_enter_the_batches_with_the_promised_labels(scenes, tmp_
             labels = view.targets[position]
             assert any((labels == np.where(np.arange(high) >= low, truth[position, :high], 0)).all() for low in lows)
             assert labels.any()
-    assert len(runner.memory) <= 3 * len(scenario.classes)
+    assert len(runner.run_settings.memory) <= 3 * len(scenario.classes)
 
 
 def test_frozen_labels_and_a_total_budget(scenes, tmp_path):
@@ -207,11 +205,12 @@ def test_a_run_is_not_overwritten_by_accident(scenes, finished):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(scenes, tmp_path, monkeypatch):
-    runner = build_runner(config(scenes, tmp_path))
+    runner = runner_of(config(scenes, tmp_path))
+    method = runner.run_settings.method
     monkeypatch.setattr(
-        runner.method,
+        method,
         "loss",
-        lambda inputs, targets: {"loss_cls": runner.method.network(inputs).logits_BC.sum() * torch.nan},
+        lambda inputs, targets: {"loss_cls": method.network(inputs).logits_BC.sum() * torch.nan},
     )
     with pytest.raises(UserError, match=r"loss is nan in session 0.*images"):
         runner.train()

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import tiny_single as tiny
 import torch
-from tiny import call, run_until
+from tiny import call, run_until, runner_of
 
 import mlcil
 from mlcil.engine.config import finish_config, load_config
-from mlcil.engine.train import build_runner, train
+from mlcil.engine.train import train
 from mlcil.methods.finetune import Finetune
 from mlcil.reporting.html import write_report
 
@@ -144,7 +144,7 @@ def test_a_resumed_run_ends_as_if_never_interrupted(
     stop_at: tuple[int, int],
 ) -> None:
     folder, results = finished
-    run_until(build_runner(config(tmp_path)), monkeypatch, *stop_at)
+    run_until(config(tmp_path), *stop_at)
     torch.manual_seed(999)
     np.random.seed(999)
     resumed = train(config(tmp_path), resume=True)
@@ -252,5 +252,6 @@ def test_names_of_normalisations(tmp_path: Path) -> None:
     cfg = config(tmp_path, network={"backbone": {k: v for k, v in backbone.items() if v is not None}})
     assert cfg.network.backbone.mean == [0.5071, 0.4867, 0.4408]
     assert cfg.network.backbone.std == [0.229, 0.224, 0.225]
-    runner = build_runner(cfg)
-    assert runner.method.network.backbone.mean.flatten().tolist() == pytest.approx([0.5071, 0.4867, 0.4408])
+    runner = runner_of(cfg)
+    backbone = runner.run_settings.method.network.backbone
+    assert backbone.mean.flatten().tolist() == pytest.approx([0.5071, 0.4867, 0.4408])

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from phase_calls import phases_of
 
 from mlcil.datasets.digits import build_digit_scenes
 from mlcil.datasets.sampling import RepeatedAugmentationSampler
+from mlcil.engine.build import build_method, build_run
 from mlcil.engine.config import finish_config, load_config
-from mlcil.engine.optim import SharpnessAwareOptimWrapper, WarmupCosine
-from mlcil.engine.train import build_method, build_runner, train
+from mlcil.engine.optim import SharpnessAwareOptimWrapper, build_optimiser
+from mlcil.engine.schedules import WarmupCosine
+from mlcil.engine.train import train
 from mlcil.errors import UserError
 from mlcil.memory.exemplars import ExemplarMemory
+from mlcil.methods.base import SessionContext
+from mlcil.phases import Train
 from mlcil.reporting import log_lines
 
 SCENES = {"train_images": 60, "test_images": 30, "size": 32}
@@ -104,8 +109,7 @@ def config(scenes, folder, kind, name="run", **changes):
         "checkpoint_root": str(folder / "saved"),
     }
     if kind == "daformer":
-        cfg["optim_wrapper"].update(type="SharpnessAwareOptimWrapper", rho=3.0)
-        cfg["custom_hooks"] = [{"type": "MixUp"}]
+        cfg["method"] = {**cfg["method"], "rho": 3.0, "mixup": {}}
     return finish_config({**cfg, **changes}, name)
 
 
@@ -142,11 +146,12 @@ def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
     (tmp_path / "two.py").write_text(
         "import json, os, pathlib, sys\n"
         "from mlcil.engine.config import load_config\n"
-        "from mlcil.engine.train import build_runner\n"
-        "runner = build_runner(load_config(sys.argv[1]))\n"
+        "from mlcil.engine.build import build_runner, check_run\n"
+        "rank = os.environ['RANK']\n"
+        "runner = build_runner(check_run(load_config(sys.argv[1])))\n"
         "runner.train()\n"
-        "rows, sessions = runner.memory.contents()\n"
-        "file = pathlib.Path(sys.argv[1]).with_name('memory' + os.environ['RANK'] + '.json')\n"
+        "rows, sessions = runner.run_settings.memory.contents()\n"
+        "file = pathlib.Path(sys.argv[1]).with_name('memory' + rank + '.json')\n"
         "file.write_text(json.dumps([rows.tolist(), sessions.tolist()]))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -164,10 +169,10 @@ def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
 
 
 def test_the_learning_rate_follows_the_batch(scenes, tmp_path):
-    runner = build_runner(config(scenes, tmp_path, "dkt", param_scheduler=[]))
-    runner.method.network.grow(4)
-    runner.build_session_optimizer(None, 1, 1)
-    assert runner.optim_wrapper.param_groups[0]["lr"] == pytest.approx(5e-4 * 8 / 256)
+    run = build_run(config(scenes, tmp_path, "dkt", param_scheduler=[]))
+    run.method.network.grow(4)
+    optimiser = build_optimiser(run, run.method, 1)
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(5e-4 * 8 / 256)
 
 
 def test_accumulated_batches_make_the_update_of_one_large_batch(scenes, tmp_path):
@@ -179,7 +184,6 @@ def test_accumulated_batches_make_the_update_of_one_large_batch(scenes, tmp_path
             "image_size": 32,
         },
         "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 8.0}},
-        "custom_hooks": [],
         "train_transform": {"cutout": 0.0, "randaugment": False},
     }
     for name, batch, count in (("large", 16, 1), ("small", 4, 4)):
@@ -219,13 +223,14 @@ def test_another_batch_than_the_published_one_is_explained(changes, expected):
 
 
 def test_plain_steps_where_sharpness_is_not_wanted(scenes, tmp_path):
-    runner = build_runner(config(scenes, tmp_path, "daformer"))
-    runner.method.network.grow(4)
-    passes = []
-    for sharp in (True, False):
-        runner.build_session_optimizer(None, 3, 1, sharp=sharp)
-        passes.append(runner.optim_wrapper.passes)
-    assert passes == [2, 1]
+    run = build_run(config(scenes, tmp_path, "daformer"))
+    run.method.network.grow(4)
+    assert [build_optimiser(run, run.method, 3, rho=rho).passes for rho in (3.0, None)] == [2, 1]
+    radii = []
+    for session in (0, 1):
+        run.method.context = SessionContext(session, 4 * session, 4 + session, 3, 10, None, 1.0, 8)
+        radii.append([phase.rho for phase in phases_of(run.method) if isinstance(phase, Train)])
+    assert radii == [[None], [3.0, None]]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -19,12 +19,14 @@ import tiny
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from tiny import runner_of
 
 import mlcil.engine.resume
 from mlcil import cli, files
 from mlcil.engine import lock
-from mlcil.engine.loop import IncrementalTrainLoop
-from mlcil.engine.train import build_runner, train
+from mlcil.engine.hooks import FiniteLossHook
+from mlcil.engine.loop import SessionLoop
+from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
 
 SECTIONS = {
@@ -277,13 +279,13 @@ def poison(monkeypatch: pytest.MonkeyPatch, runner: Any, *steps: int) -> None:
 
 def test_steps_without_a_loss_are_skipped_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = config(tmp_path, train_cfg={"max_epochs": 2, "skip_not_finite": 2})
-    runner = build_runner(cfg)
+    runner = runner_of(cfg)
     poison(monkeypatch, runner, 2, 4)
     runner.train()
-    assert runner.not_finite == 2
+    assert next(hook.count for hook in runner.hooks if isinstance(hook, FiniteLossHook)) == 2
     assert all(bool(torch.isfinite(value).all()) for value in runner.method.state_dict().values())
     assert "the step is skipped (2 of at most 2)" in (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
-    runner = build_runner(config(tmp_path / "again", train_cfg={"max_epochs": 2, "skip_not_finite": 2}))
+    runner = runner_of(config(tmp_path / "again", train_cfg={"max_epochs": 2, "skip_not_finite": 2}))
     poison(monkeypatch, runner, 1, 2, 3)
     with pytest.raises(UserError, match=r"in session 0, epoch 1, iteration 3, on images \[.*skip_not_finite"):
         runner.train()
@@ -297,7 +299,7 @@ class KillWorker(Hook):
     """Kills the loader's process behind the second step of session 0."""
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        if runner.train_loop.session == 0 and batch_idx == 0:
+        if runner.train_loop.position.session == 0 and batch_idx == 0:
             (worker,) = multiprocessing.active_children()
             assert [worker.pid] == runner.train_loop.dataloader.readers.pids
             os.kill(worker.pid, signal.SIGKILL)
@@ -334,7 +336,7 @@ def test_too_little_memory_says_what_to_lower(
     def step(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(IncrementalTrainLoop, "step", step)
+    monkeypatch.setattr(SessionLoop, "step", step)
     with pytest.raises(UserError) as caught:
         train(config(tmp_path))
     expected = (
@@ -350,7 +352,7 @@ def test_a_lonely_last_image_is_explained(tmp_path: Path, monkeypatch: pytest.Mo
     def step(*_: Any) -> None:
         torch.nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
 
-    monkeypatch.setattr(IncrementalTrainLoop, "step", step)
+    monkeypatch.setattr(SessionLoop, "step", step)
     with pytest.raises(UserError, match=r"batch of one image .* set train_dataloader\.drop_last=True or another"):
         train(config(tmp_path))
 

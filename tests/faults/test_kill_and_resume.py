@@ -8,7 +8,7 @@ from pathlib import Path
 import fault_harness
 import pytest
 
-from mlcil.engine.train import build_method
+from mlcil.engine.build import build_method
 from mlcil.registry import METHODS
 
 POINTS = {

@@ -120,7 +120,7 @@ def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> 
 
     def stop(rank: int) -> None:
         if rank == 1:
-            step = harness.mlcil.engine.loop.IncrementalTrainLoop.step
+            step = harness.mlcil.engine.loop.SessionLoop.step
             calls = []
 
             def signalling(self: Any, batch: Any) -> Any:
@@ -129,7 +129,7 @@ def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> 
                     os.kill(os.getpid(), signal.SIGTERM)
                 return step(self, batch)
 
-            harness.mlcil.engine.loop.IncrementalTrainLoop.step = signalling
+            harness.mlcil.engine.loop.SessionLoop.step = signalling
         try:
             harness.run(config(tmp_path, 2))
         except StoppedError as stopped:
@@ -149,14 +149,14 @@ def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> 
 def test_a_process_that_dies_takes_the_other_with_it(tmp_path: Path) -> None:
     def work(rank: int) -> None:
         if rank == 1:
-            step = harness.mlcil.engine.loop.IncrementalTrainLoop.step
+            step = harness.mlcil.engine.loop.SessionLoop.step
 
             def dying(self: Any, batch: Any) -> Any:
                 if self.session == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return step(self, batch)
 
-            harness.mlcil.engine.loop.IncrementalTrainLoop.step = dying
+            harness.mlcil.engine.loop.SessionLoop.step = dying
         harness.run(config(tmp_path, 2))
 
     codes = both(work, tmp_path)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlcil.datasets.coco import load_coco_split
-from mlcil.engine import checkpoint
+from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 
 #: more with MLCIL_EXAMPLES=2000
@@ -106,7 +106,7 @@ def read_checkpoint(data: bytes) -> bool:
         path = Path(folder) / "s.pth"
         path.write_bytes(data)
         try:
-            network = checkpoint.network_of(checkpoint.load_stage(path), path)
+            network = StageCheckpoint.load(path).build(path)
         except UserError as error:
             return refused(path, error)
         assert all(bool(torch.isfinite(p).all()) for p in network.parameters())

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mlcil.errors import UserError
-from mlcil.memory.coreset import CoresetMemory, greedy_herding, hold_out, nearest_to_mean, quotas
+from mlcil.memory.coreset import CoresetMemory, greedy_herding, nearest_to_mean, quotas
+from mlcil.methods.single_label_bic import held_out
 
 
 def test_quotas_share_the_rest_among_the_newest():
@@ -26,10 +27,10 @@ def test_greedy_herding_follows_the_mean():
 
 def test_held_out_images_are_the_first_of_each_class():
     new, old = np.repeat([2, 3], 5), np.repeat([0, 1], 10)
-    from_new, from_old = hold_out(new, old, 2)
+    from_new, from_old = held_out(new, old, 2)
     assert np.flatnonzero(from_new).tolist() == [0, 5]
     assert np.flatnonzero(from_old).tolist() == [0, 10]
-    assert not any(mask.any() for mask in hold_out(new, old[:6], 2))
+    assert not any(mask.any() for mask in held_out(new, old[:6], 2))
 
 
 def sessions(memory, count=3, per_class=10):

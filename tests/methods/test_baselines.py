@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from golden import BACKBONE, BATCH, LINEAR, SIZE, SPLITS, batches
+from phase_calls import after_training, before_training
 
 from mlcil.losses.distillation import sigmoid_distillation
 from mlcil.methods import AGCN, ER, OEWC, BiC, DERpp, ICaRL, LwF
@@ -54,7 +55,7 @@ def test_lwf_and_er_leave_old_columns_of_new_images_to_the_option():
 
 def test_oewc_penalty_is_zero_at_the_old_weights_and_quadratic_away_from_them():
     method = make(OEWC)
-    method.finish_session(batches(0))
+    after_training(method, batches(0))
     assert all((value >= 0).all() for value in method.fisher.values())
     begin(method, 1)
     assert method.penalty().item() == pytest.approx(0)  # the grown classifier is compared in its old rows
@@ -69,10 +70,10 @@ def test_oewc_penalty_is_zero_at_the_old_weights_and_quadratic_away_from_them():
 
 def test_oewc_decays_the_old_matrix_and_survives_a_resume():
     method = make(OEWC, decay=0.5)
-    method.finish_session(batches(0))
+    after_training(method, batches(0))
     before = {name: value.clone() for name, value in method.fisher.items()}
     begin(method, 1)
-    method.finish_session([])  # no image, nothing new to add
+    after_training(method, [])  # no image, nothing new to add
     for name, value in before.items():
         torch.testing.assert_close(method.fisher[name][: len(value)], 0.5 * value)
     assert len(method.fisher["head.linear.weight"]) == 5
@@ -85,7 +86,7 @@ def test_icarl_scores_by_the_mean_of_normalised_embeddings():
     method = make(ICaRL, head={"type": "prototype", "scale": 1.0})
     data = batches(0)
     trained = method.network(data[0]["inputs"]).logits_BC
-    method.finish_session(data)
+    after_training(method, data)
     method.eval()
     with torch.no_grad():
         features = torch.cat([method.network(b["inputs"]).features_BK for b in data])
@@ -103,7 +104,7 @@ def test_icarl_scores_by_the_mean_of_normalised_embeddings():
 
 def test_a_checkpoint_of_prototypes_rebuilds_its_scores():
     method = make(ICaRL, head={"type": "prototype"})
-    method.finish_session(batches(0))
+    after_training(method, batches(0))
     again = IncrementalNetwork(**method.network.spec)
     again.grow(3)
     again.double().load_state_dict(method.network.state_dict())
@@ -127,7 +128,7 @@ def test_bic_folds_the_correction_into_the_new_rows_only():
     method = make(BiC, held_out=2)
     begin(method, 1)
     old = method.network.head.linear.weight.detach().clone()
-    method.finish_session(batches(1))
+    after_training(method, batches(1))
     new = method.network.head.linear.weight.detach()
     assert method.correction["images"] >= 2
     torch.testing.assert_close(new[:3], old[:3])
@@ -171,14 +172,14 @@ def test_agcn_fills_the_correlation_matrix_by_counting():
     method = make(AGCN, head={"type": "graph", "node_channels": 4, "hidden_channels": 4})
     targets = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 1, 1]], dtype=torch.double)
     batch = {"inputs": torch.rand(3, 3, SIZE, SIZE, dtype=torch.double), "targets": targets}
-    method.prepare_session([batch])
+    before_training(method, [batch])
     # P(i | j) = N_ij / N_j with N = (2, 2, 1), N_01 = 1, N_12 = 1
     wanted = torch.tensor([[1, 0.5, 0], [0.5, 1, 1], [0, 0.5, 1]], dtype=torch.double)
     torch.testing.assert_close(method.network.head.correlation, wanted)
     begin(method, 1)
     new = torch.tensor([[0, 0, 0, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.double)
     inputs = batch["inputs"][:2]
-    method.prepare_session([{"inputs": inputs, "targets": new}])
+    before_training(method, [{"inputs": inputs, "targets": new}])
     soft = torch.sigmoid(method.teacher_output(inputs).logits_BC)
     found = method.network.head.correlation
     torch.testing.assert_close(found[:3, :3], wanted)  # the old block stays

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from golden import BACKBONE, BATCH, ICA, LINEAR, SIZE, SPLITS, STEPS, batches
+from phase_calls import after_training, before_training
 
-from mlcil.engine.optim import OneCycle, decay_groups
+from mlcil.engine.optim import decay_groups
+from mlcil.engine.schedules import OneCycle
 from mlcil.methods.base import SessionContext
 from mlcil.models.network import IncrementalNetwork
 from mlcil.registry import METHODS
@@ -51,7 +53,7 @@ def losses_of(name):
         method.double()
         method.begin_session(SessionContext(index, low, high, 2, SPLITS[-1][1], 2.0, 1.0 + index, BATCH))
         method.double()
-        method.prepare_session(data)
+        before_training(method, data)
         method.train()
         optimizer = torch.optim.Adam(decay_groups(method, 1e-4), lr=1e-3)
         schedule = OneCycle(optimizer, epochs=1, epoch_length=STEPS)
@@ -62,7 +64,7 @@ def losses_of(name):
             optimizer.step()
             schedule.step()
             found.append(total.item())
-        method.finish_session(data)
+        after_training(method, data)
         for upcoming in range(index + 1, len(SPLITS)):  # whatever will be replayed is remembered with its logits
             rows = torch.cat([b["rows"][b["origins"] == 0] for b in batches(upcoming)]).numpy()
             logits = np.linspace(-2, 2, len(rows) * high, dtype=np.float32).reshape(len(rows), high)

@@ -7,6 +7,7 @@ import io
 
 import pytest
 import torch
+from phase_calls import after_training, before_training, epochs
 
 from mlcil.engine.checkpoint import plain
 from mlcil.methods import (
@@ -43,6 +44,8 @@ METHODS = {
     "SingleLabelE2E intended": (SingleLabelE2E, {**SECOND, "current_target": "intended"}),
     "SingleLabelBiC": (SingleLabelBiC, SECOND),
 }
+#: methods whose second stage has its images among the batch
+REPLAYED = ("SingleLabelE2E", "SingleLabelE2E intended", "SingleLabelBiC")
 # losses of three steps in each of three sessions
 GOLDEN = {
     "RDFCIL": [
@@ -199,23 +202,25 @@ def run(name, interrupt=None):
     generator = torch.Generator().manual_seed(11)
     found = []
     for index, (low, high) in enumerate(SESSIONS):
-        batch = batches(low, high, generator, replay=METHODS[name][0].second_stage is not None)
-        context = SessionContext(index, low, high, 2, 7, None, 1.0, batch_size=IMAGES)
+        batch = batches(low, high, generator, replay=name in REPLAYED)
+        context = SessionContext(index, low, high, 2, 7, None, 1.0, batch_size=IMAGES, epochs=STEPS)
         before = through_a_file(method.network.state_dict())
         method.begin_session(context)
-        method.prepare_session([batch])
+        before_training(method, [batch])
         optimizer = optimizer_of(method)
+        steps = epochs(method)
         for step in range(STEPS):
             if interrupt == index and step == 1:
                 method, optimizer = resumed(name, method, optimizer, before, context)
-            method.begin_epoch(step, STEPS)
+                steps = epochs(method, first=1)
+            next(steps)
             method.train()
             total = sum(method.loss(batch["inputs"], batch["targets"]).values())
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             found.append(total.item())
-        method.finish_session([batch])
+        after_training(method, [batch])
     return found
 
 

@@ -5,11 +5,11 @@ Regenerate after a deliberate change: python tests/methods/test_golden_transform
 
 import pytest
 import torch
-from mlcil.engine.mixing import mix_up
 
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, decay_groups
 from mlcil.methods import DKT, DAFormer
 from mlcil.methods.base import SessionContext
+from mlcil.methods.daformer import mix_up
 from mlcil.models.network import IncrementalNetwork
 
 SMALL = {"dim": 16, "depth": 2, "heads": 4, "drop_path": 0.0}

@@ -1,6 +1,7 @@
 """What KRT does in a session, beyond its numbers."""
 
 import torch
+from phase_calls import before_training
 
 from mlcil.methods import KRT
 from mlcil.methods.base import SessionContext
@@ -90,6 +91,6 @@ def test_the_search_looks_at_every_image_of_the_loader(monkeypatch):
     seen = []
     original = method.teacher_output
     monkeypatch.setattr(method, "teacher_output", lambda x: seen.append(len(x)) or original(x))
-    method.prepare_session(batches)
+    before_training(method, batches)
     assert sum(seen) == 6
     assert method.session_report()["dpl"]["target"] == 2.0 * 2 / 10

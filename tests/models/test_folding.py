@@ -3,9 +3,9 @@
 import pytest
 import torch
 from golden import BACKBONE, SIZE
-from mlcil.engine.evaluation import folded_inside, predict_view
 from torch import nn
 
+from mlcil.engine.evaluate import folded_inside, predict_view
 from mlcil.methods import KRT
 from mlcil.methods.base import Method, SessionContext
 from mlcil.methods.data_free import DataFree

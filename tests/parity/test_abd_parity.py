@@ -10,12 +10,12 @@ import torch
 from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, load_into, norm, one_hot, scalar, targets
 from torch import nn
 
-from mlcil.engine.optim import Steps
+from mlcil.engine.schedules import Steps
 from mlcil.interop.official import from_abd
 from mlcil.losses.classification import inverse_frequencies, share_weights, weighted_cross_entropy
 from mlcil.losses.generative import reconstruction_loss, variational_loss
 from mlcil.losses.knowledge import soft_cross_entropy, soft_target_kd
-from mlcil.memory.coreset import CoresetMemory, hold_out
+from mlcil.memory.coreset import CoresetMemory
 from mlcil.methods import (
     ABD,
     SingleLabelBiC,
@@ -28,7 +28,7 @@ from mlcil.methods import (
     SingleLabelLwFSynthetic,
 )
 from mlcil.methods.base import SessionContext, corrected
-from mlcil.methods.single_label_bic import correction_table
+from mlcil.methods.single_label_bic import correction_table, held_out
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -584,7 +584,7 @@ def test_coreset(kind):
         if f"{key}.train_ids" in Z:
             np.testing.assert_array_equal(np.concatenate([rows, replayed]), Z[f"{key}.train_ids"])
         if f"{key}.stage1_ids" in Z:
-            new, old = hold_out(case.labels[rows], case.labels[replayed], low)
+            new, old = held_out(case.labels[rows], case.labels[replayed], low)
             np.testing.assert_array_equal(np.concatenate([rows[new], replayed[old]]), Z[f"{key}.stage2_ids"])
             np.testing.assert_array_equal(np.concatenate([rows[~new], replayed[~old]]), Z[f"{key}.stage1_ids"])
         case.end(memory, t, low, high)

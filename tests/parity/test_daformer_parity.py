@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from mlcil.engine.mixing import mix_up, mixing_weight
 from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, NOTHING, fixture, one_hot
 
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, decay_groups, sharpness_offsets
@@ -13,6 +12,7 @@ from mlcil.interop.official import is_unused, to_transformer, transformer_sessio
 from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
 from mlcil.losses.neighbours import cosine_matrix, nearest_neighbours, neighbour_invariance
 from mlcil.methods import DAFormer
+from mlcil.methods.daformer import mix_up, mixing_weight
 from mlcil.models.heads.daformer import DualAttention
 
 F = fixture("daformer")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from official_models import network_from_shapes
 
-from mlcil.engine.optim import OneCycle, decay_groups
+from mlcil.engine.optim import decay_groups
+from mlcil.engine.schedules import OneCycle
 from mlcil.interop.official import to_official
 from mlcil.methods import KRT
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from official_models import DTYPES, images, network_from_shapes, official_gradients
 
-from mlcil.engine.optim import OneCycle, decay_groups
+from mlcil.engine.optim import decay_groups
+from mlcil.engine.schedules import OneCycle
 from mlcil.interop.official import from_official, to_official
 from mlcil.methods import KRT, POD, Finetune
 from mlcil.methods.base import SessionContext

@@ -8,7 +8,7 @@ from transformer_fixtures import fixture
 
 from mlcil.datasets.augment import Hole
 from mlcil.datasets.sampling import RepeatedAugmentationSampler
-from mlcil.engine.optim import WarmupCosine
+from mlcil.engine.schedules import WarmupCosine
 from mlcil.evaluation.singlelabel import evaluate_session, summarise
 from mlcil.memory.exemplars import ExemplarMemory
 from mlcil.memory.selection import herding

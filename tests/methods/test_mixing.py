@@ -2,7 +2,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from mlcil.engine.mixing import MixUp, mix_up, mixing_weight, smooth
+
+from mlcil.methods.daformer import DAFormer, MixUp, mix_up, mixing_weight, smooth
 
 
 def test_an_image_meets_its_mirror_image_in_the_batch():
@@ -29,11 +30,12 @@ def test_without_probability_nothing_is_mixed():
     assert mixing_weight(np.random.default_rng(0), 0.8, probability=0.0) == 1.0
 
 
-def test_the_hook_draws_by_place_alone():
-    def mixed(epoch, batch_idx):
-        loop = SimpleNamespace(session=1, phase=0, epoch=epoch)
+def test_a_batch_is_mixed_by_its_place_alone():
+    method = SimpleNamespace(mixup=MixUp())
+
+    def mixed(epoch, index):
         batch = {"inputs": torch.eye(4)[:, :3, None, None], "targets": torch.eye(4)}
-        MixUp().before_train_iter(SimpleNamespace(seed=3, train_loop=loop), batch_idx, batch)
+        DAFormer.mix(method, batch, (3, 1, 0, epoch, index, 0))
         return batch["targets"]
 
     torch.testing.assert_close(mixed(2, 5), mixed(2, 5), rtol=0, atol=0)
