@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mlcil.errors import UserError
-from mlcil.interop.official import from_transformer, is_unused, to_transformer, transformer_sessions
+from mlcil.interop.official import dual_blocks, from_transformer, is_unused, to_transformer, transformer_sessions
 from mlcil.models.network import build_network
 
 CASES = {"dkt": {}, "daformer": {"edition": "M"}, "daformer S": {"edition": "S"}}
@@ -61,3 +61,19 @@ def test_unknown_entries_are_named():
     assert from_transformer({"odd.weight": torch.ones(1)}, "dkt")[1] == ["odd.weight"]
     with pytest.raises(UserError, match="odd has no counterpart in the official layout of daformer"):
         to_transformer({"odd": torch.ones(1)}, "daformer")
+
+
+def test_the_last_of_several_dual_blocks_counts():
+    model, method = network("daformer", [4, 2])
+    official = to_transformer(model.state_dict(), method)
+    two = {name.replace("duals.0.", "duals.1."): value for name, value in official.items()}
+    two.update({name: value + 1 for name, value in official.items() if name.startswith("duals.0.")})
+    assert dual_blocks(f"module.{name}" for name in two) == 2
+    assert is_unused("duals.0.norm1.weight", method, 2)
+    assert not is_unused("duals.1.norm1.weight", method, 2)
+    with pytest.warns(UserWarning, match="2 dual blocks.*last one's result only"):
+        ours, unknown = from_transformer(two, method)
+    assert not unknown
+    assert ours.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=0, msg=name)

@@ -1,13 +1,27 @@
 """ABD's networks, inversion, training steps and baselines against the numbers of its authors' code."""
 
 import copy
+import functools
 import re
 
-import dfcil_fixtures
 import numpy as np
 import pytest
 import torch
-from dfcil_fixtures import DTYPES, FORWARD, GRADIENT, LATER, LAYERS, load_into, norm, one_hot, scalar, targets
+from dfcil_fixtures import (
+    FORWARD,
+    GRADIENT,
+    LATER,
+    LAYERS,
+    SETS,
+    learning_rates,
+    load_into,
+    norm,
+    scalar,
+    targets,
+    with_precisions,
+)
+from fixture_sets import DTYPES, one_hot, over
+from method_calls import losses_of, place, predictions_of, session
 from torch import nn
 
 from mlcil.engine.schedules import Steps
@@ -27,14 +41,14 @@ from mlcil.methods import (
     SingleLabelLwFMC,
     SingleLabelLwFSynthetic,
 )
-from mlcil.methods.base import SessionContext, corrected
+from mlcil.methods.base import corrected
 from mlcil.methods.single_label_bic import correction_table, held_out
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 
-Z = dfcil_fixtures.fixtures("abd")
 BACKBONES = {"resnet32": "resnet32_abd", "resnet18": "resnet18_abd"}
+each = functools.partial(over, SETS["abd"])
 
 
 def ours(name):
@@ -44,7 +58,7 @@ def ours(name):
     return next(iter(state))
 
 
-def filled(name, outputs, seen, image_size, dtype, seed=None, last=None):
+def filled(Z, name, outputs, seen, image_size, dtype, seed=None, last=None):
     """A network whose weights follow the rule, with a given last layer where there is one."""
     network = IncrementalNetwork({"name": BACKBONES[name]}, {"type": "full_linear", "num_classes": outputs}, image_size)
     for classes in seen:
@@ -60,24 +74,29 @@ def filled(name, outputs, seen, image_size, dtype, seed=None, last=None):
     return network
 
 
-def context(low, high, classes, index=1):
-    return SessionContext(index, low, high, high - low, classes, None, 1.0, batch_size=1)
+def backbone_of(Z, width):
+    """The classifier with so many features: those of its last, widest stage."""
+    widest = {name: max(s[0] for k, s in Z.shapes[name].items() if s and "last" not in k) for name in BACKBONES}
+    return next(name for name, features in widest.items() if features == width)
 
 
 # -- networks ----------------------------------------------------------------------------------------------------
 
-NETWORKS = [
-    (tag, name, index, shape, outputs)
-    for tag, name, inputs, outputs in Z.cases("model.<tag>")
-    for index, shape in enumerate(inputs)
-]
+
+def networks(Z):
+    """Tag, classifier, number and shape of the input, outputs."""
+    return [
+        (tag, name, index, shape, outputs)
+        for tag, name, inputs, outputs in Z.cases("model.<tag>")
+        for index, shape in enumerate(inputs)
+    ]
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize(("tag", "name", "index", "shape", "outputs"), NETWORKS)
-def test_classifier(tag, name, index, shape, outputs, precision):
+@each("tag name index shape outputs", networks)
+def test_classifier(Z, tag, name, index, shape, outputs, precision):
     dtype = DTYPES[precision]
-    network = filled(name, outputs, [outputs], shape[-1], dtype)
+    network = filled(Z, name, outputs, [outputs], shape[-1], dtype)
     images = Z.x(f"abd.{tag}.x{index}", shape).to(dtype)
     key = f"model.{tag}.in{index}"
     network.eval()
@@ -94,7 +113,7 @@ def test_classifier(tag, name, index, shape, outputs, precision):
         Z.close(stored, state[ours(stored.removeprefix(f"{key}.train.after."))], FORWARD)
 
 
-def generator_of(constructor, dtype):
+def generator_of(Z, constructor, dtype):
     """A generator whose weights follow the rule."""
     shapes = Z.shapes[f"generator.{constructor}"]
     side = Z[f"generator.{constructor}.eval.img"].shape[-1]
@@ -106,17 +125,17 @@ def generator_of(constructor, dtype):
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize(("constructor", "count"), [case[1:] for case in Z.cases("generator.<CTOR>")])
-def test_generator(constructor, count, precision):
+@each("constructor count", lambda Z: [tuple(case[1:]) for case in Z.cases("generator.<CTOR>")])
+def test_generator(Z, constructor, count, precision):
     dtype = DTYPES[precision]
-    generator = generator_of(constructor, dtype).eval()
+    generator = generator_of(Z, constructor, dtype).eval()
     latents = Z.x(f"abd.gen.{constructor}.z", (count, generator.latent)).to(dtype)
     with torch.no_grad():
         Z.close(f"generator.{constructor}.eval.img", generator(latents), FORWARD)
         Z.close(f"generator.{constructor}.train.img", generator.train()(latents), FORWARD)
 
 
-def vae_of(dtype):
+def vae_of(Z, dtype):
     """The auto-encoder whose weights follow the rule."""
     shapes = Z.shapes["autoencoder.CIFAR_GEN"]
     vae = VAE(Z["autoencoder.recon_eval"].shape[-1], latent=shapes["q_mean.bias"][0])
@@ -127,9 +146,10 @@ def vae_of(dtype):
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_autoencoder(precision):
+@each()
+def test_autoencoder(Z, precision):
     dtype = DTYPES[precision]
-    vae = vae_of(dtype)
+    vae = vae_of(Z, dtype)
     shape = Z["autoencoder.recon_eval"].shape
     images = torch.sigmoid(Z.xo("abd.ae.x", shape)).to(dtype)
     weights = torch.linspace(0.25, 1, shape[0], dtype=dtype)
@@ -145,13 +165,13 @@ def test_autoencoder(precision):
         Z.close("autoencoder.loss_variational", variational_loss(mean, log_variance, values), FORWARD)
 
 
-@pytest.mark.parametrize("precision", Z.precisions("dgr"))
-def test_autoencoder_steps(precision):
+@each("precision", lambda Z: Z.precisions("dgr"))
+def test_autoencoder_steps(Z, precision):
     dtype = DTYPES[precision]
     shape = Z["autoencoder.recon_eval"].shape
     small = IncrementalNetwork({"name": "resnet18_abd"}, {"type": "linear"}, shape[-1])
     method = SingleLabelDGR(small)
-    method.vae = vae_of(dtype)
+    method.vae = vae_of(Z, dtype)
     optimizer = torch.optim.SGD(method.vae.parameters(), lr=0.1, momentum=0.9)
     steps = sum(f"dgr.step{k}.loss_total" in Z for k in range(100))
     assert steps
@@ -163,13 +183,13 @@ def test_autoencoder_steps(precision):
         Z.close(f"dgr.step{k}.loss_total", loss, FORWARD if k == 0 else LATER)
         optimizer.zero_grad()
         loss.backward()
-        check_gradients(f"dgr.step{k}", method.vae, dtype, GRADIENT if k == 0 else LATER)
+        check_gradients(Z, f"dgr.step{k}", method.vae, dtype, GRADIENT if k == 0 else LATER)
         optimizer.step()
         after = np.asarray(norm(method.vae.parameters()), scalar(dtype))
         Z.close(f"dgr.step{k}.param_norm_after", after, LATER)
 
 
-def check_gradients(key, module, dtype, bar):
+def check_gradients(Z, key, module, dtype, bar):
     """The stored norms, of single parameters and of all."""
     parameters = dict(module.named_parameters())
     keys = Z.keys(f"{key}.gradnorm.")
@@ -183,20 +203,16 @@ def check_gradients(key, module, dtype, bar):
 
 # -- inversion ---------------------------------------------------------------------------------------------------
 
-INVERSIONS = [(*case, precision) for case in Z.cases("inv.<tag>") for precision in Z.precisions(f"inv.{case[0]}")]
 
-
-@pytest.mark.parametrize(
-    ("tag", "name", "constructor", "count", "side", "outputs", "seen", "steps", "precision"), INVERSIONS
-)
-def test_inversion(tag, name, constructor, count, side, outputs, seen, steps, precision):
+@each("tag name constructor count side outputs seen steps precision", with_precisions("inv.<tag>"))
+def test_inversion(Z, tag, name, constructor, count, side, outputs, seen, steps, precision):
     dtype = DTYPES[precision]
     key = f"inv.{tag}"
-    teacher = filled(name, outputs, [seen], side, dtype, last=Z[f"{key}.last.weight"]).eval().requires_grad_(False)
+    teacher = filled(Z, name, outputs, [seen], side, dtype, last=Z[f"{key}.last.weight"]).eval().requires_grad_(False)
     settings = InversionSettings()
     inversion = Inversion(teacher, settings)
     generator = inversion.generator
-    generator.load_state_dict(generator_of(constructor, dtype).state_dict())
+    generator.load_state_dict(generator_of(Z, constructor, dtype).state_dict())
 
     generator.eval()
     with torch.no_grad():
@@ -249,17 +265,18 @@ LEARNERS = {
     "DeepInversionGenBN": SingleLabelDeepInversion,
     "DeepInversionLWF": SingleLabelLwFSynthetic,
 }
-CASES = [(*case, learner, precision) for case in Z.cases("df.<tag>") for learner in LEARNERS for precision in DTYPES]
 
 
-@pytest.mark.parametrize(("tag", "count", "side", "outputs", "low", "high", "steps", "learner", "precision"), CASES)
-def test_data_free_steps(tag, count, side, outputs, low, high, steps, learner, precision):
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("learner", LEARNERS)
+@each("tag count side outputs low high steps", lambda Z: map(tuple, Z.cases("df.<tag>")))
+def test_data_free_steps(Z, tag, count, side, outputs, low, high, steps, learner, precision):
     dtype = DTYPES[precision]
-    method = LEARNERS[learner](filled("resnet32", outputs, [low, high - low], side, dtype))
-    method.context = context(low, high, outputs)
-    teacher = filled("resnet32", outputs, [low], side, dtype, Z.seed + 1, Z[f"df.{tag}.teacher.last.weight"])
-    method._teacher = [teacher.eval().requires_grad_(False)]
-    method.train()
+    last = Z[f"df.{tag}.teacher.last.weight"]
+    name = backbone_of(Z, last.shape[1])
+    method = LEARNERS[learner](filled(Z, name, outputs, [low, high - low], side, dtype))
+    teacher = filled(Z, name, outputs, [low], side, dtype, Z.seed + 1, last)
+    place(method, session(1, low, high, classes=outputs), teacher)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
     for k in range(steps):
         key = f"df.{tag}.{learner}.step{k}"
@@ -293,7 +310,7 @@ def test_data_free_steps(tag, count, side, outputs, low, high, steps, learner, p
         optimizer.zero_grad()
         sum(losses.values()).backward()
         later = LATER if precision == "f64" else NOISY
-        check_gradients(key, method.network, dtype, GRADIENT if k == 0 else later)
+        check_gradients(Z, key, method.network, dtype, GRADIENT if k == 0 else later)
         optimizer.step()
         after = np.asarray(norm(method.network.parameters()), scalar(dtype))
         Z.close(f"{key}.param_norm_after", after, LATER)
@@ -306,28 +323,30 @@ def test_data_free_steps(tag, count, side, outputs, low, high, steps, learner, p
                 Z.close(stored, found, bar)
 
 
-FIRST = [
-    (*case, learner, precision)
-    for case in Z.cases("df.<tag>")
-    for learner in ("AlwaysBeDreaming", "NormalNN")
-    for precision in Z.precisions(f"df.{case[0]}.{learner}.task0")
-]
+def first_sessions(Z):
+    return [
+        (*case, learner, precision)
+        for case in Z.cases("df.<tag>")
+        for learner in ("AlwaysBeDreaming", "NormalNN")
+        for precision in Z.precisions(f"df.{case[0]}.{learner}.task0")
+    ]
 
 
-@pytest.mark.parametrize(("tag", "count", "side", "outputs", "low", "high", "steps", "learner", "precision"), FIRST)
-def test_first_session(tag, count, side, outputs, low, high, steps, learner, precision):
+@each("tag count side outputs low high steps learner precision", first_sessions)
+def test_first_session(Z, tag, count, side, outputs, low, high, steps, learner, precision):
     dtype = DTYPES[precision]
     key = f"df.{tag}.{learner}.task0"
     labels = torch.from_numpy(Z[f"df.{tag}.AlwaysBeDreaming.task0.targets"])
     seen = int(Z[f"df.{tag}.AlwaysBeDreaming.task0.valid_out_dim"])
     method_class = {"AlwaysBeDreaming": ABD, "NormalNN": SingleLabelFinetune}[learner]
-    method = method_class(filled("resnet32", outputs, [seen], side, dtype)).train()
-    method.context = context(0, seen, outputs, index=0)
+    name = backbone_of(Z, Z[f"df.{tag}.teacher.last.weight"].shape[1])
+    method = method_class(filled(Z, name, outputs, [seen], side, dtype))
+    place(method, session(0, 0, seen, classes=outputs))
     images = Z.xo(f"abd.df.{tag}.x0", (count, 3, side, side)).to(dtype)
-    losses = method.loss(images, one_hot(labels, seen, dtype))
+    losses = losses_of(method, images, one_hot(labels, seen, dtype))
     Z.close(f"{key}.total", sum(losses.values()), FORWARD)
     sum(losses.values()).backward()
-    check_gradients(key, method.network, dtype, GRADIENT)
+    check_gradients(Z, key, method.network, dtype, GRADIENT)
     rows = method.network.head.linear.weight.grad.abs().sum(1) > 0
     assert int(rows.sum()) == int(Z[f"{key}.logits_dim"])
 
@@ -351,7 +370,8 @@ class Given(nn.Module):
 class Case:
     """Logits, labels and sizes of a ``logit.<tag>`` case."""
 
-    def __init__(self, tag, count, outputs, sizes, dtype):
+    def __init__(self, Z, tag, count, outputs, sizes, dtype):
+        self.Z = Z
         self.key, self.sizes, self.dtype = f"logit.{tag}", sizes, dtype
         self.low, self.high = sum(sizes[:-1]), sum(sizes)
         assert [self.low, self.high] == list(Z[f"{self.key}.last_valid"])
@@ -372,46 +392,46 @@ class Case:
     def method(self, kind, teacher=True, **options):
         """A method around the given logits."""
         method = kind(Given(self.logits, self.sizes), **options)
-        method.context = context(self.low, self.high, self.high, len(self.sizes) - 1)
-        if teacher:
-            method._teacher = [Given(self.old, self.sizes[:-1]).requires_grad_(False)]
-        return method
+        old = Given(self.old, self.sizes[:-1]) if teacher else None
+        return place(method, session(len(self.sizes) - 1, self.low, self.high), old)
 
     def check(self, name, total, logits=None):
         """Total and gradient of a learner."""
-        Z.close(f"{self.key}.{name}.total", total, FORWARD)
+        self.Z.close(f"{self.key}.{name}.total", total, FORWARD)
         if logits is not None:
             (gradient,) = torch.autograd.grad(total, logits, retain_graph=True)
-            Z.close(f"{self.key}.{name}.grad_logits", gradient, GRADIENT)
+            self.Z.close(f"{self.key}.{name}.grad_logits", gradient, GRADIENT)
 
     def run(self, name, method):
         """Loss of a method, its total and gradient checked."""
-        losses = method.loss(self.images, one_hot(self.labels, self.high, self.dtype))
+        losses = losses_of(method, self.images, one_hot(self.labels, self.high, self.dtype))
         self.check(name, sum(losses.values()), method.network.logits)
         return losses
 
 
-LOGITS = [(case, precision) for case in Z.cases("logit.<tag>") for precision in Z.precisions(f"logit.{case[0]}")]
-on_logits = pytest.mark.parametrize(("case", "precision"), LOGITS)
+on_logits = each(
+    "case precision",
+    lambda Z: [(case, one) for case in Z.cases("logit.<tag>") for one in Z.precisions(f"logit.{case[0]}")],
+)
 
 
 @on_logits
-def test_plain_training(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_plain_training(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     case.run("NormalNN", case.method(SingleLabelFinetune))
 
 
 @on_logits
-def test_lwf(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_lwf(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     losses = case.run("LWF", case.method(SingleLabelLwF))
     Z.close(f"{case.key}.LWF.kd_call0_unweighted", losses["loss_kd"], FORWARD)
     case.run("LWF.nokd", case.method(SingleLabelLwF, teacher=False))
 
 
 @on_logits
-def test_lwf_with_data_weights(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_lwf_with_data_weights(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     counts = torch.from_numpy(Z[f"{case.key}.data_weighting.counts"]).to(case.dtype)
     weights = inverse_frequencies(counts)
     Z.close(f"{case.key}.data_weighting.dw_k", torch.cat([weights, weights.new_ones(1)]), FORWARD)
@@ -423,15 +443,15 @@ def test_lwf_with_data_weights(case, precision):
 
 
 @on_logits
-def test_lwf_mc(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_lwf_mc(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     case.run("LWF_MC", case.method(SingleLabelLwFMC))
     case.run("LWF_MC.nokd", case.method(SingleLabelLwFMC, teacher=False))
 
 
 @on_logits
-def test_e2e(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_e2e(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     method = case.method(SingleLabelE2E)
     case.run("ETE", method)
     low = 0
@@ -455,8 +475,8 @@ def test_e2e(case, precision):
 
 
 @on_logits
-def test_bic(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_bic(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     method = case.method(SingleLabelBiC)
     losses = case.run("BIC", method)
     kept = losses["loss_kd"] * case.high / case.low
@@ -493,8 +513,8 @@ def test_bic(case, precision):
 
 
 @on_logits
-def test_predictions_are_uncorrected_unless_asked_for(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_predictions_are_uncorrected_unless_asked_for(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     count = len(case.labels)
     labels = targets(count, case.low, case.high, 1, 0)
     np.testing.assert_array_equal(labels, Z[f"{case.key}.validation.targets"])
@@ -503,17 +523,17 @@ def test_predictions_are_uncorrected_unless_asked_for(case, precision):
     method = case.method(SingleLabelBiC)
     method.corrections = list(case.pair_of.values())
     with torch.no_grad():
-        logits, _ = method(case.images, mode="predict")
+        logits = predictions_of(method, case.images)
         accuracy = 100 * (logits.argmax(1) == labels).double().mean()
         assert float(accuracy) == pytest.approx(float(Z[f"{case.key}.validation.global_acc"]))
         method.correct_predictions = True
-        biased, _ = method(case.images, mode="predict")
+        biased = predictions_of(method, case.images)
     assert not torch.equal(biased, logits)
 
 
 @on_logits
-def test_dgr_classifier(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_dgr_classifier(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     method = case.method(SingleLabelDGR)
     half = len(case.labels) // 2
     logits = method.network.logits
@@ -524,8 +544,8 @@ def test_dgr_classifier(case, precision):
 
 
 @on_logits
-def test_deep_inversion_distillations(case, precision):
-    case = Case(*case, DTYPES[precision])
+def test_deep_inversion_distillations(Z, case, precision):
+    case = Case(Z, *case, DTYPES[precision])
     old = case.old[:, : case.low]
     Z.close(f"{case.key}.GenBN.kd_old", soft_target_kd(case.logits[:, : case.low], old), FORWARD)
     soft = torch.nn.functional.pad((old / 2).softmax(1), (0, case.high - case.low))
@@ -537,11 +557,11 @@ def test_deep_inversion_distillations(case, precision):
 MILESTONES = {"cifar_tiny": (100, 150, 200, 250), "imnet": (30, 60, 80, 90, 100)}
 
 
-@pytest.mark.parametrize("key", Z.keys("lr."))
-def test_learning_rates(key):
+@each("key", lambda Z: Z.keys("lr."))
+def test_learning_rates(Z, key):
     expected = Z[key]
     milestones = MILESTONES[key.removeprefix("lr.").removesuffix("__exact")]
-    found = dfcil_fixtures.learning_rates(Steps, len(expected), milestones=milestones)
+    found = learning_rates(Steps, len(expected), milestones=milestones)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -551,7 +571,7 @@ def test_learning_rates(key):
 class Coreset:
     """The classes, features and sessions of the ``coreset`` cases."""
 
-    def __init__(self):
+    def __init__(self, Z):
         self.order = Z["coreset.class_order"]
         self.labels = np.argsort(self.order)[Z["coreset.raw_targets"]]
         self.features, self.total = Z["coreset.features__exact"], int(Z["coreset.size"])
@@ -574,8 +594,9 @@ CORESET_KINDS = {"random": "random_coreset", "e2e": "nearest_coreset", "bic": "h
 
 
 @pytest.mark.parametrize("kind", CORESET_KINDS)
-def test_coreset(kind):
-    case = Coreset()
+@each()
+def test_coreset(Z, kind):
+    case = Coreset(Z)
     memory = CoresetMemory(case.total, CORESET_KINDS[kind], seed=case.seed)
     for t, (low, high) in case.sessions:
         rows = case.rows(low, high)

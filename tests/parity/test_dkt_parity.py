@@ -1,11 +1,14 @@
 """DKT against numbers of the authors' code (fixtures/dkt_parity.md)."""
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
-from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, fixture, normal, one_hot
+from fixture_sets import one_hot, over
+from method_calls import begin_finetuning, losses_of
+from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, SETS, normal
 
 from mlcil.engine.optim import decay_groups
 from mlcil.interop.official import is_unused, to_transformer
@@ -14,21 +17,28 @@ from mlcil.losses.neighbours import cluster_separation, cosine_matrix, relations
 from mlcil.methods import DKT
 from mlcil.methods.base import BalancedFinetuning
 
-F = fixture("dkt")
-STAGES = sorted(int(name.removeprefix("small/t")) for name in F.shapes if name.startswith("small/t"))
-LAST = STAGES[-1]
 # In training mode the batch norms over a handful of single-token maps amplify rounding: over forty seeds our float32
 # outputs are up to 7e-5 from our float64 ones, and the stored float32 outputs are as far. Evaluation, losses and
 # gradients keep the notes' bars.
 TRAINING = 2e-4
+each = functools.partial(over, SETS["dkt"])
 
 
-def student(sessions):
-    return F.network(f"small/t{sessions}", F.seed + (10 + sessions if sessions > 1 else 1))  # the first is stage 1
+def stages(Z):
+    return Z.stages("small/t")
 
 
-def teacher(sessions):
-    return F.network(f"small/t{sessions - 1}", F.seed + sessions - 1) if sessions > 1 else None
+def student(Z, sessions):
+    return Z.network(f"small/t{sessions}", Z.seed + (10 + sessions if sessions > 1 else 1))  # the first is stage 1
+
+
+def teacher(Z, sessions):
+    return Z.network(f"small/t{sessions - 1}", Z.seed + sessions - 1) if sessions > 1 else None
+
+
+def stage_of(names):
+    """Sessions of the model with these names."""
+    return 1 + max(int(name.split(".")[1]) for name in names if name.startswith("task_tokens."))
 
 
 def loss_tuple(losses, balance):
@@ -40,54 +50,54 @@ def loss_tuple(losses, balance):
     return [cls / 2, cls / 2 + kd, 0.0, cs]
 
 
-def check_step(method, prefix, x, y):
+def check_step(Z, method, prefix, x, y):
     """Losses, outputs, gradients and batch-norm buffers of one training step."""
     classes = sum(method.network.classes_per_session)
     buffers_before = {k: v.clone() for k, v in method.network.named_buffers()}
     with torch.no_grad():
         output = method.network(x)
-    np.testing.assert_allclose(output.logits_BC, F[f"{prefix}/train_logits"], rtol=0, atol=TRAINING)
-    np.testing.assert_allclose(output.features_BK, F[f"{prefix}/train_tokens"], rtol=0, atol=TRAINING)
+    np.testing.assert_allclose(output.logits_BC, Z[f"{prefix}/train_logits"], rtol=0, atol=TRAINING)
+    np.testing.assert_allclose(output.features_BK, Z[f"{prefix}/train_tokens"], rtol=0, atol=TRAINING)
     official = to_transformer(dict(method.network.state_dict()), "dkt")
-    names = F.meta[f"{prefix}/bn_buffer_names"]
-    for name, norm in zip(names, F[f"{prefix}/bn_buffer_l2_after"], strict=True):
+    names = Z.meta[f"{prefix}/bn_buffer_names"]
+    for name, norm in zip(names, Z[f"{prefix}/bn_buffer_l2_after"], strict=True):
         if not is_unused(name, "dkt"):
             np.testing.assert_allclose(official[name].double().norm().item(), norm, rtol=1e-5, err_msg=name)
     for name, buffer in method.network.named_buffers():
         buffer.copy_(buffers_before[name])
 
-    losses = method.loss(x, one_hot(y, classes))
+    losses = losses_of(method, x, one_hot(y, classes))
     total = sum(losses.values())
     total.backward()
     context = method.context
-    expected = F[f"{prefix}/loss_tuple"]
+    expected = Z[f"{prefix}/loss_tuple"]
     if method.teacher is None:
-        np.testing.assert_allclose(losses["loss_cls"].item(), F[f"{prefix}/bce_raw"], rtol=0, atol=LOSSES)
+        np.testing.assert_allclose(losses["loss_cls"].item(), Z[f"{prefix}/bce_raw"], rtol=0, atol=LOSSES)
     else:
         old = method.teacher_output(x)
-        np.testing.assert_allclose(old.logits_BC, F[f"{prefix}/teacher_logits"], rtol=0, atol=LOGITS)
-        np.testing.assert_allclose(old.features_BK, F[f"{prefix}/teacher_tokens"], rtol=0, atol=LOGITS)
-        balance = float(F[f"{prefix}/lambda"])
+        np.testing.assert_allclose(old.logits_BC, Z[f"{prefix}/teacher_logits"], rtol=0, atol=LOGITS)
+        np.testing.assert_allclose(old.features_BK, Z[f"{prefix}/teacher_tokens"], rtol=0, atol=LOGITS)
+        balance = float(Z[f"{prefix}/lambda"])
         assert context.low / context.high == pytest.approx(balance)
-        np.testing.assert_allclose(losses["loss_kd"].item() / balance, F[f"{prefix}/kl_mean"], rtol=0, atol=LOSSES)
+        np.testing.assert_allclose(losses["loss_kd"].item() / balance, Z[f"{prefix}/kl_mean"], rtol=0, atol=LOSSES)
         bce = losses["loss_cls"].item() / (2 * (1 - balance))
-        np.testing.assert_allclose(bce, F[f"{prefix}/bce_raw"], rtol=0, atol=LOSSES)
+        np.testing.assert_allclose(bce, Z[f"{prefix}/bce_raw"], rtol=0, atol=LOSSES)
         np.testing.assert_allclose(loss_tuple(losses, balance), expected, rtol=0, atol=LOSSES)
-    np.testing.assert_allclose(total.item(), F[f"{prefix}/loss_total"], rtol=0, atol=LOSSES)
-    F.check_gradients(method.network, prefix)
+    np.testing.assert_allclose(total.item(), Z[f"{prefix}/loss_total"], rtol=0, atol=LOSSES)
+    Z.check_gradients(method.network, prefix)
 
 
-@pytest.mark.parametrize("sessions", STAGES)
-def test_generator(sessions):
-    weights = F.weights(f"small/t{sessions}", F.seed + sessions)
-    names = F.meta[f"weights_sum/small_t{sessions}"]
+@each("sessions", stages)
+def test_generator(Z, sessions):
+    weights = Z.weights(f"small/t{sessions}", Z.seed + sessions)
+    names = Z.meta[f"weights_sum/small_t{sessions}"]
     found = [weights[name].double().sum().item() for name in names]
-    np.testing.assert_allclose(found, F[f"weights_sum/small_t{sessions}"], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found, Z[f"weights_sum/small_t{sessions}"], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("sessions", STAGES)
-def test_blocks_in_evaluation(sessions):
-    network = F.network(f"small/t{sessions}", F.seed + sessions).eval()
+@each("sessions", stages)
+def test_blocks_in_evaluation(Z, sessions):
+    network = Z.network(f"small/t{sessions}", Z.seed + sessions).eval()
     seen = {}
 
     def keep(name):
@@ -98,139 +108,147 @@ def test_blocks_in_evaluation(sessions):
         block.register_forward_hook(keep(f"sab{index}"))
     network.head.block.register_forward_hook(keep("tab"))
     with torch.no_grad():
-        output = network(F.tensor("input/small"))
+        output = network(Z.tensor("input/small"))
     seen["patch_embed"] = seen.pop("stem").flatten(2).transpose(1, 2)
     seen["tab"] = seen["tab"][:, None]
     seen.update(logits=output.logits_BC, tokens=output.features_BK)
-    stored = {key.split("/")[-1] for key in F.keys(f"eval_small/t{sessions}/")}
+    stored = {key.split("/")[-1] for key in Z.keys(f"eval_small/t{sessions}/")}
     assert stored == set(seen)
     for name in stored:
-        np.testing.assert_allclose(seen[name], F[f"eval_small/t{sessions}/{name}"], rtol=0, atol=LOGITS, err_msg=name)
+        np.testing.assert_allclose(seen[name], Z[f"eval_small/t{sessions}/{name}"], rtol=0, atol=LOGITS, err_msg=name)
 
 
-def test_full_width_in_evaluation():
-    network = F.network("full", F.seed + 50).eval()
-    assert network.classes_per_session == F.params["full_incs"]
+@each()
+def test_full_width_in_evaluation(Z):
+    network = Z.network("full", Z.seed + 50).eval()
+    assert network.classes_per_session == Z.params["full_incs"]
     with torch.no_grad():
-        output = network(F.tensor("input/full"))
-    np.testing.assert_allclose(output.logits_BC, F["eval_full/logits"], rtol=0, atol=LOGITS)
-    np.testing.assert_allclose(output.features_BK, F["eval_full/tokens"], rtol=0, atol=LOGITS)
+        output = network(Z.tensor("input/full"))
+    np.testing.assert_allclose(output.logits_BC, Z["eval_full/logits"], rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(output.features_BK, Z["eval_full/tokens"], rtol=0, atol=LOGITS)
 
 
-def test_imagenet_stem():
-    network = F.network("imagenet_small", F.seed + 70).eval()
-    side = network.spec["image_size"]
-    x = torch.from_numpy(normal("input/imagenet", (1, 3, side, side), F.seed))
+@each()
+def test_imagenet_stem(Z):
+    network = Z.network("imagenet_small", Z.seed + 70).eval()
+    x = torch.from_numpy(normal("input/imagenet", Z.imagenet_input, Z.seed))
     with torch.no_grad():
         patches = network.backbone.stem(x).flatten(2).transpose(1, 2)
         output = network(x)
-    first = F["imagenet_small/patch_embed_first8"]
-    np.testing.assert_array_equal(patches.shape, F["imagenet_small/patch_embed_shape"])
+    first = Z["imagenet_small/patch_embed_first8"]
+    np.testing.assert_array_equal(patches.shape, Z["imagenet_small/patch_embed_shape"])
     np.testing.assert_allclose(patches[:, : first.shape[1]], first, rtol=0, atol=LOGITS)
-    np.testing.assert_allclose(output.logits_BC, F["imagenet_small/logits"], rtol=0, atol=LOGITS)
-    np.testing.assert_allclose(output.features_BK, F["imagenet_small/tokens"], rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(output.logits_BC, Z["imagenet_small/logits"], rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(output.features_BK, Z["imagenet_small/tokens"], rtol=0, atol=LOGITS)
 
 
-@pytest.mark.parametrize("sessions", STAGES)
-def test_training_step(sessions):
-    method = F.method_with(DKT(student(sessions)), teacher(sessions))
+@each("sessions", stages)
+def test_training_step(Z, sessions):
+    method = Z.method_with(DKT(student(Z, sessions)), teacher(Z, sessions))
     prefix = f"train_small/t{sessions}"
-    check_step(method, prefix, F.tensor(f"{prefix}/x"), F.tensor(f"{prefix}/y"))
+    check_step(Z, method, prefix, Z.tensor(f"{prefix}/x"), Z.tensor(f"{prefix}/y"))
 
 
-def test_full_width_training_step():
-    method = F.method_with(DKT(F.network("full_t2", F.seed + 61)), F.first_session("full_t2", F.seed + 60))
-    check_step(method, "train_full", F.tensor("train_full/x"), F.tensor("train_full/y"))
+@each()
+def test_full_width_training_step(Z):
+    method = Z.method_with(DKT(Z.network("full_t2", Z.seed + 61)), Z.first_session("full_t2", Z.seed + 60))
+    check_step(Z, method, "train_full", Z.tensor("train_full/x"), Z.tensor("train_full/y"))
 
 
-def test_finetuning_step():
-    method = F.method_with(DKT(student(LAST), finetuning={}), teacher(LAST))
-    method.begin_finetuning()
-    check_step(method, "ft_small", F.tensor("ft_small/x"), F.tensor("ft_small/y"))
+@each()
+def test_finetuning_step(Z):
+    last = stages(Z)[-1]
+    method = Z.method_with(DKT(student(Z, last), finetuning={}), teacher(Z, last))
+    begin_finetuning(method)
+    check_step(Z, method, "ft_small", Z.tensor("ft_small/x"), Z.tensor("ft_small/y"))
 
 
-def test_frozen_parameters():
-    method = F.method_with(DKT(F.network(f"small/t{LAST}", F.seed)))
-    expected = {name for name in F.meta["freeze_task/frozen"] if not is_unused(name, "dkt")}
-    assert F.frozen(method.network) == expected
-    method.begin_finetuning()
-    expected = {name for name in F.meta["freeze_ft/frozen"] if not is_unused(name, "dkt")}
-    assert F.frozen(method.network) == expected
+@each()
+def test_frozen_parameters(Z):
+    method = Z.method_with(DKT(Z.network(f"small/t{stage_of(Z.meta['freeze_ft/frozen'])}", Z.seed)))
+    assert Z.frozen(method.network) == Z.used(Z.meta["freeze_task/frozen"])
+    begin_finetuning(method)
+    assert Z.frozen(method.network) == Z.used(Z.meta["freeze_ft/frozen"])
 
 
-def test_growth():
-    known = max(int(name.split(".")[1]) for name in F.meta["growth/changed"] if name.startswith("task_tokens."))
-    network = F.network(f"small/t{known}", F.seed + 80)
+@each()
+def test_growth(Z):
+    known = stage_of(Z.meta["growth/changed"]) - 1
+    network = Z.network(f"small/t{known}", Z.seed + 80)
     before = {k: v.clone() for k, v in to_transformer(dict(network.state_dict()), "dkt").items()}
-    network.grow(F.params["incs"][known])
+    network.grow(Z.params["incs"][known])
     after = to_transformer(dict(network.state_dict()), "dkt")
     changed = {
         k for k in after if k not in before or before[k].shape != after[k].shape or (before[k] != after[k]).any()
     }
-    assert changed == set(F.meta["growth/changed"])
-    np.testing.assert_array_equal(before["head.0.head.weight"], F["growth/head0_weight_before"])
-    np.testing.assert_array_equal(before["head.1.head.weight"], F["growth/head1_weight_before"])
-    np.testing.assert_array_equal(after["head.0.head.weight"], F["growth/head0_weight_after"])
-    np.testing.assert_array_equal(after["head.0.norm.weight"], F["growth/head0_norm_weight_after"])
-    np.testing.assert_array_equal(after["head.1.norm.weight"], F["growth/head1_norm_weight_after"])
+    assert changed == set(Z.meta["growth/changed"])
+    np.testing.assert_array_equal(before["head.0.head.weight"], Z["growth/head0_weight_before"])
+    np.testing.assert_array_equal(before["head.1.head.weight"], Z["growth/head1_weight_before"])
+    np.testing.assert_array_equal(after["head.0.head.weight"], Z["growth/head0_weight_after"])
+    np.testing.assert_array_equal(after["head.0.norm.weight"], Z["growth/head0_norm_weight_after"])
+    np.testing.assert_array_equal(after["head.1.norm.weight"], Z["growth/head1_norm_weight_after"])
     kept = torch.equal(after["head.0.head.bias"], torch.cat([before["head.0.head.bias"], before["head.1.head.bias"]]))
-    assert kept == bool(F["growth/head0_bias_equals_concat"])
+    assert kept == bool(Z["growth/head0_bias_equals_concat"])
     bound = before["head.0.head.weight"].shape[1] ** -0.5
     assert (after["head.0.head.bias"].abs() <= bound).all()
 
 
-def test_optimiser_groups():
-    method = F.method_with(DKT(F.network(f"small/t{LAST}", F.seed)))
-    for ours, group in zip(decay_groups(method, 1e-6), F.meta["optimizer/groups"], strict=True):
+@each()
+def test_optimiser_groups(Z):
+    groups = Z.meta["optimizer/groups"]
+    sessions = stage_of([name for group in groups for name in group["names"]])
+    method = Z.method_with(DKT(Z.network(f"small/t{sessions}", Z.seed)))
+    for ours, group in zip(decay_groups(method, 1e-6), groups, strict=True):
         found = {id(p) for p in ours["params"]}
         named = {k: p for k, p in method.network.named_parameters() if id(p) in found}
-        expected = {name for name in group["names"] if not is_unused(name, "dkt")}
-        assert set(to_transformer(named, "dkt")) == expected
+        assert set(Z.official(named, group["names"])) == Z.used(group["names"])
         assert ours["weight_decay"] == group["weight_decay"]
 
 
-def test_four_optimiser_steps():
-    network = student(2)
-    method = F.method_with(DKT(network), F.network("small/t1", F.seed + 1))
-    group = F.meta["optimizer/groups"][0]
+@each()
+def test_four_optimiser_steps(Z):
+    network = student(Z, 2)
+    method = Z.method_with(DKT(network), Z.network("small/t1", Z.seed + 1))
+    group = Z.meta["optimizer/groups"][0]
     optimizer = torch.optim.AdamW(decay_groups(method, 1e-6), lr=group["lr"], betas=group["betas"], eps=group["eps"])
-    classes, batch = sum(network.classes_per_session), F.params["Bt"]
-    size = F["input/small"].shape[1:]
-    for i, expected in enumerate(F["opt_traj/total_loss"]):
-        x = torch.from_numpy(normal(f"input/opt_{i}", (batch, *size), F.seed))
+    classes, batch = sum(network.classes_per_session), Z.params["Bt"]
+    size = Z["input/small"].shape[1:]
+    for i, expected in enumerate(Z["opt_traj/total_loss"]):
+        x = torch.from_numpy(normal(f"input/opt_{i}", (batch, *size), Z.seed))
         labels = (torch.arange(batch) * (i + 1)) % classes
-        total = sum(method.loss(x, one_hot(labels, classes)).values())
+        total = sum(losses_of(method, x, one_hot(labels, classes)).values())
         np.testing.assert_allclose(total.item(), expected, rtol=0, atol=2e-4, err_msg=f"step {i}")
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
 
 
-def test_relations_and_similarities():
-    labels, low = F.tensor("loss/labels"), F["loss/logits_teacher"].shape[1]
-    np.testing.assert_array_equal(relations(labels, low), F["loss/cs_relation"])
-    similarity = cosine_matrix(F.tensor("loss/feat_student"), F.tensor("loss/feat_teacher"))
-    np.testing.assert_allclose(similarity, F["loss/sim_matrix"], rtol=0, atol=LOSSES)
+@each()
+def test_relations_and_similarities(Z):
+    labels, low = Z.tensor("loss/labels"), Z["loss/logits_teacher"].shape[1]
+    np.testing.assert_array_equal(relations(labels, low), Z["loss/cs_relation"])
+    similarity = cosine_matrix(Z.tensor("loss/feat_student"), Z.tensor("loss/feat_teacher"))
+    np.testing.assert_allclose(similarity, Z["loss/sim_matrix"], rtol=0, atol=LOSSES)
 
 
-@pytest.mark.parametrize("case", sorted({key.split("/")[1] for key in F.keys("loss/tau")}))
-def test_losses_alone(case):
-    old, new = F.tensor("loss/logits_teacher"), F.tensor("loss/logits_student").requires_grad_()
-    feature = F.tensor("loss/feat_student").requires_grad_()
-    labels = F.tensor("loss/labels")
+@each("case", lambda Z: Z.parts("loss/tau"))
+def test_losses_alone(Z, case):
+    old, new = Z.tensor("loss/logits_teacher"), Z.tensor("loss/logits_student").requires_grad_()
+    feature = Z.tensor("loss/feat_student").requires_grad_()
+    labels = Z.tensor("loss/labels")
     low, high = old.shape[1], new.shape[1]
     balance = low / high
     bce = mean_bce(new, one_hot(labels, high))
     kl = softened_kl(old, new, float(case.removeprefix("tau")))
-    cs = DKT.__init__.__defaults__[0] * cluster_separation(F.tensor("loss/feat_teacher"), feature, labels, low)
-    np.testing.assert_allclose(bce.item(), F["loss/bce"], rtol=0, atol=LOSSES)
+    cs = DKT.__init__.__defaults__[0] * cluster_separation(Z.tensor("loss/feat_teacher"), feature, labels, low)
+    np.testing.assert_allclose(bce.item(), Z["loss/bce"], rtol=0, atol=LOSSES)
     total = 2 * (1 - balance) * bce + balance * kl + cs
     found = [(1 - balance) * bce.item(), ((1 - balance) * bce + balance * kl).item(), 0.0, cs.item()]
-    np.testing.assert_allclose(found, F[f"loss/{case}/tuple"], rtol=0, atol=LOSSES)
-    np.testing.assert_allclose(total.item(), F[f"loss/{case}/total"], rtol=0, atol=LOSSES)
+    np.testing.assert_allclose(found, Z[f"loss/{case}/tuple"], rtol=0, atol=LOSSES)
+    np.testing.assert_allclose(total.item(), Z[f"loss/{case}/total"], rtol=0, atol=LOSSES)
     total.backward()
     for ours, key in ((new.grad, "grad_logits"), (feature.grad, "grad_feat")):
-        np.testing.assert_allclose(ours, F[f"loss/{case}/{key}"], rtol=GRADIENTS, atol=1e-7)
+        np.testing.assert_allclose(ours, Z[f"loss/{case}/{key}"], rtol=GRADIENTS, atol=1e-7)
 
 
 def test_epochs_of_fine_tuning():

@@ -1,25 +1,27 @@
 """Cases c and g: the asymmetric loss, POD and the cosine of embeddings."""
 
 import numpy as np
-import parity_fixtures
 import pytest
 import torch
+from fixture_sets import DTYPES
+from krt_fixtures import each
 
 from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.losses.distillation import pod_flat, pod_spatial, token_loss
 
-Z = parity_fixtures.load()
 RTOL = 1e-6
-#: what each setting's name stands for (gamma_neg, gamma_pos, clip); see krt_parity.md, case c
-SETTINGS = {"default": (4, 0, 0.05), "gp1": (4, 1, 0.05), "g21": (2, 1, 0.1), "bce": (0, 0, 0)}
-CASES = sorted({key.split("/")[1] for key in Z.files if key.startswith("c/") and key.endswith("/loss")})
-DTYPES = {"f32": torch.float32, "f64": torch.float64}
+
+
+def settings(Z):
+    """The settings of case c that are stored: name, gamma_neg, gamma_pos and clip."""
+    number = r"([\d.]+)"
+    stored = [name for name in Z.parts("c/") if f"c/{name}/f32/loss" in Z]
+    return [(name, *Z.told(rf"`{name}` \(\D*?{number}, ?\D*?{number}, ?\D*?{number}\)")) for name in stored]
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("setting", CASES)
-def test_asymmetric_loss(setting, precision):
-    gamma_neg, gamma_pos, clip = SETTINGS[setting]
+@each("setting gamma_neg gamma_pos clip", settings)
+def test_asymmetric_loss(Z, setting, gamma_neg, gamma_pos, clip, precision):
     logits = torch.tensor(Z["c/logits"], dtype=DTYPES[precision], requires_grad=True)
     loss = asymmetric_loss(logits, torch.tensor(Z["c/targets"]), gamma_neg, gamma_pos, clip)
     loss.backward()
@@ -31,18 +33,19 @@ def test_asymmetric_loss(setting, precision):
     np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=rtol, atol=rtol * np.abs(expected).max())
 
 
-def maps(side):
-    names = sorted((k for k in Z.files if k.startswith(f"g/{side}_")), key=lambda k: int(k.rsplit("_", 1)[1]))
+def maps(Z, side):
+    names = sorted(Z.keys(f"g/{side}_"), key=lambda k: int(k.rsplit("_", 1)[1]))
     return [torch.tensor(Z[name]) for name in names]
 
 
-@pytest.mark.parametrize("collapse", sorted(k.removeprefix("g/pod_") for k in Z.files if k.startswith("g/pod_")))
-def test_pod(collapse):
-    value = pod_spatial(maps("old"), maps("new"), collapse)
+@each("collapse", lambda Z: [key.removeprefix("g/pod_") for key in Z.keys("g/pod_")])
+def test_pod(Z, collapse):
+    value = pod_spatial(maps(Z, "old"), maps(Z, "new"), collapse)
     np.testing.assert_allclose(value, Z[f"g/pod_{collapse}"], rtol=RTOL)
 
 
-def test_embedding_similarity():
+@each()
+def test_embedding_similarity(Z):
     old, new = torch.tensor(Z["g/emb_old"]), torch.tensor(Z["g/emb_new"])
     np.testing.assert_allclose(pod_flat(old, new), Z["g/embeddings_similarity"], rtol=RTOL)
     # the token loss is the same cosine over concatenated tokens

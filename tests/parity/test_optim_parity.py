@@ -1,22 +1,17 @@
 """Cases m and n: the one-cycle schedule and the parameter groups."""
 
 import numpy as np
-import parity_fixtures
-import pytest
 import torch
-from official_models import network_from_shapes
+from krt_fixtures import each
 
 from mlcil.engine.optim import decay_groups
 from mlcil.engine.schedules import OneCycle
 from mlcil.interop.official import to_official
 from mlcil.methods import KRT
 
-Z = parity_fixtures.load()
-SHAPES = parity_fixtures.shapes()
 
-
-@pytest.mark.parametrize("case", sorted({key.split("/")[1] for key in Z.files if key.startswith("m/")}))
-def test_one_cycle(case):
+@each("case", lambda Z: Z.parts("m/"))
+def test_one_cycle(Z, case):
     epochs, steps, peak = Z[f"m/{case}/epochs_steps_maxlr"]
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=float(peak))
     schedule = OneCycle(optimizer, epochs=int(epochs), epoch_length=int(steps))
@@ -30,11 +25,11 @@ def test_one_cycle(case):
     np.testing.assert_allclose(betas, Z[f"m/{case}/beta1"], rtol=1e-9)
 
 
-@pytest.mark.parametrize("case", ["base", "session2"])
-def test_parameter_groups(case):
+@each("case", lambda Z: ["base", "session2"])
+def test_parameter_groups(Z, case):
     """What decays and what does not, and what is frozen, under the official names."""
     sessions = 1 if case == "base" else 2
-    network = network_from_shapes(SHAPES["thin_ica"], int(Z["meta/seed_A"]), sessions)
+    network = Z.network("thin_ica", Z.seeds[0], sessions)
     method = KRT(network)
     if case != "base":
         method.freeze()

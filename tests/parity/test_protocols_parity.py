@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import parity_fixtures
 import pytest
+from krt_fixtures import each
 
 from mlcil.datasets.coco import CocoDataset
 from mlcil.datasets.scenario import Scenario
@@ -14,8 +14,8 @@ from mlcil.datasets.table import ImageTable
 from mlcil.datasets.voc import VocDataset
 
 
-def case(name: str) -> dict[str, Any]:
-    return json.loads(str(parity_fixtures.load()[name]))
+def case(Z: Any, name: str) -> dict[str, Any]:
+    return json.loads(str(Z[name]))
 
 
 def sizes(sessions: list[dict[str, Any]]) -> tuple[int, int]:
@@ -39,11 +39,10 @@ def ranges(session: dict[str, Any], base: int) -> dict[str, tuple[int, int]]:
 # -- k: COCO ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[CocoDataset, dict[str, Any]]:
-    made = case("k/coco_protocol_json")
-    root: Path = tmp_path_factory.mktemp("coco")
-    (root / "annotations").mkdir()
+@pytest.fixture
+def coco(Z: Any, tmp_path: Path) -> tuple[CocoDataset, dict[str, Any]]:
+    made = case(Z, "k/coco_protocol_json")
+    (tmp_path / "annotations").mkdir()
     # the categories come in the order of their official ids, not of their names
     categories = [{"id": i, "name": n} for n, i in sorted(made["category_name_to_real_id"].items(), key=lambda x: x[1])]
     for split, content in made["input"].items():
@@ -55,12 +54,12 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> tuple[CocoDataset, dict[st
             ],
             "categories": categories,
         }
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(instances))
-    return CocoDataset(root), made
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(instances))
+    return CocoDataset(tmp_path), made
 
 
-def coco_protocols() -> list[str]:
-    return list(case("k/coco_protocol_json")["expected"])
+def coco_protocols(Z: Any) -> list[str]:
+    return list(case(Z, "k/coco_protocol_json")["expected"])
 
 
 def coco_scenario(coco: tuple[CocoDataset, dict[str, Any]], sessions: list[dict[str, Any]], **options: Any) -> Scenario:
@@ -69,6 +68,7 @@ def coco_scenario(coco: tuple[CocoDataset, dict[str, Any]], sessions: list[dict[
     return Scenario(coco[0], base, increment, class_order="lexicographic", allow_empty_classes=True, **options)
 
 
+@each()
 def test_coco_class_order(coco: tuple[CocoDataset, dict[str, Any]]) -> None:
     dataset, made = coco
     scenario = coco_scenario(coco, next(iter(made["expected"].values())))
@@ -78,7 +78,7 @@ def test_coco_class_order(coco: tuple[CocoDataset, dict[str, Any]]) -> None:
     assert set(dataset.train().classes) == set(ids)
 
 
-@pytest.mark.parametrize("protocol", coco_protocols())
+@each("protocol", coco_protocols)
 def test_coco_sessions(coco: tuple[CocoDataset, dict[str, Any]], protocol: str) -> None:
     expected = coco[1]["expected"][protocol]
     scenario = coco_scenario(coco, expected)
@@ -93,7 +93,7 @@ def test_coco_sessions(coco: tuple[CocoDataset, dict[str, Any]], protocol: str) 
             assert in_range(scenario.test, test_rows, low, high) == wanted[f"{name}_targets"]
 
 
-@pytest.mark.parametrize("protocol", coco_protocols())
+@each("protocol", coco_protocols)
 def test_coco_replayed_labels(coco: tuple[CocoDataset, dict[str, Any]], protocol: str) -> None:
     expected = coco[1]["expected"][protocol]
     scenario = coco_scenario(coco, expected)
@@ -116,24 +116,23 @@ def test_coco_replayed_labels(coco: tuple[CocoDataset, dict[str, Any]], protocol
 # -- l: VOC ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def voc(tmp_path_factory: pytest.TempPathFactory) -> tuple[VocDataset, dict[str, Any]]:
-    made = case("l/voc_protocol_json")
-    root: Path = tmp_path_factory.mktemp("voc")
+@pytest.fixture
+def voc(Z: Any, tmp_path: Path) -> tuple[VocDataset, dict[str, Any]]:
+    made = case(Z, "l/voc_protocol_json")
     for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
-        (root / folder).mkdir(parents=True)
+        (tmp_path / folder).mkdir(parents=True)
     for split, content in made["input"].items():
         text = "\n".join(content["names"]) + ("\n" if content["trailing_newline"] else "")
-        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text(text)
         for image, objects in content["objects"].items():
             body = "".join(f"<object><name>{n}</name><difficult>{d}</difficult></object>" for n, d in objects)
-            (root / "Annotations" / f"{image}.xml").write_text(f"<annotation>{body}</annotation>")
-            (root / "JPEGImages" / f"{image}.jpg").touch()
-    return VocDataset(root), made
+            (tmp_path / "Annotations" / f"{image}.xml").write_text(f"<annotation>{body}</annotation>")
+            (tmp_path / "JPEGImages" / f"{image}.jpg").touch()
+    return VocDataset(tmp_path), made
 
 
-def voc_protocols() -> list[str]:
-    return list(case("l/voc_protocol_json")["expected"])
+def voc_protocols(Z: Any) -> list[str]:
+    return list(case(Z, "l/voc_protocol_json")["expected"])
 
 
 def lost_images(made: dict[str, Any]) -> set[str]:
@@ -141,6 +140,7 @@ def lost_images(made: dict[str, Any]) -> set[str]:
     return {content["names"][-1] for content in made["input"].values() if not content["trailing_newline"]}
 
 
+@each()
 def test_voc_keeps_every_listed_image(voc: tuple[VocDataset, dict[str, Any]]) -> None:
     dataset, made = voc
     assert list(dataset.train().ids) == made["input"]["trainval"]["names"]
@@ -149,7 +149,7 @@ def test_voc_keeps_every_listed_image(voc: tuple[VocDataset, dict[str, Any]]) ->
     assert lost_images(made) <= {*dataset.train().ids, *dataset.test().ids}
 
 
-@pytest.mark.parametrize("protocol", voc_protocols())
+@each("protocol", voc_protocols)
 def test_voc_sessions(voc: tuple[VocDataset, dict[str, Any]], protocol: str) -> None:
     dataset, made = voc
     expected = made["expected"][protocol]

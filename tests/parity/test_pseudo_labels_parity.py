@@ -1,9 +1,9 @@
 """Case e: the search of the pseudo-label threshold."""
 
 import numpy as np
-import parity_fixtures
 import pytest
 import torch
+from krt_fixtures import each
 
 from mlcil.methods.pseudo_labels import (
     ThresholdSearch,
@@ -12,11 +12,12 @@ from mlcil.methods.pseudo_labels import (
     search_threshold_from_count,
 )
 
-Z = parity_fixtures.load()
-CASES = sorted({key.split("/")[1] for key in Z.files if key.startswith("e/")})
+
+def cases(Z):
+    return Z.parts("e/")
 
 
-def problem(case):
+def problem(Z, case):
     """Logits, the target count per image and the first threshold."""
     high, step = map(int, Z[f"e/{case}/numclasses_tasksize"])
     per_image, classes = (1.4, 20) if str(Z[f"e/{case}/dataset"]) == "voc" else (2.9, 80)
@@ -25,9 +26,9 @@ def problem(case):
     return logits, per_image * (high - step) / classes, float(Z[f"e/{case}/thr_init"])
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_search(case):
-    logits, target, start = problem(case)
+@each("case", cases)
+def test_search(Z, case):
+    logits, target, start = problem(Z, case)
     result = search_threshold(logits, target, start=start)
     assert result.landed != bool(Z[f"e/{case}/raised"])
     assert result.evaluations == int(Z[f"e/{case}/n_evaluations"])
@@ -39,9 +40,9 @@ def test_search(case):
         assert given.sum(1).mean().item() == pytest.approx(result.reached, abs=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_sorting_once_equals_counting_every_time(case):
-    logits, target, start = problem(case)
+@each("case", cases)
+def test_sorting_once_equals_counting_every_time(Z, case):
+    logits, target, start = problem(Z, case)
     scores = torch.sigmoid(logits)
     visited = []
 
@@ -56,8 +57,8 @@ def test_sorting_once_equals_counting_every_time(case):
         assert gaps[direct.threshold] == pytest.approx(min(gaps.values()), abs=1e-6)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if Z[f"e/{c}/raised"]])
-def test_strict_search_raises(case):
-    logits, target, start = problem(case)
+@each("case", lambda Z: [case for case in cases(Z) if Z[f"e/{case}/raised"]])
+def test_strict_search_raises(Z, case):
+    logits, target, start = problem(Z, case)
     with pytest.raises(RuntimeError, match="no threshold gives"):
         search_threshold(logits, target, ThresholdSearch(strict=True), start)

@@ -3,50 +3,38 @@
 import math
 
 import numpy as np
-import parity_fixtures
 import pytest
 import torch
-from official_models import DTYPES, images, network_from_shapes, official_gradients
+from fixture_sets import DTYPES
+from krt_fixtures import each, official_gradients
+from method_calls import begin, losses_of, place, session
 
 from mlcil.engine.optim import decay_groups
 from mlcil.engine.schedules import OneCycle
-from mlcil.interop.official import from_official, to_official
+from mlcil.interop.official import to_official
 from mlcil.methods import KRT, POD, Finetune
-from mlcil.methods.base import SessionContext
 from mlcil.methods.pseudo_labels import apply_pseudo_labels
 
-Z = parity_fixtures.load()
-SHAPES = parity_fixtures.shapes()
-SEED_A, SEED_B = int(Z["meta/seed_A"]), int(Z["meta/seed_B"])
-CASES = sorted({key.split("/")[0] for key in Z.files if key.startswith("b") and "low_high" in key})
+
+def cases(Z):
+    return [case for case in Z.parts("b", 0) if f"{case}/low_high_tasksize" in Z]
 
 
-def context(low, high, step, index):
-    # the fixtures have the official sum (batch scale 1), so the batch is the reference batch
-    return SessionContext(index, low, high, step, high, None, 0.0, batch_size=64)
-
-
-def krt_case(case, dtype):
+def krt_case(Z, case, dtype):
     """Teacher with seed A, student with seed B, old tokens and heads frozen, as krt_parity.md says."""
     low, high, step = map(int, Z[f"{case}/low_high_tasksize"])
-    probe = network_from_shapes(SHAPES["thin_ica"], SEED_A)
-    index = int(np.searchsorted(np.cumsum(probe.classes_per_session), high))
-    student = network_from_shapes(SHAPES["thin_ica"], SEED_B, index).to(dtype)
+    seed_a, seed_b = Z.seeds
+    sizes = Z.network("thin_ica", seed_a).classes_per_session
+    index = int(np.searchsorted(np.cumsum(sizes), high))
+    student = Z.network("thin_ica", seed_b, index).to(dtype)
     method = KRT(student, token_weight=float(Z[f"{case}/lambda"]))
-    method.begin_session(context(low, high, step, index))
-    newest = from_official(
-        {
-            k: torch.from_numpy(np.asarray(v))
-            for k, v in parity_fixtures.make_weights(SHAPES["thin_ica"], SEED_B).items()
-        }
-    )[0]
-    student.load_state_dict({k: v for k, v in newest.items() if k in student.state_dict()}, strict=True)
-    teacher = network_from_shapes(SHAPES["thin_ica"], SEED_A, index).to(dtype).eval().requires_grad_(False)
-    method._teacher = [teacher]
+    context = session(index, low, high, step, batch=method.reference_batch)
+    begin(method, context)
+    Z.fill(student, Z.weights("thin_ica", seed_b))
+    place(method, context, Z.network("thin_ica", seed_a, index).to(dtype))
     method.threshold = float(Z[f"{case}/thr"])
-    method.train()
-    target = torch.from_numpy(Z[f"{case}/target_in"])[:, :high].to(dtype)
-    return method, images(Z["a/images_u8"], dtype), target
+    target = Z.tensor(f"{case}/target_in", dtype)[:, :high]
+    return method, Z.images("a/images_u8", dtype), target
 
 
 def check_gradient_norms(network, names, expected, rtol):
@@ -60,19 +48,18 @@ def check_gradient_norms(network, names, expected, rtol):
             np.testing.assert_allclose(gradient.double().norm().item(), norm, rtol=rtol, atol=1e-12, err_msg=str(name))
 
 
-def test_there_are_incremental_cases():
-    assert CASES
+@each()
+def test_there_are_incremental_cases(Z):
+    assert cases(Z)
 
 
-def test_base_session_step():
-    network = network_from_shapes(SHAPES["thin_ica"], SEED_B, 1)
+@each()
+def test_base_session_step(Z):
+    network = Z.network("thin_ica", Z.seeds[1], 1)
     method = KRT(network)
     high = network.classes_per_session[0]
-    method.context = context(0, high, high, 0)
-    method.train()
-    inputs = images(Z["a/images_u8"], torch.float32)
-    target = torch.from_numpy(Z["b0/target_in"])[:, :high]
-    losses = method.loss(inputs, target)
+    place(method, session(0, 0, high, batch=method.reference_batch))
+    losses = losses_of(method, Z.images("a/images_u8"), Z.tensor("b0/target_in")[:, :high])
     sum(losses.values()).backward()
     total, cls, token = Z["b0/f32/loss_cls_token"]
     assert set(losses) == {"loss_cls"}
@@ -83,18 +70,18 @@ def test_base_session_step():
 
 
 @pytest.mark.parametrize("tag", DTYPES)
-@pytest.mark.parametrize("case", CASES)
-def test_incremental_first_step(case, tag):
+@each("case", cases)
+def test_incremental_first_step(Z, case, tag):
     dtype = DTYPES[tag]
     rtol, atol, grad_rtol = (1e-7, 1e-9, 1e-7) if tag == "f64" else (0.0, 1e-5, 5e-3)
-    method, inputs, target = krt_case(case, dtype)
+    method, inputs, target = krt_case(Z, case, dtype)
     old = method.teacher_output(inputs)
     np.testing.assert_allclose(old.logits_BC, Z[f"{case}/{tag}/old_logits"], rtol=rtol, atol=atol)
     np.testing.assert_allclose(old.tokens_BSD, Z[f"{case}/{tag}/old_tokens"], rtol=rtol, atol=atol)
     pseudo = apply_pseudo_labels(target, old.logits_BC, method.threshold)
     np.testing.assert_array_equal(pseudo, Z[f"{case}/{tag}/target_after_dpl"])
 
-    losses = method.loss(inputs, target)
+    losses = losses_of(method, inputs, target)
     sum(losses.values()).backward()
     total, cls, token = Z[f"{case}/{tag}/loss_cls_token_per_step"][0]
     loss_rtol = 1e-7 if tag == "f64" else 1e-5
@@ -105,7 +92,7 @@ def test_incremental_first_step(case, tag):
     check_gradient_norms(method.network, Z[f"{case}/param_names"], Z[f"{case}/{tag}/grad_l2"], grad_rtol)
     gradients = official_gradients(method.network)
     prefix = f"{case}/{tag}/grad/"
-    stored = [key for key in Z.files if key.startswith(prefix)]
+    stored = Z.keys(prefix)
     assert stored
     for key in stored:
         expected = Z[key]
@@ -118,9 +105,9 @@ def test_incremental_first_step(case, tag):
 
 
 @pytest.mark.parametrize("tag", DTYPES)
-@pytest.mark.parametrize("case", CASES)
-def test_batch_norm_buffers_after_one_forward(case, tag):
-    method, inputs, _ = krt_case(case, DTYPES[tag])
+@each("case", cases)
+def test_batch_norm_buffers_after_one_forward(Z, case, tag):
+    method, inputs, _ = krt_case(Z, case, DTYPES[tag])
     with torch.no_grad():
         output = method.network(inputs)
     rtol = 1e-7 if tag == "f64" else 1e-5
@@ -138,18 +125,21 @@ def test_batch_norm_buffers_after_one_forward(case, tag):
 
 
 @pytest.mark.parametrize("tag", DTYPES)
-@pytest.mark.parametrize("case", CASES)
-def test_four_optimiser_steps(case, tag):
-    method, inputs, target = krt_case(case, DTYPES[tag])
+@each("case", cases)
+def test_four_optimiser_steps(Z, case, tag):
+    method, inputs, target = krt_case(Z, case, DTYPES[tag])
     expected = Z[f"{case}/{tag}/loss_cls_token_per_step"]
     peak = float(Z[f"{case}/lr_per_step"].max())
-    optimizer = torch.optim.Adam(decay_groups(method, 1e-4), lr=1e-4)
-    schedule = OneCycle(optimizer, epochs=2, epoch_length=3)
+    decay, top, steps, epochs = Z.told(
+        r"Adam \+ decay groups \((\S+?)\) \+ OneCycleLR\(max (\S+), (\d+) steps x (\d+) epochs"
+    )
+    optimizer = torch.optim.Adam(decay_groups(method, decay), lr=top)
+    schedule = OneCycle(optimizer, epochs=int(epochs), epoch_length=int(steps))
     rtol = 1e-7 if tag == "f64" else 1e-3
     for step, row in enumerate(expected):
         np.testing.assert_allclose(optimizer.param_groups[0]["lr"], Z[f"{case}/lr_per_step"][step], rtol=1e-9)
         np.testing.assert_allclose(optimizer.param_groups[0]["betas"][0], Z[f"{case}/beta1_per_step"][step], rtol=1e-9)
-        losses = method.loss(inputs, target)
+        losses = losses_of(method, inputs, target)
         total = sum(losses.values())
         np.testing.assert_allclose(total.item(), row[0], rtol=rtol, err_msg=f"step {step}")
         np.testing.assert_allclose(losses["loss_cls"].item(), row[1], rtol=rtol, err_msg=f"step {step}")
@@ -157,7 +147,7 @@ def test_four_optimiser_steps(case, tag):
         total.backward()
         optimizer.step()
         schedule.step()
-    assert peak <= 1e-4 * (1 + 1e-9)
+    assert peak <= top * (1 + 1e-9)
     method.eval()
     with torch.no_grad():
         logits = method.network(inputs).logits_BC
@@ -166,36 +156,35 @@ def test_four_optimiser_steps(case, tag):
     )
 
 
-def test_pod_step():
+@each()
+def test_pod_step(Z):
     """Case j: the baseline; its POD columns are bare terms, the total has the weights."""
-    shapes = SHAPES["thin_baseline"]
-    high = shapes["head.fc.bias"][0]
+    high = Z.shapes["thin_baseline"]["head.fc.bias"][0]
     low = Z["j/f32/old_logits_eval"].shape[1]
-    student = network_from_shapes(shapes, SEED_B)
-    old_shapes = {k: ([low, *v[1:]] if k.startswith("head.fc") else v) for k, v in shapes.items()}
-    teacher = network_from_shapes(old_shapes, SEED_A).eval().requires_grad_(False)
-    method = POD(student, spatial=5.0, flat=180.0)
-    method.context = context(low, high, high - low, 1)
-    method._teacher = [teacher]
-    method.train()
-    inputs = images(Z["a/images_u8"], torch.float32)
+    spatial, flat = Z.told(r"lambda_c (\d+), lambda_f (\d+)")
+    student = Z.network("thin_baseline", Z.seeds[1])
+    method = POD(student, spatial=spatial, flat=flat)
+    teacher = Z.network("thin_baseline", Z.seeds[0], classes=low)
+    place(method, session(1, low, high, batch=method.reference_batch), teacher)
+    inputs = Z.images("a/images_u8")
     np.testing.assert_allclose(method.teacher_output(inputs).logits_BC, Z["j/f32/old_logits_eval"], atol=1e-5)
-    losses = method.loss(inputs, torch.from_numpy(Z["j/target"]))
+    losses = losses_of(method, inputs, Z.tensor("j/target"))
     total = sum(losses.values())
     total.backward()
     expected = Z["j/f32/loss_cls_podspatial_podflat"]
     np.testing.assert_allclose(total.item(), expected[0], rtol=5e-3)
     np.testing.assert_allclose(losses["loss_cls"].item(), expected[1], rtol=5e-3)
     growth = math.sqrt(high / (high - low))
-    for name, weight, value in (("loss_pod_spatial", 5.0, expected[2]), ("loss_pod_flat", 180.0, expected[3])):
+    for name, weight, value in (("loss_pod_spatial", spatial, expected[2]), ("loss_pod_flat", flat, expected[3])):
         ours = losses[name].item()
         assert any(math.isclose(ours / scale, value, rel_tol=5e-3) for scale in (1.0, weight, growth * weight)), name
     check_gradient_norms(student, Z["j/param_names"], Z["j/f32/grad_l2"], 5e-3)
 
 
-def test_new_classes_keep_the_old_rows_of_the_linear_head():
+@each()
+def test_new_classes_keep_the_old_rows_of_the_linear_head(Z):
     assert bool(Z["j/add_classes_keeps_old_rows"])
-    method = Finetune(network_from_shapes(SHAPES["thin_baseline"], SEED_A))
+    method = Finetune(Z.network("thin_baseline", Z.seeds[0]))
     before = method.network.head.linear.weight.detach().clone()
     method.network.grow(2)
     torch.testing.assert_close(method.network.head.linear.weight[: len(before)].detach(), before, rtol=0, atol=0)

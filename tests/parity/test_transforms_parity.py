@@ -4,29 +4,30 @@ import random
 import re
 
 import numpy as np
-import parity_fixtures
-import pytest
+from krt_fixtures import each
 from PIL import Image
 
 from mlcil.datasets.randaugment import LEVELS, MAGNITUDES, Square, apply_operation, draw_cutout
 
-Z = parity_fixtures.load()
 CUTOUT_FACTOR = 0.5  # of the official configuration
-NUMPY_SEED = 5  # of the grey-square centres, told in krt_parity.md
 GREY_LEVELS = 2  # interpolation and enhancement round differently between Pillow versions
 
-CUTOUTS = sorted({name.split("/")[1] for name in Z.files if re.fullmatch(r"o/[^/]+/out", name)})
-OPERATIONS = sorted(name for name in Z.files if re.fullmatch(r"p/\w+/m\d+/s-?\d+", name))
-NAMES = sorted(str(name) for name in Z["p/op_names"])
+
+def operations(Z):
+    return [key for key in Z.keys("p/") if re.fullmatch(r"p/\w+/m\d+/s-?\d+", key)]
 
 
-def test_there_is_something_to_compare():
-    assert CUTOUTS
-    assert {name.split("/")[1] for name in OPERATIONS} == set(NAMES)
+def names(Z):
+    return sorted(str(name) for name in Z["p/op_names"])
 
 
-@pytest.mark.parametrize("case", CUTOUTS)
-def test_cutout_is_exact(case):
+@each()
+def test_every_operation_is_stored(Z):
+    assert {key.split("/")[1] for key in operations(Z)} == set(names(Z))
+
+
+@each("case", lambda Z: [case for case in Z.parts("o/") if f"o/{case}/out" in Z])
+def test_cutout_is_exact(Z, case):
     image = Image.fromarray(Z["o/image_square"])
     before = np.array(image)
     seed = int(Z[f"o/{case}/seed_value"])
@@ -39,12 +40,12 @@ def test_cutout_is_exact(case):
     np.testing.assert_array_equal(np.asarray(image), before, err_msg="the given image was changed")
 
 
-@pytest.mark.parametrize("case", OPERATIONS)
-def test_operation(case):
+@each("case", operations)
+def test_operation(Z, case):
     _, name, magnitude, sign = case.split("/")
     image = Image.fromarray(Z["p/image"])
     before = np.array(image)
-    draws = np.random.RandomState(NUMPY_SEED)
+    draws = np.random.RandomState(int(Z.told(r"numpy seeded (\d+)")[0]))  # of the grey square's centre
     centre = (float(draws.randint(image.width)), float(draws.randint(image.height)))
     found = apply_operation(image, name, int(magnitude[1:]), int(sign[1:]), centre=centre)
     assert (found.mode, found.size) == (image.mode, image.size)
@@ -52,12 +53,13 @@ def test_operation(case):
     np.testing.assert_array_equal(np.asarray(image), before, err_msg="the given image was changed")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_magnitudes(name):
+@each("name", names)
+def test_magnitudes(Z, name):
     expected = Z[f"p/{name}/magnitude_values_m1_to_m9"]
     np.testing.assert_allclose(MAGNITUDES[name][1:], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_number_of_policies():
-    assert sorted(MAGNITUDES) == NAMES
+@each()
+def test_number_of_policies(Z):
+    assert sorted(MAGNITUDES) == names(Z)
     assert (len(MAGNITUDES) * (LEVELS - 1)) ** 2 == int(Z["p/n_policies"])

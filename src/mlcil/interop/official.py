@@ -15,7 +15,8 @@ The released DKT and DAFormer checkpoints have a table each, read in both direct
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -224,23 +225,50 @@ def transformer_in(state: Mapping[str, Tensor]) -> str | None:
     return "daformer" if any(name.startswith("duals.") for name in names) else None
 
 
-def is_unused(name: str, method: str) -> bool:
-    """Whether the released model of ``dkt`` or ``daformer`` has an entry of that name but never uses it."""
-    return re.fullmatch(_UNUSED[method], name) is not None
+def dual_blocks(names: Iterable[str]) -> int:
+    """Dual blocks in the names of a released DAFormer, at least 1.
+
+    The release feeds the encoder's tokens to each block and keeps the last one's result: only that one counts.
+    """
+    found = (re.match(r"(?:module\.)?duals\.(\d+)\.", name) for name in names)
+    return max((int(match[1]) + 1 for match in found if match), default=1)
+
+
+def is_unused(name: str, method: str, duals: int = 1) -> bool:
+    """Whether the released model of ``dkt`` or ``daformer`` has an entry of that name but never uses it.
+
+    Args:
+        name: of the entry.
+        method: ``dkt`` or ``daformer``.
+        duals: number of dual blocks of the DAFormer, see :func:`dual_blocks`.
+    """
+    block = re.match(r"duals\.(\d+)\.", name)
+    superseded = block is not None and int(block[1]) < duals - 1
+    return superseded or re.fullmatch(_UNUSED[method], name) is not None
 
 
 def from_transformer(state: Mapping[str, Tensor], method: str) -> tuple[dict[str, Tensor], list[str]]:
     """Translate a released ``dkt`` or ``daformer`` state dict; unused entries are left out.
+
+    A DAFormer with several dual blocks becomes one with the last of them, which computes the same; a warning says so.
 
     Returns:
         Our state dict, and the names that do not belong to the layout.
     """
     ours: dict[str, Tensor] = {}
     unknown: list[str] = []
+    duals = dual_blocks(state)
+    if duals > 1:
+        warnings.warn(
+            f"the checkpoint has {duals} dual blocks, each fed the encoder's tokens, of which the release uses the "
+            "last one's result only; that block alone is taken over and further training is of that block",
+            stacklevel=2,
+        )
     for original, value in state.items():
         name = original.removeprefix("module.")
-        if is_unused(name, method):
+        if is_unused(name, method, duals):
             continue
+        name = name.replace(f"duals.{duals - 1}.", "duals.0.", 1)
         fused = re.fullmatch(_FUSED, name)
         if method == "dkt" and fused:
             names = [original.replace(f".attn.{fused[2]}.", f".attn.{part}.") for part in "qkv"]

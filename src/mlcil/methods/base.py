@@ -73,14 +73,17 @@ class BalancedFinetuning:
             if (value is not None or name != "early_epochs") and (type(value) is not int or value < 0):
                 raise ValueError(f"finetuning's {name} is {value!r}; expected a whole number of at least 0")
 
+    def epochs_of(self, session: int) -> int:
+        """Epochs in the session of that index."""
+        return self.epochs if self.early_epochs is None or session >= self.early_sessions else self.early_epochs
+
     def phases(
         self, session: SessionContext, begin: Callable[[], None], change: Callable[..., None] | None = None
     ) -> list[Phase]:
         """The phase in a session: none in the first one, unless it is joint training."""
         if session.index == 0 and not session.joint:
             return []
-        early = self.early_epochs is not None and session.index < self.early_sessions
-        epochs = self.early_epochs if early else self.epochs
+        epochs = self.epochs_of(session.index)
         return [Train("memory", epochs, self.lr, self.base_batch_size, self.shuffle, begin, change=change)]
 
 
