@@ -18,7 +18,7 @@ from torch import Tensor
 FORWARD, LAYERS, GRADIENT, LATER = 1e-4, 1e-3, 2e-3, 1e-2
 #: bar where a float64 run meets a float64 reference
 EXACT = 1e-7
-#: entries that rounding decides in float32, by set and name: Adam moves a weight whose gradient is noise by a whole step
+#: how many entries rounding decides in float32: Adam moves a weight whose gradient is noise by a whole step
 NOISE = {("second", "inv.cifar.final.conv_last.weight"): 1}
 
 
