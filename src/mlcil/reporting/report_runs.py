@@ -24,6 +24,7 @@ class Measure:
         per_class: key of a session, percent per seen class on the fixed test set, if there is one.
         class_name: for headings, such as ``AP``.
         average, last, average_fixed, last_fixed: keys of the summary.
+        threshold: a class whose score is greater counts as predicted on the contact sheet.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Measure:
     last: str
     average_fixed: str | None
     last_fixed: str | None
-    threshold: float  # a class whose score is greater counts as predicted on the contact sheet
+    threshold: float
 
     @property
     def judged(self) -> str:
@@ -45,31 +46,11 @@ class Measure:
 
 #: the first one whose keys a run's sessions hold is shown
 MEASURES: tuple[Measure, ...] = (
-    Measure(
-        name="mAP",
-        growing="mAP",
-        fixed="fixed_mAP",
-        per_class="fixed_AP",
-        class_name="AP",
-        average="average_mAP",
-        last="last_mAP",
-        average_fixed="average_fixed_mAP",
-        last_fixed="last_fixed_mAP",
-        threshold=float(THRESHOLD),
-    ),
-    Measure(
-        name="accuracy",
-        growing="accuracy",
-        fixed=None,
-        per_class="class_accuracy",
-        class_name="accuracy",
-        average="average_accuracy",
-        last="last_accuracy",
-        average_fixed=None,
-        last_fixed=None,
-        threshold=0.5,
-    ),
-)
+    Measure("mAP", "mAP", "fixed_mAP", "fixed_AP", "AP", "average_mAP", "last_mAP", "average_fixed_mAP",
+            "last_fixed_mAP", float(THRESHOLD)),
+    Measure("accuracy", "accuracy", None, "class_accuracy", "accuracy", "average_accuracy", "last_accuracy", None, None,
+            0.5),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,6 +94,10 @@ class ReportRun:
         """Names of all classes of the scenario, in the order in which the sessions bring them."""
         return [str(name) for name in self.content["classes"]]
 
+    def class_name(self, index: int) -> str:
+        """The name of a class, its number where it has none."""
+        return self.classes[index] if index < len(self.classes) else str(index)
+
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """[low, high) of each session's new classes."""
@@ -150,6 +135,11 @@ class ReportRun:
         """Bytes kept after the last session, by kind; empty for runs that do not say."""
         found: Mapping[str, float] = self.sessions[-1].get("memory", {}).get("bytes", {})
         return found
+
+    @property
+    def memory(self) -> float | None:
+        """All bytes kept after the last session, if the run says."""
+        return sum(self.memory_bytes.values()) if self.memory_bytes else None
 
     @property
     def seconds(self) -> float | None:
@@ -201,38 +191,27 @@ def _measure(path: Path, content: Mapping[str, Any]) -> Measure:
 def notes(runs: Sequence[ReportRun]) -> list[tuple[str, str]]:
     """What a reader must know before comparing: (kind ``warning`` or ``info``, sentence)."""
     found = []
-    compared = _groups(runs, "comparison_hash") if all("comparison_hash" in r.content for r in runs) else None
     protocols = _groups(runs, "protocol_hash")
-    if len(compared if compared is not None else protocols) > 1:
-        key = "comparison_hash" if compared is not None else "protocol_hash"
-        listed = _listed(_groups(runs, key))
-        found.append(
-            (
-                "warning",
-                f"These runs follow different protocols, so their numbers do not compare directly. {listed}.",
-            )
-        )
+    compared = _groups(runs, "comparison_hash") if all("comparison_hash" in r.content for r in runs) else protocols
+    if len(compared) > 1:
+        sentence = "These runs follow different protocols, so their numbers do not compare directly."
+        found.append(("warning", f"{sentence} {_listed(compared)}."))
     elif len(protocols) > 1:
-        listed = _listed(protocols)
-        found.append(
-            (
-                "info",
-                "These runs share data, class order and test set, but not the labels or sessions they trained with, "
-                f"so their protocol hashes differ. {listed}.",
-            )
+        sentence = (
+            "These runs share data, class order and test set, but not the labels or sessions they trained with, so "
+            "their protocol hashes differ."
         )
+        found.append(("info", f"{sentence} {_listed(protocols)}."))
     if len({run.measure.name for run in runs}) > 1:
         found.append(("warning", "These runs are judged by different measures; each row and line names its own."))
     for run in runs:
         status = run.content.get("status")
         if status != "done":
-            found.append(
-                (
-                    "warning",
-                    f"{run.label} is not finished (status {status!r}): {run.ranges[-1][1]} of {len(run.classes)} "
-                    f"classes after {len(run.sessions)} session(s). Its averages and last values are of these.",
-                )
+            sentence = (
+                f"{run.label} is not finished (status {status!r}): {run.ranges[-1][1]} of {len(run.classes)} classes "
+                f"after {len(run.sessions)} session(s). Its averages and last values are of these."
             )
+            found.append(("warning", sentence))
         weights = (run.content.get("provenance") or {}).get("weights") or {}
         if weights.get("leak"):
             found.append(("warning", f"{run.label} starts from weights that have seen its classes: {weights['leak']}."))
