@@ -264,21 +264,11 @@ def as_csv(rows: Sequence[Row]) -> str:
 def as_latex(title: str, rows: Sequence[Row]) -> str:
     """A ``tabular`` in a ``table``, with booktabs rules."""
     table = [[_escaped(cell) for cell in line] for line in cells(rows, " $\\pm$ ")]
-    body = [" & ".join(line) + r" \\" for line in table]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_escaped(title)}. {_escaped(caption(rows))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
-            r"\toprule",
-            body[0],
-            r"\midrule",
-            *body[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+    head, *body = [" & ".join(line) + " \\\\\n" for line in table]
+    return (
+        f"\\begin{{table}}\n\\caption{{{_escaped(title)}. {_escaped(caption(rows))}}}\n"
+        f"\\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}\n\\toprule\n{head}\\midrule\n{''.join(body)}"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
     )
 
 

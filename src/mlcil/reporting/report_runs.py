@@ -15,42 +15,34 @@ from mlcil.reporting.comparison import THRESHOLD, find_results, read_results
 
 @dataclass(frozen=True)
 class Measure:
-    """The names under which results.json keeps the number that a run is judged by.
+    """The number that a run is judged by.
 
     Attributes:
-        name: for headings, such as ``mAP``.
-        growing, fixed: keys of a session, {split: percent} on the growing and on the fixed test set; ``fixed`` is
-            ``None`` where every image shows one class, so that no image is judged before its class is seen.
+        name: for headings, such as ``mAP``; also key of a session, {split: percent} on the growing test set.
         per_class: key of a session, percent per seen class on the fixed test set, if there is one.
         class_name: for headings, such as ``AP``.
-        average, last, average_fixed, last_fixed: keys of the summary.
+        fixed: key of a session, {split: percent} on the fixed test set; ``None`` where every image shows one class, so
+            that no image is judged before its class is seen.
         threshold: a class whose score is greater counts as predicted on the contact sheet.
     """
 
     name: str
-    growing: str
-    fixed: str | None
     per_class: str
     class_name: str
-    average: str
-    last: str
-    average_fixed: str | None
-    last_fixed: str | None
+    fixed: str | None
     threshold: float
 
     @property
     def judged(self) -> str:
         """Key of the numbers that forgetting and plasticity are about."""
-        return self.fixed or self.growing
+        return self.fixed or self.name
 
 
 #: the first one whose keys a run's sessions hold is shown
 MEASURES: tuple[Measure, ...] = (
-    Measure("mAP", "mAP", "fixed_mAP", "fixed_AP", "AP", "average_mAP", "last_mAP", "average_fixed_mAP",
-            "last_fixed_mAP", float(THRESHOLD)),
-    Measure("accuracy", "accuracy", None, "class_accuracy", "accuracy", "average_accuracy", "last_accuracy", None, None,
-            0.5),
-)  # fmt: skip
+    Measure("mAP", "fixed_AP", "AP", "fixed_mAP", float(THRESHOLD)),
+    Measure("accuracy", "class_accuracy", "accuracy", None, 0.5),
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ class ReportRun:
     """A run of the report.
 
     Attributes:
-        number: place in the report, from 1; also its colour.
+        number: place in the report, from 1; sets its colour, marker and dashes.
         folder: the run directory.
         content: of results.json.
         measure: what the run is judged by.
@@ -78,11 +70,6 @@ class ReportRun:
     def label(self) -> str:
         """Number and name, which no two runs of a report share."""
         return f"{self.number} {self.name}"
-
-    @property
-    def style(self) -> int:
-        """Number of colour, marker and dashes."""
-        return self.number - 1
 
     @property
     def sessions(self) -> Sequence[Mapping[str, Any]]:
@@ -133,8 +120,7 @@ class ReportRun:
     @property
     def memory_bytes(self) -> Mapping[str, float]:
         """Bytes kept after the last session, by kind; empty for runs that do not say."""
-        found: Mapping[str, float] = self.sessions[-1].get("memory", {}).get("bytes", {})
-        return found
+        return self.sessions[-1].get("memory", {}).get("bytes", {})  # type: ignore[no-any-return]
 
     @property
     def memory(self) -> float | None:
@@ -181,10 +167,10 @@ def _measure(path: Path, content: Mapping[str, Any]) -> Measure:
         raise UserError(f"{path} holds no finished session yet; report on the run after its first session")
     missing = [key for key in ("name", "classes") if key not in content]
     for measure in MEASURES:
-        keys = (measure.growing, measure.judged, measure.per_class)
+        keys = (measure.name, measure.judged, measure.per_class)
         if not missing and all(key in session for session in sessions for key in keys):
             return measure
-    wanted = ", ".join(("name", "classes", *(f"sessions[].{m.growing}" for m in MEASURES)))
+    wanted = ", ".join(("name", "classes", *(f"sessions[].{m.name}" for m in MEASURES)))
     raise UserError(f"{path} lacks numbers that a report needs, expected {wanted}; train the run again")
 
 

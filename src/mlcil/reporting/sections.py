@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeAlias
 
 from markupsafe import Markup
@@ -14,6 +15,7 @@ from mlcil.reporting.comparison import THRESHOLD
 from mlcil.reporting.formats import DASH, bytes_text, duration, number, sentence_case, whole
 from mlcil.reporting.plots import Series, as_svg, describe, line_chart
 from mlcil.reporting.report_runs import ReportRun
+from mlcil.reporting.tables import SPLITS
 
 Cell: TypeAlias = "str | int | ReportRun"
 
@@ -56,6 +58,28 @@ class Table:
     texts: Sequence[int] = ()
 
 
+Columns: TypeAlias = "Sequence[tuple[str, str, Sequence[Cell]]]"  # group, heading, cells
+
+
+def _table(caption: str, columns: Columns, texts: Sequence[int] = ()) -> Table:
+    """A table from its columns; neighbours of the same group share a heading."""
+    groups = [(group, len(list(members))) for group, members in groupby(columns, lambda column: column[0])]
+    rows = list(zip(*(cells for _, _, cells in columns), strict=True))
+    return Table(caption, [heading for _, heading, _ in columns], rows, groups if len(groups) > 1 else (), texts)
+
+
+def _numbers(values: Sequence[float | None], decimals: int = 1) -> list[str]:
+    return [number(value, decimals) for value in values]
+
+
+def _places(run: ReportRun) -> list[str]:
+    return [str(t) for t in range(len(run.sessions))]
+
+
+def _of_sessions(run: ReportRun, *keys: str) -> list[Any]:
+    return [_get(session, *keys) for session in run.sessions]
+
+
 @dataclass(frozen=True)
 class Chart:
     """A titled chart; ``svg`` is ``None`` where no session has the number."""
@@ -75,7 +99,7 @@ def chart(title: str, series: Sequence[Series], y_label: str, holds: Sequence[fl
 
 
 def _lines(runs: Sequence[ReportRun], values: Callable[[ReportRun], Sequence[float | None]]) -> list[Series]:
-    return [Series(run.label, values(run), run.style, short=str(run.number)) for run in runs]
+    return [Series(run.label, values(run), run.number - 1, short=str(run.number)) for run in runs]
 
 
 def _get(mapping: Mapping[str, Any], *keys: str) -> Any:
@@ -95,30 +119,25 @@ def summary(runs: Sequence[ReportRun]) -> Table:
     measure = names.pop() if len(names) == 1 else ""
 
     def of(key: str) -> list[str]:
-        return [number(run.summary.get(key)) for run in runs]
-
-    def by_measure(key: Callable[[ReportRun], str | None]) -> list[str]:
-        return [number(run.summary.get(key(run) or "")) for run in runs]
+        """Of the summary, where ``*`` is what the run is judged by."""
+        return [number(run.summary.get(key.replace("*", run.measure.name))) for run in runs]
 
     def last(split: str) -> list[str]:
-        return [number(run.series(run.measure.growing, split)[-1]) for run in runs]
+        return [number(run.series(run.measure.name, split)[-1]) for run in runs]
 
     growing, fixed, cost = "growing test set (official)", "fixed test set", "cost"
     if not any(run.measure.fixed for run in runs):
         growing, fixed = "test images of the classes seen so far", "from session to session"
-    lengths = [str(len(run.sessions)) for run in runs]
-    columns = [
-        ("", "method", [str(run.content.get("method", DASH)) for run in runs]),
-        ("", "sessions", lengths if len(set(lengths)) > 1 else []),
-        (growing, f"average {measure}", by_measure(lambda run: run.measure.average)),
-        (growing, f"last {measure}", by_measure(lambda run: run.measure.last)),
+    columns: list[tuple[str, str, Sequence[Cell]]] = [
+        (growing, f"average {measure}", of("average_*")),
+        (growing, f"last {measure}", of("last_*")),
         (growing, "last top-5", of("last_top5")),
         (growing, "last base", last("base")),
         (growing, "last new", last("new")),
-        (growing, "CF1", [number(run.f1("CF1_mean")) for run in runs]),
-        (growing, "OF1", [number(run.f1("OF1")) for run in runs]),
-        (fixed, f"average {measure}", by_measure(lambda run: run.measure.average_fixed)),
-        (fixed, f"last {measure}", by_measure(lambda run: run.measure.last_fixed)),
+        (growing, "CF1", _numbers([run.f1("CF1_mean") for run in runs])),
+        (growing, "OF1", _numbers([run.f1("OF1") for run in runs])),
+        (fixed, f"average {measure}", of("average_fixed_*")),
+        (fixed, f"last {measure}", of("last_fixed_*")),
         (fixed, "forgetting", of("forgetting")),
         (fixed, "backward transfer", of("backward_transfer")),
         (fixed, "plasticity", of("plasticity")),
@@ -126,30 +145,23 @@ def summary(runs: Sequence[ReportRun]) -> Table:
         (cost, "exemplars", [whole(_get(run.sessions[-1], "memory", "total")) for run in runs]),
         (cost, "time", [duration(run.seconds) for run in runs]),
     ]
-    kept = [column for column in columns if column[1] == "method" or any(cell != DASH for cell in column[2])]
-    groups = {group: 0 for group, _, _ in kept}
-    for group, _, _ in kept:
-        groups[group] += 1
-    groups[""] += 1  # the run itself
-    f1 = (
-        f", CF1 and OF1 after the last session at score {THRESHOLD}"
-        if any(run.f1("OF1") is not None for run in runs)
-        else ""
-    )
-    return Table(
+    lengths = [str(len(run.sessions)) for run in runs]
+    first: Columns = [("", "run", runs), ("", "method", [str(run.content.get("method", DASH)) for run in runs])]
+    if len(set(lengths)) > 1:
+        first = [*first, ("", "sessions", lengths)]
+    kept = [column for column in columns if any(cell != DASH for cell in column[2])]
+    f1 = f", CF1 and OF1 after the last session at score {THRESHOLD}" if any(c[1] == "OF1" for c in kept) else ""
+    caption = (
         f"Every run in a row: percent, forgetting in points{f1}; memory is what is kept after the last session "
-        "besides the model.",
-        ["run", *(heading for _, heading, _ in kept)],
-        [[run, *(cells[i] for _, _, cells in kept)] for i, run in enumerate(runs)],
-        list(groups.items()),
-        texts=(1,),
+        "besides the model."
     )
+    return _table(caption, [*first, *kept], texts=(1,))
 
 
 def measure_charts(runs: Sequence[ReportRun], name: str) -> list[Chart]:
     """The measure per session on both test sets."""
     title = sentence_case(f"{name} on the classes seen so far, ")
-    growing = _lines(runs, lambda run: run.series(run.measure.growing, "seen"))
+    growing = _lines(runs, lambda run: run.series(run.measure.name, "seen"))
     charts = [chart(title + "growing test set", growing, f"{name} (%)")]
     if with_fixed := [run for run in runs if run.measure.fixed]:
         fixed = _lines(with_fixed, lambda run: run.series(run.measure.judged, "seen"))
@@ -159,30 +171,18 @@ def measure_charts(runs: Sequence[ReportRun], name: str) -> list[Chart]:
 
 def session_numbers(run: ReportRun) -> Table:
     """The measure of every session on every split."""
-    splits = ("seen", "base", "new")
-    keys = (
-        {"seen": run.measure.growing, "fixed": run.measure.fixed}
-        if run.measure.fixed
-        else {"seen": run.measure.growing}
-    )
-    rows: list[list[Cell]] = [
-        [
-            str(t),
-            ", ".join(session.get("classes", [])),
-            run.ranges[t][1],
-            *(number(session[key].get(split), 2) for key in keys.values() for split in splits),
-            *(whole(_get(session, "images", images)) for images in keys),
-        ]
-        for t, session in enumerate(run.sessions)
-    ]
-    headings = ("growing", "fixed")[: len(keys)]
-    return Table(
-        f"{run.label}: {run.measure.name} in percent",
-        ["session", "new classes", "seen classes", *splits * len(keys), *headings],
-        rows,
-        [("", 3), *((f"{heading} test set", 3) for heading in headings), ("test images", len(keys))],
-        texts=(1,),
-    )
+    new = [", ".join(session.get("classes", [])) for session in run.sessions]
+    columns: list[tuple[str, str, Sequence[Cell]]] = [
+        ("", "session", _places(run)), ("", "new classes", new), ("", "seen classes", [high for _, high in run.ranges])
+    ]  # fmt: skip
+    shown = {"growing": (run.measure.name, "seen")}
+    if run.measure.fixed:
+        shown["fixed"] = (run.measure.fixed, "fixed")
+    for heading, (key, _) in shown.items():
+        columns += [(f"{heading} test set", split, _numbers(run.series(key, split), 2)) for split in SPLITS]
+    for heading, (_, images) in shown.items():
+        columns.append(("test images", heading, [whole(n) for n in _of_sessions(run, "images", images)]))
+    return _table(f"{run.label}: {run.measure.name} in percent", columns, texts=(1,))
 
 
 def forgetting_charts(runs: Sequence[ReportRun]) -> list[Chart]:
@@ -197,19 +197,19 @@ def forgetting_charts(runs: Sequence[ReportRun]) -> list[Chart]:
 
 def forgetting_numbers(run: ReportRun) -> Table:
     """Old and new classes in every session."""
-    keys = ("forgetting", "forgetting_learned", "plasticity")
-    old, new = (run.series(run.measure.judged, split) for split in ("old", "new"))
-    so_far = run.summaries or [{}] * len(old)
-    return Table(
+    so_far = run.summaries or [{}] * len(run.sessions)
+    columns = [
+        ("", "old classes", _numbers(run.series(run.measure.judged, "old"))),
+        ("", "new classes (plasticity)", _numbers(run.series(run.measure.judged, "new"))),
+        ("", "forgetting", _numbers([s.get("forgetting") for s in so_far])),
+        ("", "forgetting since learned", _numbers([s.get("forgetting_learned") for s in so_far])),
+        ("", "plasticity so far", _numbers([s.get("plasticity") for s in so_far])),
+    ]
+    caption = (
         f"{run.label}: {run.measure.name} of old and new classes (percent), forgetting (points), and plasticity "
-        "(percent) of all classes so far" + (", fixed test set" if run.measure.fixed else ""),
-        ["session", "old classes", "new classes (plasticity)", "forgetting", "forgetting since learned",
-         "plasticity so far"],
-        [
-            [str(t), number(old[t]), number(new[t]), *(number(so_far[t].get(key)) for key in keys)]
-            for t in range(len(run.sessions))
-        ],
-    )  # fmt: skip
+        "(percent) of all classes so far" + (", fixed test set" if run.measure.fixed else "")
+    )
+    return _table(caption, [("", "session", _places(run)), *columns])
 
 
 def memory_kinds(runs: Sequence[ReportRun]) -> list[str]:
@@ -234,25 +234,22 @@ def _megabytes(kept: Mapping[str, float] | None) -> float | None:
 
 def cost_numbers(run: ReportRun, kinds: Sequence[str]) -> Table:
     """Images, memory and time of every session."""
-    rows = [
-        [
-            str(t),
-            whole(_get(s, "train", "images")),
-            number(_get(s, "train", "labels_per_image"), 2),
-            whole(_get(s, "train", "exemplars")),
-            *(whole(_get(s, "memory", key)) for key in ("stored", "total")),
-            *(bytes_text(_get(s, "memory", "bytes", kind)) for kind in kinds),
-            *(duration(s.get(key)) for key in ("seconds", "evaluation_seconds")),
-        ]
-        for t, s in enumerate(run.sessions)
+
+    def counts(*keys: str) -> list[str]:
+        return [whole(value) for value in _of_sessions(run, *keys)]
+
+    columns: Columns = [
+        ("", "session", _places(run)),
+        ("training images", "new", counts("train", "images")),
+        ("training images", "labels per image", _numbers(_of_sessions(run, "train", "labels_per_image"), 2)),
+        ("training images", "exemplars", counts("train", "exemplars")),
+        ("exemplars after", "added", counts("memory", "stored")),
+        ("exemplars after", "total", counts("memory", "total")),
+        *(("bytes kept", kind, [bytes_text(n) for n in _of_sessions(run, "memory", "bytes", kind)]) for kind in kinds),
+        ("time", "session", [duration(s) for s in _of_sessions(run, "seconds")]),
+        ("time", "evaluation", [duration(s) for s in _of_sessions(run, "evaluation_seconds")]),
     ]
-    groups = [("", 1), ("training images", 3), ("exemplars after", 2), ("bytes kept", len(kinds)), ("time", 2)]
-    return Table(
-        f"{run.label}: training images, exemplars chosen after the session, bytes kept, time",
-        ["session", "new", "labels per image", "exemplars", "added", "total", *kinds, "session", "evaluation"],
-        rows,
-        [group for group in groups if group[1]],
-    )
+    return _table(f"{run.label}: training images, exemplars chosen after the session, bytes kept, time", columns)
 
 
 # -- single runs ----------------------------------------------------------------------------------------------
@@ -309,25 +306,18 @@ def pseudo_label_charts(run: ReportRun) -> list[Chart]:
 
 def pseudo_labels(run: ReportRun) -> Table:
     """The search for the threshold in every session."""
-    rows = [
-        [
-            str(t),
-            *(number(d.get(key), 2) for key in ("target", "reached", "true")),
-            *(number(_times_100(d.get(key))) for key in ("precision", "recall")),
-            number(d.get("threshold"), 3),
-            str(d.get("evaluations", DASH)),
-            {True: "yes", False: "no"}.get(d["landed"], DASH) if "landed" in d else DASH,
-            str(d.get("mode", DASH)),
-        ]
-        for t, d in enumerate(dpl(run))
+    found = dpl(run)
+    per_image, truth = ("target", "reached", "true"), ("precision", "recall")
+    columns: Columns = [
+        ("", "session", _places(run)),
+        *(("labels per image", key, _numbers([d.get(key) for d in found], 2)) for key in per_image),
+        *(("against the truth (%)", key, _numbers([_times_100(d.get(key)) for d in found])) for key in truth),
+        ("search", "threshold", _numbers([d.get("threshold") for d in found], 3)),
+        ("search", "steps", [str(d.get("evaluations", DASH)) for d in found]),
+        ("search", "landed", [{True: "yes", False: "no"}.get(d.get("landed"), DASH) for d in found]),  # type: ignore[arg-type]
+        ("search", "mode", [str(d.get("mode", DASH)) for d in found]),
     ]
-    return Table(
-        f"{run.label}: pseudo-labels of old classes",
-        ["session", "target", "reached", "true", "precision", "recall", "threshold", "steps", "landed", "mode"],
-        rows,
-        [("", 1), ("labels per image", 3), ("against the truth (%)", 2), ("search", 4)],
-        texts=(9,),
-    )
+    return _table(f"{run.label}: pseudo-labels of old classes", columns, texts=(9,))
 
 
 def class_thresholds(run: ReportRun) -> Table | None:
