@@ -86,9 +86,8 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
         UserError: the files are damaged or do not belong to these results.
     """
     test_file, file = folder / "scores" / "test.npz", folder / "scores" / f"session_{sessions - 1}.npz"
-    for path in (test_file, file):
-        if not path.is_file():
-            return None
+    if not (test_file.is_file() and file.is_file()):
+        return None
     test, session = _arrays(test_file, ("targets", "paths", "classes")), _arrays(file, ("rows", "logits"))
     targets, rows, logits = test["targets"], session["rows"], session["logits"]
     fits = (
@@ -115,11 +114,8 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
     pictures: dict[int, np.ndarray] = {}
     if (file := folder / "scores" / PICTURES).is_file():
         kept = _arrays(file, ("rows", "images"))
-        if kept["images"].dtype == np.uint8 and kept["images"].shape == (
-            *kept["rows"].shape,
-            *kept["images"].shape[1:3],
-            3,
-        ):
+        whole = (*kept["rows"].shape, *kept["images"].shape[1:3], 3)
+        if kept["images"].dtype == np.uint8 and kept["images"].shape == whole:
             pictures = dict(zip(kept["rows"].tolist(), kept["images"], strict=True))
     return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen], pictures)
 
