@@ -15,7 +15,7 @@ A bench config is a python file with
 ``upper_bound``    label of the runs that every other one is measured against (Omega), or ``None``
 ``published``      experiment of :mod:`mlcil.reporting.published` to compare with, or ``None``
 ``phases``         a second table, accuracy after every session: an experiment of
-                   :data:`mlcil.reporting.phases.PHASES`, ``True`` for our lines alone, or ``None``
+                   :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``
 ``overrides``      settings for all runs
 ``jobs``           runs at the same time
 =================  ======================================================================
@@ -45,8 +45,8 @@ from mlcil.engine.config import check_keys, load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
-from mlcil.reporting.phases import PHASES, phase_table
 from mlcil.reporting.published import experiments
+from mlcil.reporting.session_lines import LINES, session_lines
 
 DEFAULTS: dict[str, Any] = {
     "title": ...,
@@ -138,8 +138,8 @@ def load_bench(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: upper_bound is {bench['upper_bound']!r}; expected the label of a run")
     if bench["paired"] and len(bench["class_orders"] or ()) != len(bench["seeds"]):
         raise UserError(f"{path}: paired needs as many class_orders as seeds; give one order a seed")
-    if bench["phases"] not in (None, True, *PHASES):
-        raise UserError(f"{path}: phases is {bench['phases']!r}; expected one of {', '.join(PHASES)}, True or None")
+    if bench["phases"] not in (None, True, *LINES):
+        raise UserError(f"{path}: phases is {bench['phases']!r}; expected one of {', '.join(LINES)}, True or None")
     return bench
 
 
@@ -289,7 +289,7 @@ def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) ->
         runs = found.setdefault(label, [])
         if job.state() == "done":
             runs.append(comparison.read_run(job.run_dir))
-    text = phase_table(bench["title"], found, None if bench["phases"] is True else bench["phases"])
+    text = session_lines(bench["title"], found, None if bench["phases"] is True else bench["phases"])
     write_text(folder / "phases.md", text)
     return text
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlcil.errors import UserError
 from mlcil.reporting import published as numbers
+from mlcil.reporting.tables import four_decimals, markdown
 
 Run = Mapping[str, Any]  # content of a results.json
 
@@ -240,10 +241,7 @@ def _sources(rows: Sequence[Row]) -> str:
 
 def as_markdown(title: str, rows: Sequence[Row]) -> str:
     """A Markdown table with its title and caption."""
-    table = cells(rows)
-    lines = ["| " + " | ".join(line) + " |" for line in table]
-    lines.insert(1, "|---" * 1 + "|---:" * (len(table[0]) - 1) + "|")
-    return f"## {title}\n\n" + "\n".join(lines) + f"\n\n{caption(rows)}\n"
+    return f"## {title}\n\n{markdown(cells(rows))}\n\n{caption(rows)}\n"
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -258,33 +256,19 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         line: list[Any] = [row.label, max((len(v) for v in row.values.values()), default=0), row.missing]
         for column in columns:
-            line += [_number(row.mean(column)), _number(row.std(column))]
-        writer.writerow(line + [_number(row.published.get(column, (None,))[0]) for column in known])
+            line += [four_decimals(row.mean(column)), four_decimals(row.std(column))]
+        writer.writerow(line + [four_decimals(row.published.get(column, (None,))[0]) for column in known])
     return out.getvalue()
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
 
 
 def as_latex(title: str, rows: Sequence[Row]) -> str:
     """A ``tabular`` in a ``table``, with booktabs rules."""
     table = [[_escaped(cell) for cell in line] for line in cells(rows, " $\\pm$ ")]
-    body = [" & ".join(line) + r" \\" for line in table]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{_escaped(title)}. {_escaped(caption(rows))}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}",
-            r"\toprule",
-            body[0],
-            r"\midrule",
-            *body[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+    head, *body = [" & ".join(line) + " \\\\\n" for line in table]
+    return (
+        f"\\begin{{table}}\n\\caption{{{_escaped(title)}. {_escaped(caption(rows))}}}\n"
+        f"\\begin{{tabular}}{{l{'r' * (len(table[0]) - 1)}}}\n\\toprule\n{head}\\midrule\n{''.join(body)}"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
     )
 
 

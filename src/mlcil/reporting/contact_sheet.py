@@ -18,24 +18,12 @@ from PIL import Image
 from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
 from mlcil.files import write_arrays
-from mlcil.reporting.markup import DASH, Content, Markup, details, element, shorten
 from mlcil.reporting.report_runs import ReportRun
-from mlcil.reporting.report_tables import FOLDED, Section, named, section
 
 PICTURES = "pictures.npz"  # in scores/
 PER_KIND = 4  # images of a kind for the first and for the last classes
 PIXELS = 160  # longest side of a thumbnail
 QUALITY = 72
-KINDS: dict[str, str] = {
-    "right": "most confident, right",
-    "wrong": "most confident, wrong",
-    "missed": "most missed",
-}
-NOTHING: dict[str, str] = {
-    "right": "No score of these classes is right and above the threshold.",
-    "wrong": "No score of these classes is wrong and above the threshold.",
-    "missed": "Nothing is missed.",
-}
 
 
 @dataclass(frozen=True)
@@ -98,9 +86,8 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
         UserError: the files are damaged or do not belong to these results.
     """
     test_file, file = folder / "scores" / "test.npz", folder / "scores" / f"session_{sessions - 1}.npz"
-    for path in (test_file, file):
-        if not path.is_file():
-            return None
+    if not (test_file.is_file() and file.is_file()):
+        return None
     test, session = _arrays(test_file, ("targets", "paths", "classes")), _arrays(file, ("rows", "logits"))
     targets, rows, logits = test["targets"], session["rows"], session["logits"]
     fits = (
@@ -127,11 +114,8 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
     pictures: dict[int, np.ndarray] = {}
     if (file := folder / "scores" / PICTURES).is_file():
         kept = _arrays(file, ("rows", "images"))
-        if kept["images"].dtype == np.uint8 and kept["images"].shape == (
-            *kept["rows"].shape,
-            *kept["images"].shape[1:3],
-            3,
-        ):
+        whole = (*kept["rows"].shape, *kept["images"].shape[1:3], 3)
+        if kept["images"].dtype == np.uint8 and kept["images"].shape == whole:
             pictures = dict(zip(kept["rows"].tolist(), kept["images"], strict=True))
     return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen], pictures)
 
@@ -238,80 +222,43 @@ def thumbnail(source: Path | np.ndarray) -> str | None:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-# -- as markup ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Sheet:
+    """A run's contact sheet.
+
+    Attributes:
+        note: (kind ``warning`` or ``info``, sentence) to read first, if any.
+        parts: per shown session: its word, its classes, and its tiles by kind.
+    """
+
+    note: tuple[str, str] | None = None
+    parts: Sequence[tuple[str, Sequence[str], Mapping[str, Sequence[Tile]]]] = ()
 
 
-def contact_sheets(runs: Sequence[ReportRun], per_kind: int) -> Section:
-    """The section with a sheet per run, or a sentence where a run has none.
+def contact_sheet(run: ReportRun, per_kind: int) -> Sheet:
+    """The sheet of the first and of the last classes, or the sentence why there is none.
 
     Args:
-        runs: of the report.
+        run: of the report.
         per_kind: images of each kind for the first and for the last classes.
     """
-    thresholds = " or ".join(str(value) for value in dict.fromkeys(run.measure.threshold for run in runs))
-    text = (
-        f"Chosen by score after the last session, the same images each time: a class counts as predicted above "
-        f"{thresholds}. True: what the image shows of the classes seen so far, with the score that it got. Predicted: "
-        "what the run says. ✓ right, ✗ wrong, ? not judged."
-    )
-    sheets = [details(named(run), _sheet(run, per_kind), unfolded=len(runs) <= FOLDED) for run in runs]
-    return section("images", "Test images", element("p", text), sheets)
-
-
-def _sheet(run: ReportRun, per_kind: int) -> list[Content]:
     try:
-        single = run.measure.fixed is None
-        scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1], single)
+        scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1], run.measure.fixed is None)
     except UserError as error:
-        return [element("p", f"No contact sheet: {error}.", class_="note warning", role="note")]
+        return Sheet(("warning", f"No contact sheet: {error}."))
     if scores is None:
         sentence = "This run saved no scores, so it has no contact sheet; runs trained with this version save them."
-        return [element("p", sentence, class_="note info", role="note")]
+        return Sheet(("info", sentence))
     ends = {0: "first", len(run.ranges) - 1: "last"} if len(run.ranges) > 1 else {0: "only"}
-    parts: list[Content] = []
     used: set[int] = set()
-    tiles: list[Tile] = []
+    parts = []
     for t, word in ends.items():
         low, high = run.ranges[t]
-        names = shorten(", ".join(scores.classes[low:high]), 90)
-        parts.append(element("h4", f"Classes of the {word} session: {names}"))
-        kinds = []
-        for kind, found in choose(scores, low, high, run.measure.threshold, per_kind, used).items():
-            tiles += found
-            shown = [_tile_markup(tile, kind) for tile in found] or element("p", NOTHING[kind], class_="muted")
-            kinds.append(element("div", element("h5", KINDS[kind]), element("div", shown, class_="tiles")))
-        parts.append(element("div", kinds, class_="kinds"))
+        chosen = choose(scores, low, high, run.measure.threshold, per_kind, used)
+        parts.append((word, scores.classes[low:high], chosen))
+    tiles = [tile for _, _, chosen in parts for found in chosen.values() for tile in found]
     lost = [tile for tile in tiles if tile.jpeg is None]
-    if lost:
-        sentence = f"{len(lost)} of {len(tiles)} images cannot be read any more, the first is {lost[0].path}."
-        parts.insert(0, element("p", sentence, class_="note info", role="note"))
-    return parts
-
-
-def _tile_markup(tile: Tile, kind: str) -> Markup:
-    name = Path(tile.path).name
-    if tile.jpeg is None:
-        picture = element("div", "no image", class_="lost")
-    else:
-        words = f"{name}: {', '.join(label for label, _ in tile.true) or 'no label'}"
-        picture = element("img", src=f"data:image/jpeg;base64,{tile.jpeg}", alt=words)
-    mark = {"right": "✓", "wrong": "✗", "missed": "✗"}[kind]
-    title = element("b", f"{mark} {tile.focus} ", _score(tile.focus_score), class_=kind)
-    true = [element("span", f"{label} ", _score(score), class_="tag") for label, score in tile.true]
-    marks = {True: ("right", "✓"), False: ("wrong", "✗"), None: ("open", "?")}
-    predicted = [
-        element("span", f"{marks[right][1]} {label} ", _score(score), class_=f"tag {marks[right][0]}")
-        for label, score, right in tile.predicted
-    ]
-    caption = element(
-        "figcaption",
-        title,
-        element("div", element("i", "true"), true or " none"),
-        element("div", element("i", "predicted"), predicted or " none"),
-        element("small", name, title=name),
+    sentence = (
+        f"{len(lost)} of {len(tiles)} images cannot be read any more, the first is {lost[0].path}." if lost else ""
     )
-    return element("figure", element("div", picture, class_="frame"), caption, class_="tile")
-
-
-def _score(value: float) -> Markup:
-    return element("span", f"{value:.2f}" if np.isfinite(value) else DASH, class_="score")
+    return Sheet(("info", sentence) if lost else None, parts)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mlcil import __version__
 from mlcil.errors import UserError
 from mlcil.files import write_text
-from mlcil.reporting.contact_sheet import PER_KIND, contact_sheets
+from mlcil.reporting import formats, sections
+from mlcil.reporting.contact_sheet import PER_KIND, contact_sheet
 from mlcil.reporting.made_images import made_images
-from mlcil.reporting.markup import Markup, element
-from mlcil.reporting.report_details import LEVELS, glossary, heat_maps, other_reports, provenance, pseudo_labels
-from mlcil.reporting.report_runs import ReportRun, read_runs
-from mlcil.reporting.report_tables import Section, cost_section, forgetting_section, measure_section, summary
-from mlcil.reporting.stylesheet import style_sheet
+from mlcil.reporting.plots import swatch
+from mlcil.reporting.report_runs import ReportRun, notes, read_runs
 
 IMAGES = 150  # about as many thumbnails a report may hold; keeps it near a megabyte
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+FOLDED = 3  # with more runs, what is said of each run alone is folded
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -48,38 +49,61 @@ def page(runs: Sequence[ReportRun]) -> str:
     Args:
         runs: at least one.
     """
-    title = f"Report: {runs[0].name}" if len(runs) == 1 else f"Report: {len(runs)} runs"
-    protocols = dict.fromkeys(run.protocol for run in runs)
-    sections: list[Section | None] = [
-        summary(runs),
-        measure_section(runs),
-        heat_maps(runs),
-        forgetting_section(runs),
-        pseudo_labels(runs),
-        other_reports(runs),
-        made_images(runs),
-        cost_section(runs),
-        contact_sheets(runs, max(1, min(PER_KIND, IMAGES // (6 * len(runs))))),
-        provenance(runs),
-        glossary(runs),
-    ]
-    shown = [part for part in sections if part is not None]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name_="viewport", content_="width=device-width, initial-scale=1"),
-        element("meta", http_equiv="Content-Security-Policy", content_=POLICY),
-        element("title", title),
-        Markup(f"<style>{style_sheet(LEVELS)}</style>"),
+    measure = " / ".join(sorted({run.measure.name for run in runs}))
+    per_class = " / ".join(sorted({run.measure.class_name for run in runs}))
+    labelled = [run for run in runs if any(sections.dpl(run))]
+    reports = sections.other_reports(runs)
+    made = [(run, sheets) for run in runs if (sheets := made_images(run))]
+    headings = {
+        "summary": "Summary",
+        "sessions": f"{measure} per session",
+        "classes": f"{per_class} of every class",
+        "forgetting": "Forgetting and plasticity",
+        "pseudo-labels": "Pseudo-labels" if labelled else "",
+        "methods": "Reports of the methods" if reports else "",
+        "made": "Made images" if made else "",
+        "cost": "Memory and time",
+        "images": "Test images",
+        "provenance": "Where the numbers come from",
+        "glossary": "Glossary",
+    }
+    per_kind = max(1, min(PER_KIND, IMAGES // (6 * len(runs))))
+    return environment().get_template("report.html.j2").render(
+        title=f"Report: {runs[0].name}" if len(runs) == 1 else f"Report: {len(runs)} runs",
+        version=__version__,
+        runs=runs,
+        headings={anchor: formats.sentence_case(heading) for anchor, heading in headings.items() if heading},
+        notes=notes(runs),
+        measure=measure,
+        all_fixed=all(run.measure.fixed for run in runs),
+        labelled=labelled,
+        reports=reports,
+        made=made,
+        kinds=sections.memory_kinds(runs),
+        sheets=[(run, contact_sheet(run, per_kind)) for run in runs],
+        data=sections,
+        FOLDED=FOLDED,
+    )  # fmt: skip
+
+
+@cache
+def environment() -> Environment:
+    """The templates, which escape whatever is not markup of their own."""
+    found = Environment(
+        loader=PackageLoader("mlcil.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    body = element(
-        "body",
-        element(
-            "header",
-            element("h1", title),
-            element("p", "; ".join(protocols), f" · mlcil {__version__}", class_="muted"),
-            element("nav", [element("a", s.heading, href=f"#{s.anchor}") for s in shown], aria_label="Sections"),
-        ),
-        element("main", [element("section", element("h2", s.heading), s.content, id=s.anchor) for s in shown]),
+    found.filters.update(
+        number=formats.number,
+        bytes=formats.bytes_text,
+        shorten=formats.shorten,
+        sentence_case=formats.sentence_case,
+        level=sections.level,
+        swatch=cache(swatch),
+        file_name=lambda path: Path(path).name,
     )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+    found.tests["run"] = lambda value: isinstance(value, ReportRun)
+    return found

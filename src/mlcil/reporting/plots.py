@@ -1,24 +1,244 @@
-"""Curves of a run as PNG files."""
+"""Charts by matplotlib: PNG files in a run's folder, inline SVG in a report.
+
+A line has a colour, a marker and a dash pattern of its own, and its name stands at its last point.
+"""
 
 from __future__ import annotations
 
 import io
+import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
+from matplotlib.patches import PathPatch
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D, ScaledTranslation
 
 from mlcil.evaluation.metrics import metrics_of
 from mlcil.evaluation.singlelabel import accuracy_matrix
 from mlcil.files import write_bytes
+from mlcil.reporting.formats import number, shorten
 
-COLOURS = {"seen": "tab:blue", "base": "tab:green", "new": "tab:orange"}
+#: of the lines, in the order of their styles; an SVG names them as ``--s0`` ... ``--s7`` of the page's style sheet
+COLOURS = ("#0069a8", "#c44e00", "#00805d", "#a3478a", "#8a6500", "#59616b", "#007c91", "#b3123a")
+SOFT, GRID = "#5b6570", "#d5dae0"  # text and zero line, other grid lines: --soft and --line
+MARKERS, DASHES = "os^D", ("-", (0, (4, 2.2)), (0, (1.2, 2.2)))
+WIDTH, HEIGHT, TEXT = 360, 240, 10  # points
+TOP, BOTTOM = 10, 36
+NAME_LENGTH, CHARACTER, LINE = 16, 6.6, 11.5
+CROWD = 8  # with more lines, short names stand at their ends
+LEAD = {"arrowstyle": "-", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3}  # from a name to its line
+TIP = "tip:"  # begins the id of a part that has a tool tip
+UNPRINTABLE = re.compile(r"[^\t\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart.
+
+    Attributes:
+        name: shown at the line's end.
+        values: one per tick of the x axis; ``None`` and NaN leave a gap, missing ones at the end do too.
+        style: number that sets colour, marker and dashes.
+        short: stands for the name where there is little room; a legend must then give the name.
+    """
+
+    name: str
+    values: Sequence[float | None]
+    style: int = 0
+    short: str = ""
+
+    def points(self) -> list[tuple[int, float]]:
+        """(tick, value) where a value exists."""
+        return [(t, v) for t, v in enumerate(self.values) if v is not None and math.isfinite(v)]
+
+
+def line_chart(
+    series: Sequence[Series], ticks: Sequence[str], *, y_label: str, holds: Sequence[float] = (), decimals: int = 1
+) -> Figure:
+    """Lines over sessions.
+
+    Args:
+        series: at least one of them has a value; those without any are left out.
+        ticks: labels of the x axis, the sessions.
+        y_label: of the y axis.
+        holds: values that the y axis must hold. It spans at least a twentieth of its highest number, so that small
+            differences stay small.
+        decimals: of the values in tool tips.
+    """
+    drawn = [s for s in series if s.points()]
+    names = [_label(s, len(drawn), len(ticks)) for s in drawn]
+    values = [v for s in drawn for _, v in s.points()] + list(holds)
+    low, high = min(values), max(values)
+    span = max(high - low, abs(high) / 20) or 1.0
+    levels = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(low, high - span) if high else low, low + span)
+    marks = [f"{round(level, 10) + 0.0:g}".replace("-", "−") for level in levels]
+    left, right = 24 + CHARACTER * max(map(len, marks)), 14 + CHARACTER * max(map(len, names))
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
+    box = (left / WIDTH, BOTTOM / HEIGHT, 1 - (left + right) / WIDTH, 1 - (TOP + BOTTOM) / HEIGHT)
+    axes = figure.add_axes(box, frameon=False)
+    every = math.ceil(len(ticks) / 12)
+    axes.set_xticks(range(0, len(ticks), every), ticks[::every], color=SOFT, fontsize=TEXT)
+    axes.set_yticks(levels, marks, color=SOFT, fontsize=TEXT)
+    axes.set(xlim=(0, len(ticks) - 1) if len(ticks) > 1 else (-1, 1), ylim=(levels[0], levels[-1]))
+    axes.tick_params(left=False, bottom=False)
+    axes.grid(axis="y", color=GRID, clip_on=False)
+    if levels[0] < 0 <= levels[-1]:
+        axes.axhline(0, color=SOFT, linewidth=0.8, clip_on=False)
+    axes.set_xlabel("session", color=SOFT, fontsize=TEXT)
+    figure.text(10 / WIDTH, box[1] + box[3] / 2, y_label, rotation=90, ha="center", va="center", color=SOFT)
+    for last in {s.points()[-1][0] for s in drawn}:  # names at the same tick make room for each other
+        ending = [i for i, s in enumerate(drawn) if s.points()[-1][0] == last]
+        heights = [float(axes.transData.transform((last, drawn[i].points()[-1][1]))[1]) for i in ending]
+        places = spread(heights, LINE, BOTTOM, HEIGHT - TOP)
+        for i, height, place in zip(ending, heights, places, strict=True):
+            _line(axes, drawn[i], names[i], place - height, ticks, decimals)
+    return figure
+
+
+def _label(series: Series, lines: int, ticks: int) -> str:
+    crowded = lines > CROWD or series.points()[-1][0] < ticks - 1
+    return series.short if series.short and crowded else shorten(printable(series.name), NAME_LENGTH)
+
+
+def _line(axes: Axes, series: Series, name: str, shift: float, ticks: Sequence[str], decimals: int) -> None:
+    """Line, markers with tool tips, and the name ``shift`` points above the last marker."""
+    colour = _styled(
+        axes, series.style, range(len(series.values)), [math.nan if v is None else v for v in series.values]
+    )
+    for t, value in series.points():
+        tip = f"{TIP}{printable(series.name)}, session {ticks[t]}: {number(value, decimals)}"
+        _marker(axes, series.style, 5.5, t, value, gid=tip)
+    axes.annotate(
+        name,
+        series.points()[-1],
+        xytext=(9, shift),
+        textcoords="offset points",
+        annotation_clip=False,
+        parse_math=False,
+        va="center_baseline",
+        color=colour,
+        fontsize=TEXT,
+        fontweight="bold",
+        arrowprops={**LEAD, "color": colour} if abs(shift) > 2 else None,
+    )
+
+
+def swatch(style: int) -> Markup:
+    """Marker and line of a style, for a legend or a row of a table."""
+    figure = Figure(figsize=(28 / 72, 16 / 72), dpi=72)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 28), ylim=(0, 16))
+    axes.set_axis_off()
+    _styled(axes, style, [1, 27], [8, 8])
+    _marker(axes, style, 8, 14, 8)
+    return as_svg(figure)
+
+
+def _styled(axes: Axes, style: int, x: Sequence[float], y: Sequence[float]) -> str:
+    """Draw the line of a style; returns its colour. Nothing is clipped: an SVG's clip would refer to a part by id."""
+    colour, dashes = COLOURS[style % len(COLOURS)], DASHES[style // len(COLOURS) % len(DASHES)]
+    axes.plot(x, y, color=colour, linestyle=dashes, linewidth=1.7, clip_on=False)
+    return colour
+
+
+def _marker(axes: Axes, style: int, size: float, x: float, y: float, gid: str | None = None) -> None:
+    """A shape of its own, ``size`` points wide, since SVG would repeat a line's markers by id."""
+    marker = MarkerStyle(MARKERS[(style + style // len(COLOURS)) % len(MARKERS)])
+    shape = marker.get_transform() + Affine2D().scale(size / 72) + axes.figure.dpi_scale_trans
+    place = shape + ScaledTranslation(x, y, axes.transData)  # type: ignore[arg-type]  # any transform will do
+    colour = COLOURS[style % len(COLOURS)]
+    axes.add_artist(PathPatch(marker.get_path(), transform=place, color=colour, gid=gid, clip_on=False, zorder=3))
+
+
+def as_svg(figure: Figure, title: str = "", description: str = "") -> Markup:
+    """Inline SVG that needs nothing outside itself, coloured by the page's style sheet.
+
+    Args:
+        figure: without clipped parts, which would refer to others by id.
+        title: of the picture, for those who do not see it; without one it is an ornament.
+        description: what it shows, in words.
+    """
+    buffer = io.StringIO()
+    figure.patch.set_visible(False)
+    nothing = dict.fromkeys(("Date", "Creator", "Type", "Format"))
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none"}):
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has its own fonts
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    root = ElementTree.fromstring(buffer.getvalue())
+    root.attrib = {"viewBox": root.attrib["viewBox"]}
+    root.remove(root[0])  # a style sheet that would hold for the page
+    for element in list(root.iter()):
+        element.tag = element.tag.split("}")[1]
+        element.text, element.tail = (element.text or "").strip() or None, None
+        name = element.attrib.pop("id", "")
+        if name.startswith(TIP):
+            element.insert(0, _worded("title", name.removeprefix(TIP)))
+        if "style" in element.attrib:
+            element.set("style", _themed(element.attrib["style"]))
+        if "d" in element.attrib:
+            element.set("d", re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.4g}", element.attrib["d"]))
+    if title:
+        root.attrib |= {"role": "img", "aria-label": printable(title)}
+        root.insert(0, _worded("title", printable(title)))
+        root.insert(1, _worded("desc", printable(description)))
+    else:
+        root.attrib |= {"class": "swatch", "aria-hidden": "true"}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _worded(tag: str, words: str) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    element.text = words
+    return element
+
+
+def _themed(style: str) -> str:
+    """Colours as variables of the style sheet, fonts as the page has them."""
+    style = re.sub(r"font-family: [^;]*; |'[^;]*sans-serif(?=;)", "", style)
+    for k, colour in enumerate(COLOURS):
+        style = style.replace(colour, f"var(--s{k})")
+    return style.replace(SOFT, "var(--soft)").replace(GRID, "var(--line)")
+
+
+def printable(words: str) -> str:
+    """Without the characters that XML has no place for."""
+    return UNPRINTABLE.sub("\ufffd", words)
+
+
+def describe(series: Sequence[Series], ticks: Sequence[str], decimals: int = 1) -> str:
+    """The values in words."""
+    return " ".join(
+        f"{s.name}: " + ", ".join(f"{ticks[t]}: {number(v, decimals)}" for t, v in s.points()) + "." for s in series
+    )
+
+
+def spread(wanted: Sequence[float], distance: float, low: float, high: float) -> list[float]:
+    """Places near the wanted ones, in the same order, ``distance`` apart where [low, high] has the room."""
+    distance = min(distance, (high - low) / max(len(wanted) - 1, 1))
+    order = np.argsort(wanted, kind="stable")
+    steps = distance * np.arange(len(wanted))
+    sorted_wanted = np.asarray(wanted, dtype=float)[order]
+    upward = np.maximum.accumulate(np.maximum(sorted_wanted, low) - steps)
+    downward = np.minimum.accumulate((np.minimum(sorted_wanted, high) - steps)[::-1])[::-1]
+    # halfway between pushing all names up and pushing all down
+    middle = (np.minimum(upward, high - distance * (len(wanted) - 1)) + np.maximum(downward, low)) / 2 + steps
+    placed = np.empty(len(wanted))
+    placed[order] = middle
+    return placed.tolist()
+
+
+# -- pictures in a run's folder -------------------------------------------------------------------------------
 
 
 def draw_run(folder: Path, results: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> list[Path]:
@@ -31,59 +251,39 @@ def draw_run(folder: Path, results: Sequence[Mapping[str, Any]], classes: Sequen
         figures = {"accuracy_per_session.png": accuracy_per_session(results), "accuracy_matrix.png": matrix(results)}
     else:
         figures = {"map_per_session.png": map_per_session(results), "ap_per_class.png": ap_per_class(results, classes)}
-    files = []
     for name, figure in figures.items():
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-        plt.close(figure)
+        figure.savefig(buffer, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
         write_bytes(folder / name, buffer.getvalue())
-        files.append(folder / name)
-    return files
+    return [folder / name for name in figures]
 
 
 def map_per_session(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """MAP on base, seen and new classes, growing test set solid and fixed test set dashed."""
-    lines = [
-        (f"{split}, {label}", style, colour, [r[key][split] for r in results])
-        for split, colour in COLOURS.items()
-        for key, label, style in (("mAP", "growing", "o-"), ("fixed_mAP", "fixed", "s--"))
-    ]
-    return _per_session(results, lines, "mAP (%)", "mAP per session", "classes, test set")
+    """MAP on base, seen and new classes, on the growing and on the fixed test set."""
+    return _per_session(results, {"mAP": "growing", "fixed_mAP": "fixed"}, "mAP")
 
 
 def accuracy_per_session(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """Accuracy on base, seen and new classes, top-1 solid and top-5 dashed."""
-    lines = [
-        (f"{split}, {label}", style, colour, [r[key][split] for r in results])
-        for split, colour in COLOURS.items()
-        for key, label, style in (("accuracy", "top-1", "o-"), ("top5", "top-5", "s--"))
+    """Accuracy on base, seen and new classes, top-1 and top-5."""
+    return _per_session(results, {"accuracy": "top-1", "top5": "top-5"}, "accuracy")
+
+
+def _per_session(results: Sequence[Mapping[str, Any]], keys: Mapping[str, str], measure: str) -> Figure:
+    """A solid line a split for the first key and a dashed one for the second."""
+    series = [
+        Series(f"{split}, {label}", [result[key][split] for result in results], k * len(COLOURS) + i)
+        for k, (key, label) in enumerate(keys.items())
+        for i, split in enumerate(("seen", "base", "new"))
     ]
-    return _per_session(results, lines, "accuracy (%)", "accuracy per session", "classes")
-
-
-def _per_session(
-    results: Sequence[Mapping[str, Any]],
-    lines: Sequence[tuple[str, str, str, Sequence[float | None]]],
-    unit: str,
-    title: str,
-    legend: str,
-) -> Figure:
-    """Curves (label, style, colour, values) over the sessions."""
-    figure, axes = plt.subplots(figsize=(6.5, 4))
-    sessions = [result["index"] for result in results]
-    for label, style, colour, values in lines:
-        shown = [np.nan if value is None else value for value in values]
-        axes.plot(sessions, shown, style, color=colour, alpha=0.6 if "--" in style else 1.0, label=label)
-    axes.set(xlabel="session", ylabel=unit, ylim=(0, 101), title=title)
-    axes.set_xticks(sessions)
-    axes.grid(alpha=0.3)
-    axes.legend(title=legend, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, -0.42))
+    ticks = [str(result["index"]) for result in results]
+    figure = line_chart(series, ticks, y_label=f"{measure} (%)", holds=(0, 100))
+    figure.axes[0].set_title(f"{measure} per session", fontsize=TEXT + 1)
     return figure
 
 
 def matrix(results: Sequence[Mapping[str, Any]]) -> Figure:
     """Heat map of the accuracy matrix: a row per session whose classes are tested, a column per session reached."""
-    table = np.array([[np.nan if v is None else v for v in row] for row in accuracy_matrix(results)]).T
+    table = np.array(accuracy_matrix(results), dtype=float).T
     names = [f"session {result['index']}'s classes" for result in results]
     return _heat_map(table, names, results, "accuracy (%) on each session's classes")
 
@@ -93,17 +293,17 @@ def ap_per_class(results: Sequence[Mapping[str, Any]], classes: Sequence[str]) -
     rows = len(results[-1]["fixed_AP"])
     table = np.full((rows, len(results)), np.nan)
     for t, result in enumerate(results):
-        values = [np.nan if v is None else v for v in result["fixed_AP"]]
-        table[: len(values), t] = values
-    return _heat_map(table, list(classes[:rows]), results, "AP (%) per class, fixed test set")
+        table[: len(result["fixed_AP"]), t] = np.array(result["fixed_AP"], dtype=float)
+    return _heat_map(table, classes[:rows], results, "AP (%) per class, fixed test set")
 
 
 def _heat_map(table: np.ndarray, names: Sequence[str], results: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Percentages, with their numbers where there are few: a row per name, a column per session."""
     rows = len(table)
-    figure, axes = plt.subplots(figsize=(2.4 + 0.55 * len(results), 1.4 + 0.24 * rows))
+    figure = Figure(figsize=(2.4 + 0.55 * len(results), 1.4 + 0.24 * rows))
+    axes = figure.add_subplot()
     image = axes.imshow(table, vmin=0, vmax=100, cmap="viridis", aspect="auto")
-    axes.set_yticks(range(rows), list(names), fontsize=8)
+    axes.set_yticks(range(rows), [shorten(printable(name), 40) for name in names], fontsize=8, parse_math=False)
     axes.set_xticks(range(len(results)), [str(r["index"]) for r in results])
     axes.set(xlabel="session", title=title)
     if rows <= 40:

@@ -7,84 +7,63 @@ tables of "Knowing Beyond the Known" (arXiv 2608.30316); the paper's own tables 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 SOURCE = "KRT (ICCV 2023), Tables 1 and 2, reprinted in arXiv 2608.30316; TResNet-M, full data set"
 
+T = TypeVar("T")
 Entry = tuple[float | None, float | None, float | None, float | None]
+MeanStd = tuple[float, float | None]
+Published = Mapping[str, MeanStd]
 
 #: columns of the multi-label entries, in their order
 COLUMNS = ("average mAP", "last mAP", "CF1", "OF1")
+
+
+def _by_experiment(names: Sequence[str], rows: Mapping[str, Sequence[T]]) -> dict[str, dict[str, T]]:
+    """Experiment -> method -> numbers, from rows with an entry an experiment."""
+    return {name: {method: entries[i] for method, entries in rows.items()} for i, name in enumerate(names)}
+
+
+_COCO: dict[str, tuple[Entry, Entry]] = {
+    "Joint": ((None, 81.8, 76.4, 79.4), (None, 81.8, 76.4, 79.4)),
+    "Fine-tuning": ((38.3, 16.9, 6.1, 13.4), (35.1, 17.0, 6.0, 13.6)),
+    "PODNet": ((43.7, 25.6, 7.2, 14.1), (44.3, 24.7, 6.8, 13.9)),
+    "oEWC": ((46.9, 24.3, 6.7, 13.4), (44.8, 27.3, 11.1, 16.5)),
+    "LwF": ((47.9, 28.9, 9.0, 15.1), (48.6, 29.9, 9.5, 15.8)),
+    "KRT": ((74.6, 65.9, 55.6, 56.5), (77.8, 74.0, 64.4, 63.4)),
+    "TPCIL, 5/class": ((63.8, 50.8, 20.1, 21.6), (63.1, 53.1, 25.3, 25.1)),
+    "PODNet, 5/class": ((65.7, 53.4, 13.6, 17.3), (65.4, 57.8, 24.2, 23.4)),
+    "DER++, 5/class": ((68.1, 54.6, 33.3, 36.7), (69.6, 59.0, 41.9, 43.7)),
+    "KRT-R, 5/class": ((75.8, 68.3, 60.0, 61.0), (78.0, 74.3, 66.0, 65.9)),
+    "iCaRL, 20/class": ((59.7, 43.8, 19.3, 22.8), (65.6, 55.7, 22.1, 25.5)),
+    "BiC, 20/class": ((65.0, 51.1, 31.0, 38.1), (65.5, 55.9, 38.1, 40.7)),
+    "ER, 20/class": ((60.3, 47.2, 40.6, 43.6), (68.9, 61.6, 58.6, 61.1)),
+    "TPCIL, 20/class": ((69.4, 60.6, 51.7, 52.8), (72.4, 66.5, 60.4, 62.6)),
+    "PODNet, 20/class": ((70.0, 58.8, 45.2, 48.7), (71.0, 64.2, 46.6, 42.1)),
+    "DER++, 20/class": ((72.7, 63.1, 45.2, 48.7), (73.6, 66.3, 51.5, 53.5)),
+    "KRT-R, 20/class": ((76.5, 70.2, 63.9, 64.7), (78.3, 75.2, 67.9, 68.9)),
+    "PRS, 1000": ((48.8, 27.9, 8.5, 14.7), (50.8, 33.2, 9.3, 15.1)),
+    "OCDM, 1000": ((49.5, 28.5, 8.6, 14.9), (51.3, 34.0, 9.5, 15.5)),
+    "KRT-R, 1000": ((75.7, 69.3, 61.6, 63.6), (78.3, 75.1, 67.5, 68.5)),
+}
+_VOC: dict[str, tuple[Entry, Entry]] = {
+    "Joint": ((None, 93.6, None, None), (None, 93.6, None, None)),
+    "Fine-tuning": ((82.1, 62.9, None, None), (72.9, 43.0, None, None)),
+    "KRT": ((89.1, 80.2, None, None), (84.3, 71.5, None, None)),
+    "iCaRL, 2/class": ((87.2, 72.4, None, None), (79.0, 66.7, None, None)),
+    "BiC, 2/class": ((86.8, 72.2, None, None), (81.7, 69.7, None, None)),
+    "ER, 2/class": ((86.1, 71.5, None, None), (81.5, 68.6, None, None)),
+    "TPCIL, 2/class": ((87.6, 77.3, None, None), (80.7, 70.8, None, None)),
+    "PODNet, 2/class": ((88.1, 76.6, None, None), (81.2, 71.4, None, None)),
+    "DER++, 2/class": ((87.9, 76.1, None, None), (82.3, 70.6, None, None)),
+    "KRT-R, 2/class": ((90.7, 83.4, None, None), (87.7, 80.5, None, None)),
+}
 #: experiment -> "method" or "method, budget" -> numbers
 PUBLISHED: dict[str, dict[str, Entry]] = {
-    "coco_b0c10": {
-        "Joint": (None, 81.8, 76.4, 79.4),
-        "Fine-tuning": (38.3, 16.9, 6.1, 13.4),
-        "PODNet": (43.7, 25.6, 7.2, 14.1),
-        "oEWC": (46.9, 24.3, 6.7, 13.4),
-        "LwF": (47.9, 28.9, 9.0, 15.1),
-        "KRT": (74.6, 65.9, 55.6, 56.5),
-        "TPCIL, 5/class": (63.8, 50.8, 20.1, 21.6),
-        "PODNet, 5/class": (65.7, 53.4, 13.6, 17.3),
-        "DER++, 5/class": (68.1, 54.6, 33.3, 36.7),
-        "KRT-R, 5/class": (75.8, 68.3, 60.0, 61.0),
-        "iCaRL, 20/class": (59.7, 43.8, 19.3, 22.8),
-        "BiC, 20/class": (65.0, 51.1, 31.0, 38.1),
-        "ER, 20/class": (60.3, 47.2, 40.6, 43.6),
-        "TPCIL, 20/class": (69.4, 60.6, 51.7, 52.8),
-        "PODNet, 20/class": (70.0, 58.8, 45.2, 48.7),
-        "DER++, 20/class": (72.7, 63.1, 45.2, 48.7),
-        "KRT-R, 20/class": (76.5, 70.2, 63.9, 64.7),
-        "PRS, 1000": (48.8, 27.9, 8.5, 14.7),
-        "OCDM, 1000": (49.5, 28.5, 8.6, 14.9),
-        "KRT-R, 1000": (75.7, 69.3, 61.6, 63.6),
-    },
-    "coco_b40c10": {
-        "Joint": (None, 81.8, 76.4, 79.4),
-        "Fine-tuning": (35.1, 17.0, 6.0, 13.6),
-        "PODNet": (44.3, 24.7, 6.8, 13.9),
-        "oEWC": (44.8, 27.3, 11.1, 16.5),
-        "LwF": (48.6, 29.9, 9.5, 15.8),
-        "KRT": (77.8, 74.0, 64.4, 63.4),
-        "TPCIL, 5/class": (63.1, 53.1, 25.3, 25.1),
-        "PODNet, 5/class": (65.4, 57.8, 24.2, 23.4),
-        "DER++, 5/class": (69.6, 59.0, 41.9, 43.7),
-        "KRT-R, 5/class": (78.0, 74.3, 66.0, 65.9),
-        "iCaRL, 20/class": (65.6, 55.7, 22.1, 25.5),
-        "BiC, 20/class": (65.5, 55.9, 38.1, 40.7),
-        "ER, 20/class": (68.9, 61.6, 58.6, 61.1),
-        "TPCIL, 20/class": (72.4, 66.5, 60.4, 62.6),
-        "PODNet, 20/class": (71.0, 64.2, 46.6, 42.1),
-        "DER++, 20/class": (73.6, 66.3, 51.5, 53.5),
-        "KRT-R, 20/class": (78.3, 75.2, 67.9, 68.9),
-        "PRS, 1000": (50.8, 33.2, 9.3, 15.1),
-        "OCDM, 1000": (51.3, 34.0, 9.5, 15.5),
-        "KRT-R, 1000": (78.3, 75.1, 67.5, 68.5),
-    },
-    "voc_b0c4": {
-        "Joint": (None, 93.6, None, None),
-        "Fine-tuning": (82.1, 62.9, None, None),
-        "KRT": (89.1, 80.2, None, None),
-        "iCaRL, 2/class": (87.2, 72.4, None, None),
-        "BiC, 2/class": (86.8, 72.2, None, None),
-        "ER, 2/class": (86.1, 71.5, None, None),
-        "TPCIL, 2/class": (87.6, 77.3, None, None),
-        "PODNet, 2/class": (88.1, 76.6, None, None),
-        "DER++, 2/class": (87.9, 76.1, None, None),
-        "KRT-R, 2/class": (90.7, 83.4, None, None),
-    },
-    "voc_b10c2": {
-        "Joint": (None, 93.6, None, None),
-        "Fine-tuning": (72.9, 43.0, None, None),
-        "KRT": (84.3, 71.5, None, None),
-        "iCaRL, 2/class": (79.0, 66.7, None, None),
-        "BiC, 2/class": (81.7, 69.7, None, None),
-        "ER, 2/class": (81.5, 68.6, None, None),
-        "TPCIL, 2/class": (80.7, 70.8, None, None),
-        "PODNet, 2/class": (81.2, 71.4, None, None),
-        "DER++, 2/class": (82.3, 70.6, None, None),
-        "KRT-R, 2/class": (87.7, 80.5, None, None),
-    },
+    **_by_experiment(("coco_b0c10", "coco_b40c10"), _COCO),
+    **_by_experiment(("voc_b0c4", "voc_b10c2"), _VOC),
 }
 
 ABD_SOURCE = (
@@ -96,74 +75,50 @@ RDFCIL_SOURCE = (
     "equal sessions was not found"
 )
 
-#: experiment -> method -> column -> (mean, std or None), in percent
-SINGLE_LABEL: dict[str, dict[str, dict[str, tuple[float, float | None]]]] = {
-    "abd_cifar100_5tasks": {
-        "UB": {"last accuracy": (69.9, 0.2)},
-        "Base": {"last accuracy": (16.4, 0.4)},
-        "LwF": {"last accuracy": (17.0, 0.1)},
-        "LwF.MC": {"last accuracy": (32.5, 1.0)},
-        "DGR": {"last accuracy": (14.4, 0.4)},
-        "DeepInversion": {"last accuracy": (18.8, 0.3)},
-        "ABD": {"last accuracy": (43.9, 0.9), "Omega": (78.6, 1.1)},
-        "Naive Rehearsal, 2000": {"last accuracy": (34.0, 0.2), "Omega": (73.4, 0.8)},
-        "LwF, 2000": {"last accuracy": (39.4, 0.3), "Omega": (79.0, 0.0)},
-        "E2E, 2000": {"last accuracy": (47.4, 0.8)},
-        "BiC, 2000": {"last accuracy": (53.7, 0.4), "Omega": (87.5, 0.9)},
-    },
-    "abd_cifar100_10tasks": {
-        "UB": {"last accuracy": (69.9, 0.2)},
-        "Base": {"last accuracy": (8.8, 0.1)},
-        "LwF": {"last accuracy": (9.2, 0.0)},
-        "LwF.MC": {"last accuracy": (17.1, 0.1)},
-        "DGR": {"last accuracy": (8.1, 0.1)},
-        "DeepInversion": {"last accuracy": (10.9, 0.6)},
-        "ABD": {"last accuracy": (33.7, 1.2), "Omega": (69.6, 1.6)},
-        "Naive Rehearsal, 2000": {"last accuracy": (24.0, 1.0), "Omega": (64.6, 2.1)},
-        "LwF, 2000": {"last accuracy": (27.4, 0.8), "Omega": (69.4, 0.4)},
-        "E2E, 2000": {"last accuracy": (38.4, 1.3)},
-        "BiC, 2000": {"last accuracy": (45.9, 1.8), "Omega": (81.9, 2.0)},
-    },
-    "abd_cifar100_20tasks": {
-        "UB": {"last accuracy": (69.9, 0.2)},
-        "Base": {"last accuracy": (4.4, 0.3)},
-        "LwF": {"last accuracy": (4.7, 0.1)},
-        "LwF.MC": {"last accuracy": (7.7, 0.5)},
-        "DGR": {"last accuracy": (4.1, 0.3)},
-        "DeepInversion": {"last accuracy": (5.7, 0.3)},
-        "ABD": {"last accuracy": (20.0, 1.4), "Omega": (52.5, 2.5)},
-        "Naive Rehearsal, 2000": {"last accuracy": (14.9, 0.7), "Omega": (51.4, 2.9)},
-        "LwF, 2000": {"last accuracy": (16.6, 0.4), "Omega": (54.2, 2.2)},
-        "E2E, 2000": {"last accuracy": (32.7, 1.9)},
-        "BiC, 2000": {"last accuracy": (37.5, 3.2), "Omega": (71.7, 3.4)},
-    },
-    "rdfcil_cifar100_half_5tasks": {
-        "ABD": {"last accuracy": (50.55, 1.14), "average accuracy": (62.4, None)},
-        "R-DFCIL": {"last accuracy": (54.76, 0.76), "average accuracy": (64.78, None)},
-    },
-    "rdfcil_cifar100_half_10tasks": {
-        "ABD": {"last accuracy": (43.65, 2.4), "average accuracy": (58.97, None)},
-        "R-DFCIL": {"last accuracy": (49.7, 0.61), "average accuracy": (61.71, None)},
-    },
-    "rdfcil_cifar100_half_25tasks": {
-        "ABD": {"last accuracy": (25.27, 1.09), "average accuracy": (48.91, None)},
-        "R-DFCIL": {"last accuracy": (30.01, 0.56), "average accuracy": (49.95, None)},
-    },
-    "rdfcil_tiny_imagenet200_half_5tasks": {
-        "ABD": {"last accuracy": (33.18, None), "average accuracy": (44.55, None)},
-        "R-DFCIL": {"last accuracy": (40.44, None), "average accuracy": (48.91, None)},
-    },
-    "rdfcil_tiny_imagenet200_half_10tasks": {
-        "ABD": {"last accuracy": (27.34, None), "average accuracy": (41.64, None)},
-        "R-DFCIL": {"last accuracy": (38.19, None), "average accuracy": (47.6, None)},
-    },
-    "rdfcil_tiny_imagenet200_half_25tasks": {
-        "ABD": {"last accuracy": (16.46, None), "average accuracy": (34.47, None)},
-        "R-DFCIL": {"last accuracy": (27.29, None), "average accuracy": (40.85, None)},
-    },
+#: of 5, 10 and 20 tasks
+_ABD_LAST: dict[str, tuple[MeanStd, MeanStd, MeanStd]] = {
+    "UB": ((69.9, 0.2), (69.9, 0.2), (69.9, 0.2)),
+    "Base": ((16.4, 0.4), (8.8, 0.1), (4.4, 0.3)),
+    "LwF": ((17.0, 0.1), (9.2, 0.0), (4.7, 0.1)),
+    "LwF.MC": ((32.5, 1.0), (17.1, 0.1), (7.7, 0.5)),
+    "DGR": ((14.4, 0.4), (8.1, 0.1), (4.1, 0.3)),
+    "DeepInversion": ((18.8, 0.3), (10.9, 0.6), (5.7, 0.3)),
+    "ABD": ((43.9, 0.9), (33.7, 1.2), (20.0, 1.4)),
+    "Naive Rehearsal, 2000": ((34.0, 0.2), (24.0, 1.0), (14.9, 0.7)),
+    "LwF, 2000": ((39.4, 0.3), (27.4, 0.8), (16.6, 0.4)),
+    "E2E, 2000": ((47.4, 0.8), (38.4, 1.3), (32.7, 1.9)),
+    "BiC, 2000": ((53.7, 0.4), (45.9, 1.8), (37.5, 3.2)),
 }
-
-Published = Mapping[str, tuple[float, float | None]]
+_ABD_OMEGA: dict[str, tuple[MeanStd, MeanStd, MeanStd]] = {
+    "ABD": ((78.6, 1.1), (69.6, 1.6), (52.5, 2.5)),
+    "Naive Rehearsal, 2000": ((73.4, 0.8), (64.6, 2.1), (51.4, 2.9)),
+    "LwF, 2000": ((79.0, 0.0), (69.4, 0.4), (54.2, 2.2)),
+    "BiC, 2000": ((87.5, 0.9), (81.9, 2.0), (71.7, 3.4)),
+}
+#: last and average accuracy of ABD, then of R-DFCIL
+_RDFCIL: dict[str, tuple[tuple[MeanStd, float], tuple[MeanStd, float]]] = {
+    "rdfcil_cifar100_half_5tasks": (((50.55, 1.14), 62.4), ((54.76, 0.76), 64.78)),
+    "rdfcil_cifar100_half_10tasks": (((43.65, 2.4), 58.97), ((49.7, 0.61), 61.71)),
+    "rdfcil_cifar100_half_25tasks": (((25.27, 1.09), 48.91), ((30.01, 0.56), 49.95)),
+    "rdfcil_tiny_imagenet200_half_5tasks": (((33.18, None), 44.55), ((40.44, None), 48.91)),
+    "rdfcil_tiny_imagenet200_half_10tasks": (((27.34, None), 41.64), ((38.19, None), 47.6)),
+    "rdfcil_tiny_imagenet200_half_25tasks": (((16.46, None), 34.47), ((27.29, None), 40.85)),
+}
+#: experiment -> method -> column -> (mean, std or None), in percent
+SINGLE_LABEL: dict[str, dict[str, dict[str, MeanStd]]] = {
+    f"abd_cifar100_{tasks}tasks": {
+        method: {"last accuracy": last[i], **({"Omega": _ABD_OMEGA[method][i]} if method in _ABD_OMEGA else {})}
+        for method, last in _ABD_LAST.items()
+    }
+    for i, tasks in enumerate((5, 10, 20))
+}
+SINGLE_LABEL |= {
+    experiment: {
+        method: {"last accuracy": last, "average accuracy": (average, None)}
+        for method, (last, average) in zip(("ABD", "R-DFCIL"), numbers, strict=True)
+    }
+    for experiment, numbers in _RDFCIL.items()
+}
 
 
 def experiments() -> list[str]:

@@ -15,60 +15,33 @@ from mlcil.reporting.comparison import THRESHOLD, find_results, read_results
 
 @dataclass(frozen=True)
 class Measure:
-    """The names under which results.json keeps the number that a run is judged by.
+    """The number that a run is judged by.
 
     Attributes:
-        name: for headings, such as ``mAP``.
-        growing, fixed: keys of a session, {split: percent} on the growing and on the fixed test set; ``fixed`` is
-            ``None`` where every image shows one class, so that no image is judged before its class is seen.
+        name: for headings, such as ``mAP``; also key of a session, {split: percent} on the growing test set.
         per_class: key of a session, percent per seen class on the fixed test set, if there is one.
         class_name: for headings, such as ``AP``.
-        average, last, average_fixed, last_fixed: keys of the summary.
+        fixed: key of a session, {split: percent} on the fixed test set; ``None`` where every image shows one class, so
+            that no image is judged before its class is seen.
+        threshold: a class whose score is greater counts as predicted on the contact sheet.
     """
 
     name: str
-    growing: str
-    fixed: str | None
     per_class: str
     class_name: str
-    average: str
-    last: str
-    average_fixed: str | None
-    last_fixed: str | None
-    threshold: float  # a class whose score is greater counts as predicted on the contact sheet
+    fixed: str | None
+    threshold: float
 
     @property
     def judged(self) -> str:
         """Key of the numbers that forgetting and plasticity are about."""
-        return self.fixed or self.growing
+        return self.fixed or self.name
 
 
 #: the first one whose keys a run's sessions hold is shown
 MEASURES: tuple[Measure, ...] = (
-    Measure(
-        name="mAP",
-        growing="mAP",
-        fixed="fixed_mAP",
-        per_class="fixed_AP",
-        class_name="AP",
-        average="average_mAP",
-        last="last_mAP",
-        average_fixed="average_fixed_mAP",
-        last_fixed="last_fixed_mAP",
-        threshold=float(THRESHOLD),
-    ),
-    Measure(
-        name="accuracy",
-        growing="accuracy",
-        fixed=None,
-        per_class="class_accuracy",
-        class_name="accuracy",
-        average="average_accuracy",
-        last="last_accuracy",
-        average_fixed=None,
-        last_fixed=None,
-        threshold=0.5,
-    ),
+    Measure("mAP", "fixed_AP", "AP", "fixed_mAP", float(THRESHOLD)),
+    Measure("accuracy", "class_accuracy", "accuracy", None, 0.5),
 )
 
 
@@ -77,7 +50,7 @@ class ReportRun:
     """A run of the report.
 
     Attributes:
-        number: place in the report, from 1; also its colour.
+        number: place in the report, from 1; sets its colour, marker and dashes.
         folder: the run directory.
         content: of results.json.
         measure: what the run is judged by.
@@ -99,11 +72,6 @@ class ReportRun:
         return f"{self.number} {self.name}"
 
     @property
-    def style(self) -> int:
-        """Number of colour, marker and dashes."""
-        return self.number - 1
-
-    @property
     def sessions(self) -> Sequence[Mapping[str, Any]]:
         """Results of the finished sessions, in order."""
         return self.content["sessions"]
@@ -112,6 +80,10 @@ class ReportRun:
     def classes(self) -> list[str]:
         """Names of all classes of the scenario, in the order in which the sessions bring them."""
         return [str(name) for name in self.content["classes"]]
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, its number where it has none."""
+        return self.classes[index] if index < len(self.classes) else str(index)
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -148,8 +120,12 @@ class ReportRun:
     @property
     def memory_bytes(self) -> Mapping[str, float]:
         """Bytes kept after the last session, by kind; empty for runs that do not say."""
-        found: Mapping[str, float] = self.sessions[-1].get("memory", {}).get("bytes", {})
-        return found
+        return self.sessions[-1].get("memory", {}).get("bytes", {})  # type: ignore[no-any-return]
+
+    @property
+    def memory(self) -> float | None:
+        """All bytes kept after the last session, if the run says."""
+        return sum(self.memory_bytes.values()) if self.memory_bytes else None
 
     @property
     def seconds(self) -> float | None:
@@ -191,48 +167,37 @@ def _measure(path: Path, content: Mapping[str, Any]) -> Measure:
         raise UserError(f"{path} holds no finished session yet; report on the run after its first session")
     missing = [key for key in ("name", "classes") if key not in content]
     for measure in MEASURES:
-        keys = (measure.growing, measure.judged, measure.per_class)
+        keys = (measure.name, measure.judged, measure.per_class)
         if not missing and all(key in session for session in sessions for key in keys):
             return measure
-    wanted = ", ".join(("name", "classes", *(f"sessions[].{m.growing}" for m in MEASURES)))
+    wanted = ", ".join(("name", "classes", *(f"sessions[].{m.name}" for m in MEASURES)))
     raise UserError(f"{path} lacks numbers that a report needs, expected {wanted}; train the run again")
 
 
 def notes(runs: Sequence[ReportRun]) -> list[tuple[str, str]]:
     """What a reader must know before comparing: (kind ``warning`` or ``info``, sentence)."""
     found = []
-    compared = _groups(runs, "comparison_hash") if all("comparison_hash" in r.content for r in runs) else None
     protocols = _groups(runs, "protocol_hash")
-    if len(compared if compared is not None else protocols) > 1:
-        key = "comparison_hash" if compared is not None else "protocol_hash"
-        listed = _listed(_groups(runs, key))
-        found.append(
-            (
-                "warning",
-                f"These runs follow different protocols, so their numbers do not compare directly. {listed}.",
-            )
-        )
+    compared = _groups(runs, "comparison_hash") if all("comparison_hash" in r.content for r in runs) else protocols
+    if len(compared) > 1:
+        sentence = "These runs follow different protocols, so their numbers do not compare directly."
+        found.append(("warning", f"{sentence} {_listed(compared)}."))
     elif len(protocols) > 1:
-        listed = _listed(protocols)
-        found.append(
-            (
-                "info",
-                "These runs share data, class order and test set, but not the labels or sessions they trained with, "
-                f"so their protocol hashes differ. {listed}.",
-            )
+        sentence = (
+            "These runs share data, class order and test set, but not the labels or sessions they trained with, so "
+            "their protocol hashes differ."
         )
+        found.append(("info", f"{sentence} {_listed(protocols)}."))
     if len({run.measure.name for run in runs}) > 1:
         found.append(("warning", "These runs are judged by different measures; each row and line names its own."))
     for run in runs:
         status = run.content.get("status")
         if status != "done":
-            found.append(
-                (
-                    "warning",
-                    f"{run.label} is not finished (status {status!r}): {run.ranges[-1][1]} of {len(run.classes)} "
-                    f"classes after {len(run.sessions)} session(s). Its averages and last values are of these.",
-                )
+            sentence = (
+                f"{run.label} is not finished (status {status!r}): {run.ranges[-1][1]} of {len(run.classes)} classes "
+                f"after {len(run.sessions)} session(s). Its averages and last values are of these."
             )
+            found.append(("warning", sentence))
         weights = (run.content.get("provenance") or {}).get("weights") or {}
         if weights.get("leak"):
             found.append(("warning", f"{run.label} starts from weights that have seen its classes: {weights['leak']}."))

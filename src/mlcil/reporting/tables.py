@@ -11,8 +11,6 @@ from mlcil.evaluation.metrics import metrics_of
 
 SPLITS = ("seen", "base", "new")
 Results = Sequence[Mapping[str, Any]]
-
-
 #: what stands under a table
 FOOTNOTES = {
     "mAP": "mAP in percent, the official way: test images showing at least one class of the split.",
@@ -37,7 +35,7 @@ def session_table(runs: Mapping[str, Results], splits: Sequence[str] = SPLITS) -
         shown = next(results[t] for results in runs.values() if t < len(results))
         row = [str(t), str(len(shown[metrics_of(shown).per_class]))]
         for results in runs.values():
-            row += [_cell(_main(results[t])[split]) if t < len(results) else "-" for split in splits]
+            row += [as_text(_main(results[t])[split]) if t < len(results) else "-" for split in splits]
         rows.append(row)
     average = ["average", ""]
     for results in runs.values():
@@ -45,7 +43,7 @@ def session_table(runs: Mapping[str, Results], splits: Sequence[str] = SPLITS) -
         for split in splits:
             values = [_main(result)[split] for result in results]
             kept = [value for value in values if value is not None]
-            average.append(_cell(sum(kept) / len(kept)) if kept else "-")
+            average.append(as_text(sum(kept) / len(kept)) if kept else "-")
     rows.append(average)
     return "\n".join([layout(rows), *(FOOTNOTES[headline] for headline in footnotes or ("mAP",))])
 
@@ -55,7 +53,8 @@ def _main(result: Mapping[str, Any]) -> Mapping[str, float | None]:
     return result[metrics_of(result).headline]  # type: ignore[no-any-return]
 
 
-def _cell(value: float | None) -> str:
+def as_text(value: float | None) -> str:
+    """Two decimals, or a dash where no number exists."""
     return "-" if value is None else f"{value:.2f}"
 
 
@@ -67,6 +66,12 @@ def layout(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first row is its header, all columns but the first are aligned to the right."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
+
+
 def results_csv(results: Results) -> str:
     """A row per session: the numbers on base, seen and new classes, and what else the scenario is measured by.
 
@@ -76,14 +81,13 @@ def results_csv(results: Results) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     single = bool(results) and metrics_of(results[0]).headline == "accuracy"
-    columns = _accuracy_columns if single else _map_columns
     for index, result in enumerate(results):
         values = {
             "session": result["index"],
             "seen_classes": len(result[metrics_of(result).per_class]),
             "train_images": result["train"]["images"],
             "exemplars": result["train"]["exemplars"],
-            **columns(result, len(results)),
+            **(_accuracy_columns(result, len(results)) if single else _map_columns(result)),
             "seconds": result["seconds"],
         }
         if index == 0:
@@ -92,21 +96,21 @@ def results_csv(results: Results) -> str:
     return out.getvalue()
 
 
-def _map_columns(result: Mapping[str, Any], sessions: int) -> dict[str, str]:
-    del sessions
+def _map_columns(result: Mapping[str, Any]) -> dict[str, str]:
     splits = ("base", "seen", "new")
-    values = {f"{key}_{s}": _number(result[key][s]) for key in ("mAP", "fixed_mAP") for s in splits}
-    f1 = {f"{m}@{t}": _number(v) for t, measures in result["f1"].items() for m, v in measures.items()}
+    values = {f"{key}_{s}": four_decimals(result[key][s]) for key in ("mAP", "fixed_mAP") for s in splits}
+    f1 = {f"{m}@{t}": four_decimals(v) for t, measures in result["f1"].items() for m, v in measures.items()}
     return {**values, **f1}
 
 
 def _accuracy_columns(result: Mapping[str, Any], sessions: int) -> dict[str, str]:
     splits = ("base", "seen", "new", "old")
-    values = {f"{key}_{s}": _number(result[key][s]) for key in ("accuracy", "top5") for s in splits}
-    values["mean_session_accuracy"] = _number(result["mean_session_accuracy"])
+    values = {f"{key}_{s}": four_decimals(result[key][s]) for key in ("accuracy", "top5") for s in splits}
+    values["mean_session_accuracy"] = four_decimals(result["mean_session_accuracy"])
     rows = [*result["session_accuracy"], *[None] * (sessions - len(result["session_accuracy"]))]
-    return {**values, **{f"accuracy_session_{j}": _number(value) for j, value in enumerate(rows)}}
+    return {**values, **{f"accuracy_session_{j}": four_decimals(value) for j, value in enumerate(rows)}}
 
 
-def _number(value: float | None) -> str:
+def four_decimals(value: float | None) -> str:
+    """For CSV: empty where no number exists."""
     return "" if value is None else f"{value:.4f}"

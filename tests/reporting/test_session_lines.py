@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from mlcil.reporting.phases import PHASES, phase_table
+from mlcil.reporting.session_lines import LINES, session_lines
 
 
 def run(*accuracies):
@@ -12,18 +12,18 @@ def run(*accuracies):
     return {"sessions": sessions, "summary": {"average_accuracy": statistics.fmean(accuracies)}}
 
 
-@pytest.mark.parametrize("experiment", PHASES)
-def test_published_averages_are_those_of_their_phases(experiment):
-    for lines in PHASES[experiment].values():
-        for line in lines:
-            assert len(line.phases) == len(lines[0].phases)
-            if None not in line.phases:
-                assert statistics.fmean(line.phases) == pytest.approx(line.average, abs=0.011)
+@pytest.mark.parametrize("experiment", LINES)
+def test_published_averages_are_those_of_their_sessions(experiment):
+    lines = LINES[experiment]
+    for line in lines:
+        assert len(line.sessions) == len(lines[0].sessions)
+        if None not in line.sessions:
+            assert statistics.fmean(line.sessions) == pytest.approx(line.average, abs=0.011)
 
 
 def test_published_lines_stand_once_below_ours():
     found = {"DKT, order 1": [run(90, 80, 70, 60, 50)], "DKT, order 2": [], "DAFormer-S, order 1": [run(1, 2, 3, 4, 5)]}
-    lines = phase_table("A & B", found, "dkt_cifar100_20-20").splitlines()
+    lines = session_lines("A & B", found, "dkt_cifar100_20-20").splitlines()
     assert lines[0] == "# A & B"
     assert lines[2] == "|  | 1 | 2 | 3 | 4 | 5 | AVG |"
     assert lines[4] == "| DKT, order 1 | 90.00 | 80.00 | 70.00 | 60.00 | 50.00 | 70.00 |"
@@ -34,11 +34,11 @@ def test_published_lines_stand_once_below_ours():
 
 
 def test_several_runs_are_averaged():
-    text = phase_table("t", {"DKT": [run(50, 40), run(60, 50)]})
+    text = session_lines("t", {"DKT": [run(50, 40), run(60, 50)]})
     assert "| DKT (mean of 2 runs) | 55.00 | 45.00 | 50.00 |" in text
     assert "Published" not in text
 
 
 def test_joint_training_stands_below_the_last_session():
-    text = phase_table("t", {"DKT": [run(50, 40)], "DKT, joint": [run(70)]})
+    text = session_lines("t", {"DKT": [run(50, 40)], "DKT, joint": [run(70)]})
     assert "| DKT, joint |  | 70.00 | 70.00 |" in text
