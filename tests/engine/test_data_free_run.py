@@ -265,7 +265,7 @@ def test_corrected_predictions_go_with_the_checkpoint(tmp_path):
     assert table[:2].tolist() == [[1.0, 0.0]] * 2
     alpha, beta = results[-1]["report"]["correction"].values()
     torch.testing.assert_close(table[4:], torch.tensor([[alpha, beta]] * 2))
-    predictor = mlcil.load(path)
+    predictor = mlcil.load(path, precision="fp32")
     images = torch.rand(5, 3, SIDE, SIDE)
     with torch.inference_mode():
         logits = predictor.network(images).logits_BC
