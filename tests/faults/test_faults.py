@@ -22,10 +22,10 @@ from mmengine.registry import HOOKS
 
 import mlcil.engine.resume
 from mlcil import cli, files
-from mlcil.engine import lock
 from mlcil.engine.loop import IncrementalTrainLoop
 from mlcil.engine.train import build_runner, train
 from mlcil.errors import StoppedError, UserError
+from mlcil.system import lock
 
 SECTIONS = {
     "method": {"type": "Finetune"},

@@ -23,8 +23,8 @@ from mmengine.dist import all_gather_object, get_rank
 
 import mlcil
 from mlcil.engine import checkpoint
-from mlcil.engine.provenance import versions
 from mlcil.errors import UserError
+from mlcil.system.provenance import versions
 
 if TYPE_CHECKING:
     from mlcil.engine.runner import IncrementalRunner

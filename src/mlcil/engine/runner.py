@@ -35,15 +35,16 @@ from mlcil.engine.config import folds
 from mlcil.engine.evaluation import metric_options
 from mlcil.engine.frozen_maps import keep_frozen_maps
 from mlcil.engine.optim import SESSION_SCHEDULERS, resolve_precision
-from mlcil.engine.provenance import abn_in_use, versions, visual_backends
 from mlcil.engine.resume import SaveSchedule, conditions
-from mlcil.engine.signals import StopSignals
 from mlcil.errors import StoppedError, UserError
 from mlcil.evaluation.metrics import METRICS
 from mlcil.files import write_text
 from mlcil.memory import Memory
 from mlcil.methods.base import Method
+from mlcil.models.inplace_abn import abn_in_use
 from mlcil.reporting import log_lines, tables
+from mlcil.system.provenance import versions, visual_backends
+from mlcil.system.signals import StopSignals
 
 
 class IncrementalRunner(Runner):

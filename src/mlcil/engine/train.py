@@ -15,9 +15,7 @@ from mmengine.runner import set_random_seed
 
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine import checkpoint
-from mlcil.engine.allocator import keep_freed_memory
 from mlcil.engine.config import as_dict
-from mlcil.engine.lock import RunLock
 from mlcil.engine.loop import worker_killed
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.resume import conditions, differences, expected_processes, expected_rank
@@ -29,6 +27,8 @@ from mlcil.memory import Memory, build_memory
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.registry import DATASETS, METHODS
+from mlcil.system.allocator import keep_freed_memory
+from mlcil.system.lock import RunLock
 
 DEMO_HINT = "`sh train_mlcil_coco.sh --demo` runs without it"
 #: what the disk says when a file cannot be written
