@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
@@ -45,7 +45,7 @@ def test_augmenting_here_gives_the_loaders_images(workers):
         preprocessor = ImagePreprocessor()
         preprocessor.augment = TensorAugment(transform) if on_device else None
         view = SessionView(table, np.arange(ROWS), table.labels_NC, SIDE, transform)
-        loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=True), 4, workers)
+        loader = Loader(view, SessionSampler(ROWS, 0, 0, shuffle=True), 4, workers)
         loaded = [dict(batch) for batch in loader]
         assert all(("draws" in batch) == on_device for batch in loaded)
         batches[on_device] = [preprocessor(batch) for batch in loaded]

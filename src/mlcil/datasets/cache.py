@@ -30,7 +30,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import PIL
@@ -39,11 +39,9 @@ from PIL import features
 from torch.utils.data import DataLoader, Dataset
 
 from mlcil.datasets import transforms
+from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
 from mlcil.files import default_cache, write_arrays, write_text
-
-if TYPE_CHECKING:
-    from mlcil.datasets.table import ImageTable
 
 FORMAT = "mlcil-images-1"
 PIXELS, INDEX, ABOUT = "pixels.bin", "index.npz", "about.json"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, all_reduce
-from torch.utils.data import DataLoader
 
+from mlcil.datasets.loading import Loader
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.optim import autocast
@@ -21,12 +21,11 @@ from mlcil.protocols import Session
 
 
 def predict_view(
-    method: Method, loader: DataLoader[Any], dtype: torch.dtype = torch.float32, fold: bool = False
+    method: Method, loader: Loader, dtype: torch.dtype = torch.float32, fold: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every image of an unshuffled loader's view.
 
-    Each image is predicted by exactly one process, so nothing is counted twice. What is given for an image that was
-    skipped means nothing; ``loader.unreadable`` has its row afterwards, on every process.
+    Each image is predicted by exactly one process, so nothing is counted twice.
 
     Args:
         method: what predicts.
@@ -48,10 +47,8 @@ def predict_view(
             logits.append(logits_BC.float().cpu().numpy())
             features.append(features_BK.float().cpu().numpy())
     method.train(was_training)
-    length = len(loader.dataset)  # type: ignore[arg-type]
-    unreadable: set[int] = getattr(loader, "unreadable", set())
-    parts = all_gather_object((_stack(logits), _stack(features), unreadable))
-    unreadable |= set().union(*(part[2] for part in parts))
+    length = len(loader.dataset)
+    parts = all_gather_object((_stack(logits), _stack(features)))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
 
 
@@ -103,7 +100,6 @@ def session_metrics(
     session: Session,
     rows: np.ndarray,
     logits_NC: np.ndarray,
-    unreadable: Collection[int] = (),
     **options: str,
 ) -> dict[str, Any]:
     """All metrics of a session from the logits of its :func:`test_rows`.
@@ -112,12 +108,9 @@ def session_metrics(
         scenario, session: which test images and classes.
         rows: (N,) rows that were predicted.
         logits_NC: (N, C) their logits.
-        unreadable: rows of the test table that count in no test set, because their image cannot be read.
         options: of :class:`~mlcil.evaluation.metrics.TestSet`, see :func:`metric_options`.
     """
-    readable = ~np.isin(rows, list(unreadable))
-    found = _test_set(scenario, session, unreadable, **options)
-    return METRICS[scenario.task].session(found, rows[readable], logits_NC[readable])
+    return METRICS[scenario.task].session(_test_set(scenario, session, **options), rows, logits_NC)
 
 
 def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
@@ -125,16 +118,11 @@ def metric_options(cfg: Mapping[str, Any]) -> dict[str, str]:
     return {"empty_as": cfg["empty_classes"], "local_accuracy": cfg["local_accuracy"]}
 
 
-def _test_set(scenario: Scenario, session: Session, unreadable: Collection[int] = (), **options: str) -> TestSet:
+def _test_set(scenario: Scenario, session: Session, **options: str) -> TestSet:
     test = scenario.test
     edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
-    labels_NC, selects_NC, fixed_rows = test.labels_NC, test.selects_NC, scenario.fixed_test_rows()
-    if unreadable:
-        gone = sorted(unreadable)
-        labels_NC, selects_NC = labels_NC.copy(), selects_NC.copy()
-        labels_NC[gone], selects_NC[gone] = -1, False
-        fixed_rows = np.setdiff1d(fixed_rows, gone)
-    return TestSet(labels_NC, selects_NC, fixed_rows, edges, scenario.base_high, **options)
+    fixed_rows = scenario.fixed_test_rows()
+    return TestSet(test.labels_NC, test.selects_NC, fixed_rows, edges, scenario.base_high, **options)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mlcil.datasets.table import ImageTable, KeptMaps
+from mlcil.datasets.table import ImageTable
 from mlcil.engine.optim import autocast
 from mlcil.models.backbones import grid_of
 
@@ -54,10 +54,10 @@ def keep_frozen_maps(runner: IncrementalRunner) -> None:
     )
 
 
-def _maps_of(runner: IncrementalRunner, table: ImageTable, shape: tuple[int, ...]) -> KeptMaps:
+def _maps_of(runner: IncrementalRunner, table: ImageTable, shape: tuple[int, ...]) -> np.ndarray:
     """In the table's order, so that a map does not depend on anything else of the run."""
-    kept = KeptMaps(np.zeros((len(table), *shape), np.float32), np.zeros(len(table), bool))
-    loader = runner.train_loop.images.plain_loader(runner.train_loop.images.plain_view(table, np.arange(len(table))))
+    maps = np.zeros((len(table), *shape), np.float32)
+    loader = runner.train_loop.images.plain_loader(runner.train_loop.images.plain_view(table, table.readable_rows()))
     method = runner.method
     training = method.training
     method.eval()
@@ -66,11 +66,9 @@ def _maps_of(runner: IncrementalRunner, table: ImageTable, shape: tuple[int, ...
         for batch in loader:
             data = method.data_preprocessor(batch)
             rows = data["rows"].cpu().numpy()
-            kept.values[rows] = method.network.backbone(data["inputs"])[-1].float().cpu().numpy()
-            kept.known[rows] = True
+            maps[rows] = method.network.backbone(data["inputs"])[-1].float().cpu().numpy()
     method.train(training)
-    kept.known[list(loader.unreadable)] = False
-    return kept
+    return maps
 
 
 def _changes_batches(runner: IncrementalRunner) -> bool:

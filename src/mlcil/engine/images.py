@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mmengine.dist import all_gather_object, get_dist_info
 
-from mlcil.datasets.loading import Loader, SessionSampler, SessionView, build_loader
-from mlcil.datasets.readers import ImageSource, Readers
+from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler, SessionView
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.sampling import RepeatedAugmentationSampler
@@ -115,15 +114,12 @@ class SessionImages:
     def augmented_view(self, rows: np.ndarray, targets: np.ndarray, origins: np.ndarray) -> SessionView:
         """Training images under the config's augmentation."""
         runner = self._runner
-        table, bad = runner.scenario.train, runner.bad_images
         augment = self.transform if self.transform.steps else None
-        return SessionView(table, rows, targets, runner.image_size, augment, origins, bad_images=bad)
+        return SessionView(runner.scenario.train, rows, targets, runner.image_size, augment, origins)
 
     def plain_view(self, table: ImageTable, rows: np.ndarray) -> SessionView:
         """Images of a prediction pass."""
-        runner = self._runner
-        bad, size = runner.bad_images, runner.image_size
-        return SessionView(table, rows, no_labels(rows), size, bad_images=bad, whole_pass=True)
+        return SessionView(table, rows, no_labels(rows), self._runner.image_size)
 
     # -- loaders ---------------------------------------------------------------------------------------
 
@@ -162,11 +158,11 @@ class SessionImages:
             options = {**options, "num_workers": 0}
         number, runner = options.get("num_workers", 0), self._runner
         if number and number not in self._readers:
-            scenario, skip = runner.scenario, runner.bad_images.policy == "skip"
+            scenario = runner.scenario
             images = ((scenario.train, self.transform), (scenario.train, None), (scenario.test, None))
-            sources = [ImageSource(table, runner.image_size, augment, skip) for table, augment in images]
+            sources = [ImageSource(table, runner.image_size, augment) for table, augment in images]
             self._readers[number] = Readers(number, sources)
-        return build_loader(view, sampler, **options, readers=self._readers.get(number))
+        return Loader(view, sampler, **options, readers=self._readers.get(number))
 
 
 def no_labels(rows: np.ndarray) -> np.ndarray:

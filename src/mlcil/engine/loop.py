@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object, all_reduce, barrier, is_main_process
+from mmengine.dist import all_reduce, barrier, is_main_process
 from mmengine.registry import LOOPS
 from mmengine.runner import BaseLoop
 
@@ -406,15 +406,10 @@ class IncrementalTrainLoop(BaseLoop):
             self._test_loader = self.images.plain_loader(self.images.plain_view(scenario.test, rows))
         started = time.monotonic()
         logits, _ = predict_view(runner.method, self._test_loader, runner.test_dtype, runner.fold)
-        unreadable = self._test_loader.unreadable
-        readable = ~np.isin(rows, list(unreadable))
-        self.scores = (rows[readable], logits[readable])
-        result = session_metrics(scenario, session, rows, logits, unreadable, **runner.metric_options)
-        for part in all_gather_object(runner.bad_images.state_dict()):
-            runner.bad_images.merge(part)
-        if len(runner.bad_images):
-            result["unreadable_images"] = len(runner.bad_images)
-            runner.log([log_lines.skipped(runner.bad_images.found)])
+        self.scores = (rows, logits)
+        result = session_metrics(scenario, session, rows, logits, **runner.metric_options)
+        if left_out := sum(map(len, runner.unreadable.values())):
+            result["unreadable_images"] = left_out
         result["evaluation_seconds"] = round(time.monotonic() - started, 1)
         barrier()
         return result

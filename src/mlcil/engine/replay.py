@@ -33,7 +33,7 @@ def update_memory(runner: IncrementalRunner, images: SessionImages, t: int) -> d
         return {"bytes": {"images": 0, **runner.method.state_bytes()}}
     session = scenario.sessions[t]
     rows = scenario.train_rows(t)
-    rows, logits, features = predict_training(runner, images, rows, t, augmented=memory.views == "train")
+    logits, features = predict_training(runner, images, rows, t, augmented=memory.views == "train")
     targets = scenario.train_targets(rows, session.low, session.high)
     counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
     shared = [memory.state_dict()]
@@ -45,7 +45,7 @@ def update_memory(runner: IncrementalRunner, images: SessionImages, t: int) -> d
     if memory.labels == "propagate":
         earlier = np.setdiff1d(stored, rows)
         if len(earlier):
-            earlier, their_logits, _ = predict_training(runner, images, earlier, t)
+            their_logits, _ = predict_training(runner, images, earlier, t)
             logits = np.concatenate([logits, their_logits])
             nothing = np.zeros((len(earlier), session.high), np.int8)
             rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
@@ -58,8 +58,8 @@ def update_memory(runner: IncrementalRunner, images: SessionImages, t: int) -> d
 
 def predict_training(
     runner: IncrementalRunner, images: SessionImages, rows: np.ndarray, t: int, augmented: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Those of the training rows whose image can be read, with their logits (N, C) and pooled features (N, K).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, C) and pooled features (N, K) of training rows.
 
     Args:
         runner: the run.
@@ -71,8 +71,4 @@ def predict_training(
     view = images.plain_view(runner.scenario.train, rows)
     if augmented:
         view = images.augmented_view(rows, no_labels(rows), np.full(len(rows), t))
-        view.whole_pass = True
-    loader = images.plain_loader(view)
-    logits, features = predict_view(runner.method, loader, torch.float32, runner.fold)
-    readable = ~np.isin(rows, list(loader.unreadable))
-    return rows[readable], logits[readable], features[readable]
+    return predict_view(runner.method, images.plain_loader(view), torch.float32, runner.fold)

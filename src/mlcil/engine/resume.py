@@ -128,7 +128,7 @@ def capture(runner: IncrementalRunner, epoch: int, iteration: int, seconds: floa
         "audit": dict(loop.audit),
         "counts": dict(loop.counts),
         "memory_counts": dict(loop.memory_counts),
-        "bad_images": runner.bad_images.state_dict(),
+        "unreadable": runner.unreadable,
         "not_finite": runner.not_finite,
         "results": runner.results,
         "weights": runner.weights,

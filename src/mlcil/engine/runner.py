@@ -27,7 +27,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mlcil.datasets.cache import CacheOptions, with_cache
-from mlcil.datasets.loading import BadImages
+from mlcil.datasets.loading import find_unreadable
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine import checkpoint, hooks, mixing, resume, run_files  # noqa: F401  (registers the hooks)
@@ -88,7 +88,7 @@ class IncrementalRunner(Runner):
         self.metric_options = metric_options(cfg)
         self.fold = method.fold_teacher = folds(cfg)
         self.label_cardinality = scenario.label_cardinality
-        self.bad_images = BadImages(cfg.on_bad_image, lambda sentence: self.logger.warning(sentence))
+        self.unreadable: dict[str, dict[int, str]] = {}  # sentences by split and row
         scaling = cfg.auto_scale_lr or {}
         self.base_batch_size: int | None = scaling.get("base_batch_size")
         self.published_batch_size: int | None = scaling.get("published_batch_size")
@@ -259,6 +259,12 @@ class IncrementalRunner(Runner):
         if not TrainTransform(self.image_size, **self.train_transform).whole:
             scenario.train = with_cache(scenario.train, self.image_size, options, tell, workers)
         scenario.test = with_cache(scenario.test, self.image_size, options, tell, workers)
+        if self.cfg.on_bad_image == "skip":
+            if self._resumed is None:  # a resumed run leaves out what it left out before
+                found = [find_unreadable(table, workers) for table in (scenario.train, scenario.test)]
+                self.unreadable = dict(zip(("train", "test"), found, strict=True))
+                self.log(log_lines.skipped(self.unreadable))
+            scenario.leave_out(self.unreadable["train"], self.unreadable["test"])
 
     def build_session_optimizer(
         self, base_lr: float | None, epochs: int, epoch_length: int, sharp: bool = True, constant: bool = False
@@ -366,7 +372,7 @@ class IncrementalRunner(Runner):
         self.method.load_method_state(state["method"])
         if self.memory is not None and state["memory"] is not None:
             self.memory.load_state_dict(state["memory"])
-        self.bad_images.load_state_dict(state["bad_images"])
+        self.unreadable = state["unreadable"]
         self.not_finite = state["not_finite"]
         self.train_loop.session = session
         if not state["inside"]:

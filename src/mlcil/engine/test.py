@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from torch import Tensor
 
 from mlcil.datasets.cache import CacheOptions, with_cache
-from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView, find_unreadable
 from mlcil.engine import checkpoint
 from mlcil.engine.config import folds
 from mlcil.engine.evaluation import metric_options, predict_view, session_metrics, test_rows
@@ -21,6 +21,7 @@ from mlcil.engine.train import build_scenario
 from mlcil.errors import UserError
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
+from mlcil.reporting import log_lines
 
 
 class Trained(Method):
@@ -61,16 +62,19 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
             f"{', '.join(str(s.high) for s in scenario.sessions)}; test it with the config it was trained with"
         )
     method = Trained(checkpoint.network_of(stage, path), stage.get("logit_correction")).to(get_device())
-    rows = test_rows(scenario, session)
     scenario.test.check_files()
-    bad = BadImages(cfg.on_bad_image, lambda sentence: print(sentence, file=sys.stderr))
-    nothing = np.zeros((len(rows), 0), np.int8)
     size = stage["network"]["image_size"]
-    table = with_cache(scenario.test, size, CacheOptions(**cfg.image_cache), lambda _: None, build=False)
-    view = SessionView(table, rows, nothing, size, bad_images=bad, whole_pass=True)
+    scenario.test = with_cache(scenario.test, size, CacheOptions(**cfg.image_cache), lambda _: None, build=False)
+    unreadable: dict[int, str] = {}
+    if cfg.on_bad_image == "skip":
+        unreadable = find_unreadable(scenario.test, cfg.test_dataloader.num_workers)
+        scenario.leave_out((), unreadable)
+        print(*log_lines.skipped({"test": unreadable}), sep="\n", end="", file=sys.stderr)
+    rows = test_rows(scenario, session)
+    view = SessionView(scenario.test, rows, np.zeros((len(rows), 0), np.int8), size)
     options = {k: v for k, v in dict(cfg.test_dataloader).items() if k != "precision"}
-    loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
+    loader = Loader(view, SessionSampler(len(view), 0, 0, shuffle=False), **options)
     dtype = resolve_precision(cfg.test_dataloader.precision, get_device())
     logits, _ = predict_view(method, loader, dtype, folds(cfg))
-    result = session_metrics(scenario, session, rows, logits, loader.unreadable, **metric_options(cfg))
-    return {**result, "unreadable_images": len(bad)} if len(bad) else result
+    result = session_metrics(scenario, session, rows, logits, **metric_options(cfg))
+    return {**result, "unreadable_images": len(unreadable)} if unreadable else result
