@@ -311,7 +311,6 @@ class Loader:
         Raises:
             UserError, RuntimeError: see :meth:`Readers.batches`.
         """
-        torch.empty((), dtype=torch.int64).random_()  # a pass draws a number of the run's
         readers = self.readers if self.readers is not None else Readers(self.num_workers, [self.dataset.source])
         view, sent = self.dataset, deque[list[int]]()
 

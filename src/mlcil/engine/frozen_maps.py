@@ -61,8 +61,7 @@ def _maps_of(runner: IncrementalRunner, table: ImageTable, shape: tuple[int, ...
     method = runner.method
     training = method.training
     method.eval()
-    # a pass draws random numbers, the run's own are to stay as they are without this one
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), autocast(runner.device, torch.float32):
+    with torch.no_grad(), autocast(runner.device, torch.float32):
         for batch in loader:
             data = method.data_preprocessor(batch)
             rows = data["rows"].cpu().numpy()
