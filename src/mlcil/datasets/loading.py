@@ -47,6 +47,11 @@ class ImageSource:
     image_size: int
     augment: Augment | None = None
 
+    @property
+    def kind(self) -> str:
+        """``inputs``, images, or ``maps`` of a frozen backbone where the table has them and nothing augments them."""
+        return "inputs" if self.table.maps is None or self.augment is not None else "maps"
+
     def read(self, row: int, key: Key | None) -> tuple[Tensor, Tensor]:
         """uint8 (H, W, 3), and the draws of an augmentation that is still to be done, float64 (K,), else of length 0.
 
@@ -59,7 +64,8 @@ class ImageSource:
         Raises:
             UserError: the image cannot be read.
         """
-        if self.table.maps is not None and self.augment is None:
+        if self.kind == "maps":
+            assert self.table.maps is not None
             return torch.from_numpy(self.table.maps[row]), torch.empty(0, dtype=torch.float64)
         whole = getattr(self.augment, "whole", False)
         image = np.asarray(self.table.image(row)) if whole else self.table.fitted(row, self.image_size)
@@ -305,8 +311,8 @@ class Loader:
         """Read one pass.
 
         Yields:
-            ``inputs`` uint8 (B, H, W, 3), ``targets`` float32 (B, C), ``rows`` int64 (B,), ``origins`` int64 (B,); with
-            an augmentation on the device also ``draws`` float64 (B, K).
+            ``inputs`` uint8 (B, H, W, 3) or ``maps`` float32 (B, K, h, w), ``targets`` float32 (B, C), ``rows``
+            int64 (B,), ``origins`` int64 (B,); with an augmentation on the device also ``draws`` float64 (B, K).
 
         Raises:
             UserError, RuntimeError: see :meth:`Readers.batches`.
@@ -329,7 +335,7 @@ class Loader:
                 }
                 if inputs.is_pinned():
                     labels = {name: values.pin_memory() for name, values in labels.items()}
-                yield {"inputs": inputs, **labels, **({"draws": draws} if draws.shape[1] else {})}
+                yield {view.source.kind: inputs, **labels, **({"draws": draws} if draws.shape[1] else {})}
         finally:
             if readers is not self.readers:
                 readers.close()
