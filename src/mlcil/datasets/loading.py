@@ -213,8 +213,7 @@ class SessionView:
         rows: (N,) int64 rows of the table.
         targets: (N, C) int8, 1 present, 0 absent, -1 not judged.
         image_size, augment: see :class:`ImageSource`.
-        origins: (N,) session each image was stored in; by default ``session``.
-        session: the running session.
+        origins: (N,) session each image was stored in; by default the first.
     """
 
     def __init__(
@@ -225,12 +224,11 @@ class SessionView:
         image_size: int,
         augment: Augment | None = None,
         origins: np.ndarray | None = None,
-        session: int = 0,
     ) -> None:
         assert len(rows) == len(targets)
         self.source = ImageSource(table, image_size, augment)
         self.rows, self.targets = rows, targets
-        self.origins = np.full(len(rows), session, np.int64) if origins is None else origins
+        self.origins = np.zeros(len(rows), np.int64) if origins is None else origins
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -262,7 +262,7 @@ class Scenario:
         Args:
             batch_size: images a step, for ``steps``.
             epochs: epochs a session, for ``steps``.
-            drop_last: a last, smaller batch is left out, as :func:`mlcil.datasets.loading.build_loader` does.
+            drop_last: a last, smaller batch is left out, as :func:`mlcil.datasets.loading.Loader` does.
 
         Returns:
             ``name``, ``task``, ``protocol``, ``hash``, ``num_classes``; ``sessions``, see below;

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner
@@ -260,8 +260,11 @@ class IncrementalRunner(Runner):
             scenario.train = with_cache(scenario.train, self.image_size, options, tell, workers)
         scenario.test = with_cache(scenario.test, self.image_size, options, tell, workers)
         if self.cfg.on_bad_image == "skip":
-            if self._resumed is None:  # a resumed run leaves out what it left out before
-                found = [find_unreadable(table, workers) for table in (scenario.train, scenario.test)]
+            if not self.unreadable:  # a resumed run leaves out what it left out before
+                found: list[Any] = [{}, {}]
+                if is_main_process():
+                    found = [find_unreadable(table, workers) for table in (scenario.train, scenario.test)]
+                broadcast_object_list(found)
                 self.unreadable = dict(zip(("train", "test"), found, strict=True))
                 self.log(log_lines.skipped(self.unreadable))
             scenario.leave_out(self.unreadable["train"], self.unreadable["test"])
