@@ -156,6 +156,12 @@ class IncrementalRunner(Runner):
             torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(minutes=30))
         super().setup_env(env_cfg)
 
+    def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        """As mmengine, but draws go on behind those of the first weights instead of repeating them."""
+        state = torch.get_rng_state()
+        super().set_randomness(seed, diff_rank_seed, deterministic)
+        torch.set_rng_state(state)
+
     def build_logger(self, log_level: str | int = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """``logs/<run>/log/log.txt``; other processes append ``rank<k>``."""
         with contextlib.suppress(OSError):
