@@ -21,8 +21,8 @@ def child(options: argparse.Namespace) -> None:
     """Time the step in this process and print losses and seconds as json."""
     import torch
 
-    from mlcil.engine.allocator import keep_freed_memory
     from mlcil.models.network import build_network
+    from mlcil.system.allocator import keep_freed_memory
 
     kept = keep_freed_memory()
     torch.manual_seed(0)

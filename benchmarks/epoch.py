@@ -26,8 +26,7 @@ from torch.utils.data import DataLoader
 from train_step import BARS, batch_of, step_of, trained
 
 from mlcil.datasets.cache import CacheOptions, with_cache
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
-from mlcil.datasets.readers import ImageSource, Readers
+from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler, SessionView
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
@@ -72,7 +71,7 @@ def main() -> None:
         def ours(transform: TrainTransform) -> Iterator[dict[str, Tensor]]:
             view = SessionView(kept, rows, table.labels_NC, options.size, transform)
             sampler = SessionSampler(len(rows), 0, 0, shuffle=True)
-            for batch in build_loader(view, sampler, options.batch, options.workers, readers=readers):
+            for batch in Loader(view, sampler, options.batch, options.workers, readers=readers):
                 batch["targets"] = targets[: len(batch["rows"])]
                 yield batch
 

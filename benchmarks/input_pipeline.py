@@ -27,8 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mlcil.datasets.cache import CacheOptions, with_cache
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
-from mlcil.datasets.readers import Readers
+from mlcil.datasets.loading import Loader, Readers, SessionSampler, SessionView
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
@@ -87,7 +86,7 @@ def main() -> None:
 
         def epoch(transform: TrainTransform | None) -> Iterator[Tensor]:
             view = SessionView(kept, rows, table.labels_NC, options.size, transform)
-            for batch in build_loader(view, SessionSampler(len(rows), 0, 0, shuffle=True), options.batch):
+            for batch in Loader(view, SessionSampler(len(rows), 0, 0, shuffle=True), options.batch):
                 yield preprocessor(batch)["inputs"]
 
         for anew, *others in zip(official(True), epoch(augment), epoch(deferred), strict=True):
@@ -112,7 +111,7 @@ def main() -> None:
 
             def first_batch(readers: Readers | None) -> None:
                 sampler = SessionSampler(len(rows), 0, 0, shuffle=True)
-                batches = iter(build_loader(view, sampler, options.batch, options.workers, readers=readers))
+                batches = iter(Loader(view, sampler, options.batch, options.workers, readers=readers))
                 next(batches)
                 batches.close()
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.build import build_method, build_scenario, load_weights
 from mlcil.engine.config import load_config
@@ -28,7 +28,7 @@ from mlcil.evaluation.multilabel import mean_average_precision
 def features(method: Any, table: ImageTable, image_size: int) -> np.ndarray:
     """Pooled features (N, K) of a split."""
     view = SessionView(table, np.arange(len(table)), np.zeros((len(table), 0), np.int8), image_size)
-    return predict_view(method, build_loader(view, SessionSampler(len(view), 0, 0, shuffle=False), 64))[1]
+    return predict_view(method, Loader(view, SessionSampler(len(view), 0, 0, shuffle=False), 64))[1]
 
 
 def main() -> None:

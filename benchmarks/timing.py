@@ -33,7 +33,7 @@ def begin(options: argparse.Namespace) -> torch.device:
     torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     if device.type == "cpu":
-        from mlcil.engine.allocator import keep_freed_memory
+        from mlcil.system.allocator import keep_freed_memory
 
         keep_freed_memory()
     return device

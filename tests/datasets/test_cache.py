@@ -14,7 +14,7 @@ import tiny
 from PIL import Image
 
 from mlcil.datasets import cache as C
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import ImageSource, Loader, SessionSampler, SessionView
 from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.transforms import SQUARE, Fit, TrainTransform, decode
 from mlcil.errors import UserError
@@ -103,7 +103,7 @@ def test_augmented_batches_are_the_same(world, workers):
     def batches(source):
         view = SessionView(source, np.arange(ROWS), table.labels_NC, SIZE, TrainTransform(SIZE))
         sampler = SessionSampler(ROWS, 3, 0, shuffle=True)
-        loader = build_loader(view, sampler, 16, workers)
+        loader = Loader(view, sampler, 16, workers)
         found = []
         for epoch in range(2):
             sampler.set_epoch(epoch)
@@ -132,7 +132,7 @@ def test_other_sizes_and_crops_of_the_whole_image_are_decoded(world):
             seen.append(image.shape)
             return image
 
-    SessionView(table, np.array([3]), table.labels_NC[:1], SIZE, Whole())[0, (1, 2)]
+    ImageSource(table, SIZE, Whole()).read(3, (1, 2))
     assert seen == [(23, 87, 3)]
 
 

@@ -12,7 +12,7 @@ import tiny_single as tiny
 
 from mlcil.datasets import cifar
 from mlcil.datasets.cifar import CifarDataset, cifar10_dataset, cifar100_dataset, load_batch
-from mlcil.datasets.loading import SessionView
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.errors import UserError
 
 
@@ -188,10 +188,13 @@ def test_views_of_pixels(tmp_path: Path) -> None:
     table = cifar100_dataset(tiny.cifar_folder(tmp_path), verify=False).train()
     assert table.pixels is not None
     rows = np.array([5, 2])
-    view = SessionView(table, rows, table.labels_NC[rows], 32)
-    item = view[0]
-    assert (item["inputs"].shape, item["rows"], item["targets"].tolist()) == ((32, 32, 3), 5, [0, 1, 0, 0])
-    np.testing.assert_array_equal(item["inputs"].numpy(), table.pixels[5])
-    assert SessionView(table, rows, table.labels_NC[rows], 16)[1]["inputs"].shape == (16, 16, 3)
+    for size in (32, 16):
+        view = SessionView(table, rows, table.labels_NC[rows], size)
+        (batch,) = Loader(view, SessionSampler(2, 0, 0, shuffle=False), 2)
+        assert batch["inputs"].shape == (2, size, size, 3)
+        assert batch["rows"].tolist() == [5, 2]
+        assert batch["targets"][0].tolist() == [0, 1, 0, 0]
+        if size == 32:
+            np.testing.assert_array_equal(batch["inputs"].numpy(), table.pixels[rows])
     table.check_files()  # there are none
     assert table.reorder(("dog", "cat", "bee", "ant")).pixels is table.pixels

@@ -245,3 +245,19 @@ def test_validation_takes_as_much_of_every_class() -> None:
 def test_bad_validation(share: Any) -> None:
     with pytest.raises(UserError, match=r"scenario.validation is .*expected a share of the training images below 1"):
         made(validation=share)
+
+
+def test_images_that_cannot_be_read_are_nowhere() -> None:
+    scenario, whole = made(), made()
+    scenario.leave_out(train=[1, 2], test=[3])
+    assert scenario.train_rows(0).tolist() == [0, 5]  # numbers of rows stay
+    assert scenario.train_rows(1).tolist() == [3, 5]
+    assert scenario.test_rows(0, 2).tolist() == [1]
+    assert scenario.fixed_test_rows().tolist() == [0, 1, 2, 4]
+    assert scenario.test.positives().tolist() == [1, 0, 1, 1]
+    assert (scenario.hash, scenario.comparison_hash) == (whole.hash, whole.comparison_hash)
+    with pytest.raises(UserError, match="no image of the training split 'train' shows 'a'"):
+        made().leave_out(train=[0, 1], test=[])
+    made(allow_empty_classes=True).leave_out(train=[0, 1], test=[])
+    with pytest.raises(UserError, match="none of the 5 images of the test split 'test' can be read"):
+        made().leave_out(train=[], test=range(5))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.transforms import Fit
@@ -84,7 +84,7 @@ def test_the_loader_gives_one_hot_rows() -> None:
     scenario = made()
     rows = scenario.train_rows(2)
     view = SessionView(scenario.train, rows, scenario.train_targets(rows, 4, 6), 8)
-    batches = list(build_loader(view, SessionSampler(len(view), 0, 2, shuffle=True), batch_size=5))
+    batches = list(Loader(view, SessionSampler(len(view), 0, 2, shuffle=True), batch_size=5))
     assert [tuple(batch["targets"].shape) for batch in batches] == [(5, 6), (5, 6), (2, 6)]
     for batch in batches:
         assert (batch["targets"].sum(1) == 1).all()
@@ -97,7 +97,7 @@ def test_the_last_batch_may_be_dropped(images: int, batches: list[int]) -> None:
     scenario = made()
     rows = scenario.train_rows(0)[:images]
     view = SessionView(scenario.train, rows, scenario.train_targets(rows, 0, 2), 8)
-    loader = build_loader(view, SessionSampler(len(view), 0, 0, shuffle=True), batch_size=5, drop_last=True)
+    loader = Loader(view, SessionSampler(len(view), 0, 0, shuffle=True), batch_size=5, drop_last=True)
     assert [len(batch["targets"]) for batch in loader] == batches
     assert len(loader) == len(batches)
 

@@ -23,11 +23,11 @@ from tiny import runner_of
 
 import mlcil.engine.resume
 from mlcil import cli, files
-from mlcil.engine import lock
 from mlcil.engine.hooks import FiniteLossHook
 from mlcil.engine.loop import SessionLoop
 from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
+from mlcil.system import lock
 
 SECTIONS = {
     "method": {"type": "Finetune"},
@@ -410,7 +410,7 @@ def test_unreadable_images_are_skipped_and_counted(
     text = (run / "log" / "log.txt").read_text()
     assert text.count("image skipped: ") == 2
     assert "1.jpg is no image that can be read" in text
-    assert "unreadable images skipped so far: 1 of " in text
+    assert text.count("unreadable images: 1 of the ") == 2
     sessions = json.loads((run / "results.json").read_text())["sessions"]
     assert [session["unreadable_images"] for session in sessions] == [2, 2]
     assert sessions[-1]["images"]["fixed"] == 3

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlcil.datasets.loading import SessionSampler, SessionView, build_loader
+from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.models.data_preprocessor import ImagePreprocessor, network_input
+from mlcil.models.network import Maps
 
 SIDE, ROWS = 24, 10
 
@@ -45,7 +46,7 @@ def test_augmenting_here_gives_the_loaders_images(workers):
         preprocessor = ImagePreprocessor()
         preprocessor.augment = TensorAugment(transform) if on_device else None
         view = SessionView(table, np.arange(ROWS), table.labels_NC, SIDE, transform)
-        loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=True), 4, workers)
+        loader = Loader(view, SessionSampler(ROWS, 0, 0, shuffle=True), 4, workers)
         loaded = [dict(batch) for batch in loader]
         assert all(("draws" in batch) == on_device for batch in loaded)
         batches[on_device] = [preprocessor(batch) for batch in loaded]
@@ -56,3 +57,17 @@ def test_augmenting_here_gives_the_loaders_images(workers):
         assert sorted(here) == sorted(there) == ["inputs", "origins", "rows", "targets"]
         for name, value in here.items():
             assert torch.equal(value, there[name]), name
+
+
+def test_a_batch_says_whether_it_holds_images_or_maps():
+    maps = np.random.default_rng(1).random((ROWS, 5, 2, 2), np.float32)
+    table = SingleLabelTable("train", ("a",), np.zeros(ROWS, int), pixels=images()).with_maps(maps)
+    for transform, kind in ((None, "maps"), (TrainTransform(SIDE, flip=True), "inputs")):
+        view = SessionView(table, np.array([4, 1]), table.labels_NC[:2], SIDE, transform)
+        (batch,) = Loader(view, SessionSampler(2, 0, 0, shuffle=False), 2)
+        assert {"maps", "inputs"} & batch.keys() == {kind}
+        ready = ImagePreprocessor()(batch)
+        assert sorted(ready) == ["inputs", "origins", "rows", "targets"]
+        assert isinstance(ready["inputs"], Maps) == (kind == "maps")
+        if kind == "maps":
+            np.testing.assert_array_equal(ready["inputs"].plain().numpy(), maps[[4, 1]])

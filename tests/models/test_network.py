@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import BACKBONE, LINEAR, SIZE
 
-from mlcil.models.network import IncrementalNetwork
+from mlcil.models.network import IncrementalNetwork, Maps
 
 
 @pytest.fixture
@@ -70,3 +70,29 @@ def test_without_the_option_the_teacher_is_a_copy():
     teacher = network.requires_grad_(True).frozen_copy()
     assert teacher.backbone is not network.backbone
     assert all(p.requires_grad for p in network.parameters())
+
+
+def test_maps_stand_in_for_images_whatever_is_made_of_them(frozen):
+    images = torch.rand(4, 3, SIZE, SIZE)
+    maps = Maps.of(frozen.backbone(images)[-1].detach())
+    calls = count_calls(frozen.backbone)
+    expected = frozen(images)
+    for given in (maps, maps[:3], maps.clone(), maps.to("cpu", torch.float32), torch.cat([maps[:1], maps[1:]])):
+        output = frozen(given)
+        assert type(output.logits_BC) is torch.Tensor
+        assert type(output.maps[-1]) is torch.Tensor
+        torch.testing.assert_close(output.logits_BC, expected.logits_BC[: len(given)])
+    assert len(calls) == 1
+
+
+def test_only_the_type_tells_maps_from_images(frozen):
+    """Maps with as many channels as an image, and images with as many channels as a map."""
+    frozen.backbone.out_channels = 3
+    images = torch.rand(2, 3, SIZE, SIZE)
+    calls = count_calls(frozen.backbone)
+    frozen(images)
+    assert len(calls) == 1
+    trained = IncrementalNetwork(BACKBONE, LINEAR, SIZE)
+    trained.grow(2)
+    with pytest.raises(AssertionError, match="maps belong to a backbone that stays as it is"):
+        trained(Maps.of(images))

@@ -30,20 +30,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import PIL
 import torch
+from filelock import FileLock, Timeout
 from PIL import features
 from torch.utils.data import DataLoader, Dataset
 
 from mlcil.datasets import transforms
+from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
 from mlcil.files import default_cache, write_arrays, write_text
-
-if TYPE_CHECKING:
-    from mlcil.datasets.table import ImageTable
 
 FORMAT = "mlcil-images-1"
 PIXELS, INDEX, ABOUT = "pixels.bin", "index.npz", "about.json"
@@ -240,13 +239,19 @@ def _build_once(
 ) -> ImageCache | None:
     """Build under the lock of the key, or take what another process has built meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder / f".lock-{key}", lambda: tell("image cache: another process builds it, waiting")):
+    lock = FileLock(folder / f".lock-{key}")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        tell("image cache: another process builds it, waiting")
+        held = lock.acquire()
+    with held:
         found = open_cache(folder / key, size, stamps)
         if found is not None:
             return found
         building = folder / (BUILDING + key)
         needed = len(table.files) * size * size * 3
-        with _lock(folder / ".lock"):
+        with FileLock(folder / ".lock"):
             for old in (building, folder / key):  # left by a process that died, or damaged
                 shutil.rmtree(old, ignore_errors=True)
             if not _make_room(folder, needed, options.limit_gb, f"the {len(table.files)} images of {table.name}", tell):
@@ -370,8 +375,8 @@ def _entries(folder: Path) -> Iterator[tuple[float, int, Path]]:
         if not entry.is_dir() or not (entry / PIXELS).is_file():
             continue
         if entry.name.startswith(BUILDING):
-            lock = folder / f".lock-{entry.name.removeprefix(BUILDING)}"
-            with contextlib.suppress(BlockingIOError), _lock(lock, wait=False):
+            lock = FileLock(folder / f".lock-{entry.name.removeprefix(BUILDING)}", timeout=0)
+            with contextlib.suppress(Timeout), lock:
                 shutil.rmtree(entry, ignore_errors=True)
                 continue
         about = entry / ABOUT
@@ -390,23 +395,3 @@ def _remove_unused(entry: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _lock(path: Path, waiting: Callable[[], None] | None = None, wait: bool = True) -> Iterator[None]:
-    """An exclusive lock between processes.
-
-    Raises:
-        BlockingIOError: another process holds it and ``wait`` is false.
-        OSError: the file system has no locks.
-    """
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            if waiting is not None:
-                waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

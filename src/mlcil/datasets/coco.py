@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,7 +16,12 @@ from mlcil.errors import UserError
 from mlcil.protocols import check_option, did_you_mean
 
 CROWD = ("select", "label", "ignore")
-_KEYS = ("images", "annotations", "categories")
+#: what an entry of a list is called, and its fields that are whole numbers and a text
+_SECTIONS = {
+    "images": ("image", ("id",), "file_name"),
+    "annotations": ("annotation", ("image_id", "category_id"), None),
+    "categories": ("category", ("id",), "name"),
+}
 
 
 def load_coco_split(
@@ -49,21 +56,23 @@ def load_coco_split(
     check_option("crowd", crowd, CROWD)
     path, image_dir = Path(annotation_file), Path(image_dir)
     content = _read(path)
-    class_of_category = _categories(path, content)
-    columns = _columns(path, tuple(class_of_category.values()), classes)
-    files = _images(path, content, image_dir)
-    row_of = {image: row for row, image in enumerate(files)}
-    column_of_name = {name: column for column, name in enumerate(columns)}
-    column_of = {category: column_of_name[name] for category, name in class_of_category.items()}
-
-    rows_A, columns_A, crowd_A = _annotations(path, content, row_of, column_of)
-    labels_NC = np.zeros((len(files), len(columns)), np.int8)
-    selects_NC = np.zeros((len(files), len(columns)), np.bool_)
-    given_A = np.ones_like(crowd_A) if crowd == "label" else ~crowd_A
-    chosen_A = ~crowd_A if crowd == "ignore" else np.ones_like(crowd_A)
-    labels_NC[rows_A[given_A], columns_A[given_A]] = 1
-    selects_NC[rows_A[chosen_A], columns_A[chosen_A]] = True
-    return ImageTable(path.stem, columns, tuple(files), tuple(files.values()), labels_NC, selects_NC)
+    _check_entries(path, content, image_dir)
+    index = _index(path, content)
+    images, categories = sorted(index.imgs), sorted(index.cats)
+    names = {category: index.cats[category]["name"] for category in categories}
+    columns = _columns(path, tuple(names.values()), classes)
+    column_of = {category: columns.index(name) for category, name in names.items()}
+    labels_NC = np.zeros((len(images), len(columns)), np.int8)
+    selects_NC = np.zeros(labels_NC.shape, np.bool_)
+    for row, image in enumerate(images):
+        for entry in index.imgToAnns.get(image, ()):
+            column = column_of[entry["category_id"]]
+            if crowd == "label" or not entry["iscrowd"]:
+                labels_NC[row, column] = 1
+            if crowd != "ignore" or not entry["iscrowd"]:
+                selects_NC[row, column] = True
+    files = tuple(image_dir / index.imgs[image]["file_name"] for image in images)
+    return ImageTable(path.stem, columns, tuple(images), files, labels_NC, selects_NC)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -106,18 +115,16 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(
             f"annotation file {path} holds a json {type(content).__name__}; expected an object with the keys "
-            f"{', '.join(_KEYS)}, so use an instances file"
+            f"{', '.join(_SECTIONS)}, so use an instances file"
         )
-    absent = [key for key in _KEYS if key not in content]
+    absent = [key for key in _SECTIONS if key not in content]
     if absent:
         hint = " (a caption or test-info file has other keys)" if "annotations" in absent or "info" in content else ""
         raise UserError(
             f"annotation file {path} lacks {', '.join(map(repr, absent))}; expected the keys "
-            f"{', '.join(_KEYS)}, so use "
+            f"{', '.join(_SECTIONS)}, so use "
             f"an instances file{hint}"
         )
-    for key in _KEYS:
-        _check_entries(path, key, content[key])
     return content
 
 
@@ -125,36 +132,76 @@ def _no_number(word: str) -> float:
     raise ValueError(f"it holds the value {word}, which is no number of json; correct or remove that entry")
 
 
-def _check_entries(path: Path, key: str, entries: object) -> None:
-    if not isinstance(entries, list):
-        raise UserError(
-            f"{path}: {key!r} is a json {type(entries).__name__}; expected a list of objects, so use an instances file"
-        )
-    for place, entry in enumerate(entries):
-        if not isinstance(entry, dict):
+def _check_entries(path: Path, content: Mapping[str, Any], image_dir: Path) -> None:
+    """Refuse entries that the index would fall over, or that would name a file elsewhere."""
+    for key, (one, numbers, text) in _SECTIONS.items():
+        entries = content[key]
+        if not isinstance(entries, list):
             raise UserError(
-                f"{path}: entry {place} of {key!r} is {_short(entry)}; expected an object, so correct that entry"
+                f"{path}: {key!r} is a json {type(entries).__name__}; expected a list of objects, so use an instances "
+                "file"
             )
+        if not entries and text:
+            raise UserError(f"{path}: {key!r} is empty; expected at least one {one}, so use an instances file")
+        seen: dict[str, set[object]] = {field: set() for field in {"id", "name"} & {*numbers, text}}
+        for place, entry in enumerate(entries):
+            if not isinstance(entry, dict):
+                raise UserError(
+                    f"{path}: entry {place} of {key!r} is {_short(entry)}; expected an object, so correct that entry"
+                )
+            for field in numbers:
+                if type(entry.get(field)) is not int:
+                    _refuse_number(path, key, place, entry, field)
+            if text and not _is_text(entry.get(text)):
+                raise UserError(
+                    f"{path}: {one} {entry['id']} has the {text} {_short(entry.get(text))}; expected a non-empty text, "
+                    "so correct it"
+                )
+            if text == "file_name" and _leaves_folder(entry[text]):
+                raise UserError(
+                    f"{path}: image {entry['id']} has the file_name {_short(entry[text])}, which leaves the folder "
+                    f"{image_dir}; expected a name inside that folder, so correct it"
+                )
+            if not text and entry.get("iscrowd", 0) not in (0, 1):
+                raise UserError(
+                    f"{path}: {one} {_short(entry.get('id', place))} has iscrowd {_short(entry['iscrowd'])}; expected "
+                    "0 or 1, so correct it"
+                )
+            for field, values in seen.items():
+                if entry[field] in values:
+                    how = "have the id" if field == "id" else "are named"
+                    raise UserError(
+                        f"{path}: two {key} {how} {_short(entry[field])}; expected every {field} once, so change one"
+                    )
+                values.add(entry[field])
 
 
-def _categories(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
-    """Category id -> name, ascending id."""
-    found: dict[int, str] = {}
-    for place, entry in enumerate(content["categories"]):
-        category = _integer(path, "categories", place, entry, "id")
-        name = entry.get("name")
-        if not isinstance(name, str) or not name.strip() or not _is_text(name):
+def _index(path: Path, content: Mapping[str, Any]) -> Any:
+    """The index of pycocotools over checked entries; of annotations it has what a label needs, with places as ids.
+
+    Raises:
+        UserError: an annotation names an image or a category that is not listed.
+    """
+    from pycocotools.coco import COCO  # only where it is used
+
+    index = COCO()
+    kept = [
+        {"id": k, "image_id": e["image_id"], "category_id": e["category_id"], "iscrowd": e.get("iscrowd", 0)}
+        for k, e in enumerate(content["annotations"])
+    ]
+    index.dataset = {**content, "annotations": kept}
+    with contextlib.redirect_stdout(io.StringIO()):
+        index.createIndex()
+    for kind, listed, known in (("image", "images", index.imgs), ("category", "categories", index.cats)):
+        odd = [entry for entry in kept if entry[f"{kind}_id"] not in known]
+        if odd:
+            first = content["annotations"][odd[0]["id"]].get("id", odd[0]["id"])
             raise UserError(
-                f"{path}: category {category} has the name {_short(name)}; expected a non-empty text, so name it"
+                f"{path}: {len(odd)} of {len(kept)} annotations name an unknown {kind}, the first is annotation "
+                f"{_short(first)} with {kind}_id {odd[0][f'{kind}_id']}; expected ids that {listed!r} lists, so add "
+                f"the {kind} or remove those annotations"
             )
-        if category in found:
-            raise UserError(f"{path}: two categories have the id {category}; expected every id once, so renumber one")
-        if name in found.values():
-            raise UserError(f"{path}: two categories are named {name!r}; expected every name once, so rename one")
-        found[category] = name
-    if not found:
-        raise UserError(f"{path}: 'categories' is empty; expected at least one category, so use an instances file")
-    return dict(sorted(found.items()))
+    return index
 
 
 def _columns(path: Path, names: tuple[str, ...], classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -178,35 +225,10 @@ def _columns(path: Path, names: tuple[str, ...], classes: Sequence[str] | None) 
     return tuple(classes)
 
 
-def _images(path: Path, content: Mapping[str, Any], image_dir: Path) -> dict[int, Path]:
-    """Image id -> file, ascending id."""
-    found: dict[int, Path] = {}
-    for place, entry in enumerate(content["images"]):
-        image = _integer(path, "images", place, entry, "id")
-        if image in found:
-            raise UserError(
-                f"{path}: two images have the id {image}; expected every id once, so remove or renumber one of them"
-            )
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not name.strip() or not _is_text(name):
-            raise UserError(
-                f"{path}: image {image} has the file_name {_short(name)}; expected a file name relative to the image "
-                "folder, so add it"
-            )
-        if _leaves_folder(name):
-            raise UserError(
-                f"{path}: image {image} has the file_name {_short(name)}, which leaves the folder "
-                f"{image_dir}; expected "
-                "a name inside that folder, so correct it"
-            )
-        found[image] = image_dir / name
-    if not found:
-        raise UserError(f"{path}: 'images' is empty; expected at least one image, so use an instances file")
-    return dict(sorted(found.items()))
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written: json may hold half of a surrogate pair."""
+def _is_text(name: object) -> bool:
+    """Whether it is a text that can be written: json may hold half of a surrogate pair."""
+    if not isinstance(name, str) or not name.strip():
+        return False
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -219,56 +241,10 @@ def _leaves_folder(name: str) -> bool:
     return "\0" in name or posix.is_absolute() or bool(windows.anchor) or ".." in (*posix.parts, *windows.parts)
 
 
-def _annotations(
-    path: Path, content: Mapping[str, Any], row_of: Mapping[int, int], column_of: Mapping[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row int64 (A), column int64 (A) and crowd flag bool (A) of every annotation."""
-    annotations = content["annotations"]
-    rows, columns, crowds = [], [], []
-    unknown: dict[str, list[tuple[object, int]]] = {"image": [], "category": []}
-    for place, entry in enumerate(annotations):
-        image, category = entry.get("image_id"), entry.get("category_id")
-        if type(image) is not int:
-            image = _integer(path, "annotations", place, entry, "image_id")
-        if type(category) is not int:
-            category = _integer(path, "annotations", place, entry, "category_id")
-        crowd = entry.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise UserError(
-                f"{path}: annotation {entry.get('id', place)} has iscrowd {_short(crowd)}; expected 0 or 1, "
-                "so correct it"
-            )
-        if image not in row_of:
-            unknown["image"].append((entry.get("id", place), image))
-        elif category not in column_of:
-            unknown["category"].append((entry.get("id", place), category))
-        else:
-            rows.append(row_of[image])
-            columns.append(column_of[category])
-            crowds.append(crowd)
-    for kind, found in unknown.items():
-        if found:
-            first, value = found[0]
-            listed = {"image": "images", "category": "categories"}[kind]
-            raise UserError(
-                f"{path}: {len(found)} of {len(annotations)} annotations name an unknown {kind}, the first "
-                "is annotation "
-                f"{_short(first)} with {kind}_id {value}; expected ids that {listed!r} lists, so add the "
-                f"{kind} or remove "
-                "those annotations"
-            )
-    return np.asarray(rows, np.int64), np.asarray(columns, np.int64), np.asarray(crowds, np.bool_)
-
-
-def _integer(path: Path, key: str, place: int, entry: Mapping[str, Any], field: str) -> int:
-    value = entry.get(field)
-    if isinstance(value, bool) or not isinstance(value, int):
-        which = f" (id {_short(entry['id'])})" if field != "id" and "id" in entry else ""
-        found = f"has {field} {_short(value)}" if field in entry else f"has no {field}"
-        raise UserError(
-            f"{path}: entry {place} of {key!r}{which} {found}; expected a whole number, so correct that entry"
-        )
-    return value
+def _refuse_number(path: Path, key: str, place: int, entry: Mapping[str, Any], field: str) -> NoReturn:
+    which = f" (id {_short(entry['id'])})" if field != "id" and "id" in entry else ""
+    found = f"has {field} {_short(entry[field])}" if field in entry else f"has no {field}"
+    raise UserError(f"{path}: entry {place} of {key!r}{which} {found}; expected a whole number, so correct that entry")
 
 
 def _short(value: object) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from mlcil.datasets.loading import SessionSampler
-from mlcil.datasets.readers import Key
+from mlcil.datasets.loading import Key, SessionSampler
 from mlcil.errors import UserError
 
 #: an epoch has a whole number of so many images, over all processes

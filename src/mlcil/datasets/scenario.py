@@ -8,7 +8,7 @@ the same rules give each session the images of its classes and one-hot targets. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -149,9 +149,8 @@ class Scenario:
         self.protocol = kind + protocol_name(base, increment) + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
-        self.label_cardinality = dataset.label_cardinality
-        if not allow_empty_classes:
-            self._refuse_empty_classes()
+        self.label_cardinality, self.allow_empty_classes = dataset.label_cardinality, allow_empty_classes
+        self._refuse_empty_classes()
         compared = {
             "dataset": dataset.name,
             "classes": list(self.classes),
@@ -170,10 +169,27 @@ class Scenario:
         self.comparison_hash = protocol_hash(compared)
         self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels, **kind_of})
 
+    def leave_out(self, train: Collection[int], test: Collection[int]) -> None:
+        """Go on without images that cannot be read; rows keep their numbers, and hashes what they say of the data.
+
+        Args:
+            train, test: rows of the tables.
+
+        Raises:
+            UserError: a class loses its last training image, or the test split its last one.
+        """
+        self.train, self.test = self.train.without(train), self.test.without(test)
+        if not len(self.test.readable_rows()):
+            raise UserError(
+                f"{self.name}: none of the {len(self.test)} images of the test split {self.test.name!r} can be read; "
+                "expected at least one, so replace the files"
+            )
+        self._refuse_empty_classes()
+
     def _refuse_empty_classes(self) -> None:
         shown_C = self.train.selected()
         empty = [name for column, name in enumerate(self.classes) if not shown_C[column]]
-        if empty:
+        if empty and not self.allow_empty_classes:
             more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
             raise UserError(
                 f"{self.name}: no image of the training split {self.train.name!r} shows "
@@ -235,7 +251,7 @@ class Scenario:
     def fixed_test_rows(self) -> np.ndarray:
         """Rows of the fixed test set: int64, table order."""
         if self.fixed_test_images == "all":
-            return np.arange(len(self.test), dtype=np.int64)
+            return self.test.readable_rows()
         return self.test.rows_of(0, len(self.classes))
 
     # -- plan ----------------------------------------------------------------------------------------------
@@ -246,7 +262,7 @@ class Scenario:
         Args:
             batch_size: images a step, for ``steps``.
             epochs: epochs a session, for ``steps``.
-            drop_last: a last, smaller batch is left out, as :func:`mlcil.datasets.loading.build_loader` does.
+            drop_last: a last, smaller batch is left out, as :func:`mlcil.datasets.loading.Loader` does.
 
         Returns:
             ``name``, ``task``, ``protocol``, ``hash``, ``num_classes``; ``sessions``, see below;

@@ -11,15 +11,14 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from mlcil.datasets.cache import ImageCache
 from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import UserError
 from mlcil.protocols import order_classes
@@ -28,17 +27,19 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-@dataclass(frozen=True, eq=False)
-class KeptMaps:
-    """What a frozen backbone makes of the images of a table.
+class KeptImages(Protocol):
+    """Images at one size that need no decoding, such as :class:`mlcil.datasets.cache.ImageCache`.
 
     Attributes:
-        values: (N, K, h, w) float32, the last stage's maps.
-        known: (N,) bool; false for an image that could not be read.
+        size: side in pixels.
+        kept_N: (N,) bool; which rows are there.
     """
 
-    values: np.ndarray
-    known: np.ndarray
+    size: int
+    kept_N: np.ndarray
+
+    def read(self, row: int, file: Path) -> np.ndarray | None:
+        """uint8 (size, size, 3), or ``None`` where the file has to be opened."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,8 @@ class ImageTable:
         pixels: (N, H, W, 3) uint8, the images themselves, or ``None``.
         fit: how an image is brought to the size that the network takes.
         cache: the images at one size, kept on disk (:meth:`cached`), or ``None``.
-        maps: what stands in for the images (:meth:`with_maps`), or ``None``.
+        maps: (N, K, h, w) float32, a frozen backbone's last maps in the images' place (:meth:`with_maps`), or ``None``.
+        readable_N: (N,) bool, which images can be read (:meth:`without`); ``None`` when all can.
     """
 
     name: str
@@ -66,8 +68,9 @@ class ImageTable:
     selects_NC: np.ndarray
     pixels: np.ndarray | None = None
     fit: Fit = SQUARE
-    cache: ImageCache | None = None
-    maps: KeptMaps | None = None
+    cache: KeptImages | None = None
+    maps: np.ndarray | None = None
+    readable_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
@@ -106,17 +109,33 @@ class ImageTable:
         kept = self.cache.read(row, self.files[row]) if self.cache is not None and self.cache.size == size else None
         return np.asarray(self.fit(self.image(row), size)) if kept is None else kept
 
-    def cached(self, cache: ImageCache | None) -> Self:
-        """The same table, which looks into the cache before it opens a file."""
+    def _changed(self, **values: Any) -> Self:
         table = copy.copy(self)
-        object.__setattr__(table, "cache", cache)
+        for key, value in values.items():
+            object.__setattr__(table, key, value)
         return table
 
-    def with_maps(self, maps: KeptMaps) -> Self:
+    def cached(self, cache: KeptImages | None) -> Self:
+        """The same table, which looks into the cache before it opens a file."""
+        return self._changed(cache=cache)
+
+    def with_maps(self, maps: np.ndarray) -> Self:
         """The same table, whose images come as maps of a frozen backbone where they are not to be augmented."""
-        table = copy.copy(self)
-        object.__setattr__(table, "maps", maps)
-        return table
+        return self._changed(maps=maps)
+
+    def without(self, rows: Collection[int]) -> Self:
+        """The same rows, of which these show and select nothing: no session and no test set has them."""
+        readable_N = np.isin(np.arange(len(self)), np.setdiff1d(self.readable_rows(), list(rows)))
+        return self._changed(readable_N=readable_N, **self._labels_without(~readable_N))
+
+    def _labels_without(self, gone_N: np.ndarray) -> dict[str, np.ndarray]:
+        labels_NC, selects_NC = self.labels_NC.copy(), self.selects_NC.copy()
+        labels_NC[gone_N], selects_NC[gone_N] = -1, False
+        return {"labels_NC": labels_NC, "selects_NC": selects_NC}
+
+    def readable_rows(self) -> np.ndarray:
+        """Rows whose image can be read, as far as is known: int64, ascending."""
+        return np.arange(len(self)) if self.readable_N is None else np.flatnonzero(self.readable_N)
 
     def reorder(self, class_order: Sequence[str]) -> ImageTable:
         """The same rows with the columns in another order.
@@ -136,19 +155,16 @@ class ImageTable:
 
     def part(self, rows: np.ndarray, name: str) -> Self:
         """Some rows as a table of that name."""
-        table = copy.copy(self)
-        values = {
-            "name": name,
-            "ids": tuple(self.ids[row] for row in rows),
-            "files": tuple(self.files[row] for row in rows) if self.files else (),
-            "pixels": None if self.pixels is None else self.pixels[rows],
-            "cache": None,
-            "maps": None,
+        return self._changed(
+            name=name,
+            ids=tuple(self.ids[row] for row in rows),
+            files=tuple(self.files[row] for row in rows) if self.files else (),
+            pixels=None if self.pixels is None else self.pixels[rows],
+            cache=None,
+            maps=None,
+            readable_N=None if self.readable_N is None else self.readable_N[rows],
             **self._labels_of_part(rows),
-        }
-        for key, value in values.items():
-            object.__setattr__(table, key, value)
-        return table
+        )
 
     def _labels_of_part(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"labels_NC": self.labels_NC[rows], "selects_NC": self.selects_NC[rows]}
@@ -280,6 +296,7 @@ class SingleLabelTable(ImageTable):
             "fit": fit,
             "cache": None,
             "maps": None,
+            "readable_N": None,
             "labels_N": np.asarray(labels_N, np.int64),
         }
         for key, value in fields.items():
@@ -301,11 +318,8 @@ class SingleLabelTable(ImageTable):
     def reorder(self, class_order: Sequence[str]) -> SingleLabelTable:
         order = order_classes(self.classes, list(class_order))
         column_of = {name: column for column, name in enumerate(order)}
-        new = np.array([column_of[name] for name in self.classes], np.int64)
-        table = SingleLabelTable(
-            self.name, order, new[self.labels_N], files=self.files, pixels=self.pixels, ids=self.ids, fit=self.fit
-        )
-        return table.cached(self.cache)
+        new = np.array([*(column_of[name] for name in self.classes), -1], np.int64)  # -1 stays what it is
+        return self._changed(classes=order, labels_N=new[self.labels_N])
 
     def rows_of(self, low: int, high: int) -> np.ndarray:
         return np.flatnonzero((self.labels_N >= low) & (self.labels_N < high)).astype(np.int64)
@@ -313,18 +327,22 @@ class SingleLabelTable(ImageTable):
     def labels_of(self, rows: np.ndarray, high: int) -> np.ndarray:
         own = self.labels_N[rows]
         labels = np.zeros((len(rows), high), np.int8)
-        shown = np.flatnonzero(own < high)
+        shown = np.flatnonzero((own >= 0) & (own < high))
         labels[shown, own[shown]] = 1
         return labels
 
     def _labels_of_part(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {"labels_N": self.labels_N[rows]}
 
+    def _labels_without(self, gone_N: np.ndarray) -> dict[str, np.ndarray]:
+        return {"labels_N": np.where(gone_N, -1, self.labels_N)}
+
     def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
         return [rows[self.labels_N[rows] == label] for label in range(len(self.classes))]
 
     def positives(self, rows: np.ndarray | None = None) -> np.ndarray:
-        return np.bincount(self.labels_N if rows is None else self.labels_N[rows], minlength=len(self.classes))
+        own = self.labels_N if rows is None else self.labels_N[rows]
+        return np.bincount(own[own >= 0], minlength=len(self.classes))
 
     def selected(self) -> np.ndarray:
         return self.positives() > 0

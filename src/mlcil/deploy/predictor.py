@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlcil.datasets.loading import BadImages
+from mlcil.datasets.loading import BAD_IMAGE
 from mlcil.datasets.transforms import Fit, decode
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
@@ -20,6 +20,7 @@ from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import autocast, resolve_precision
+from mlcil.protocols import check_option
 
 _log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
@@ -75,15 +76,15 @@ class Predictor:
         Raises:
             UserError: an image that cannot be read, or no such policy.
         """
-        bad = BadImages(on_bad_image, _log.warning)
+        check_option("on_bad_image", on_bad_image, BAD_IMAGE)
         batch: list[tuple[Path, np.ndarray]] = []
-        for place, path in enumerate(map(Path, paths)):
+        for path in map(Path, paths):
             try:
                 batch.append((path, decode(path, self.image_size, self.fit)))
             except UserError as error:
-                if bad.policy == "raise":
+                if on_bad_image == "raise":
                     raise
-                bad.add("photos", place, str(error))
+                _log.warning(f"image skipped: {error}")
             if len(batch) == batch_size:
                 yield from self._predict_batch(batch)
                 batch = []

@@ -19,27 +19,28 @@ from mmengine.runner import set_random_seed
 from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.allocator import keep_freed_memory
 from mlcil.engine.checkpoint import ResumeState, plain
 from mlcil.engine.conditions import conditions, differences
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
 from mlcil.engine.hooks import FiniteLossHook, ProgressHook, PseudoLabelAuditHook, ResultsHook, StateHook
 from mlcil.engine.loop import SessionLoop
-from mlcil.engine.provenance import abn_in_use, versions
 from mlcil.engine.resume import MethodPart, Part, Restorer
 from mlcil.engine.run import LoaderSettings, OptimSettings, Run, TrainSettings
 from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.runner import IncrementalRunner
-from mlcil.engine.signals import StopSignals
 from mlcil.errors import UserError
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import build_memory
 from mlcil.methods.base import Method
+from mlcil.models.inplace_abn import abn_in_use
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import resolve_precision
 from mlcil.registry import DATASETS, METHODS
 from mlcil.reporting import log_lines
+from mlcil.system.allocator import keep_freed_memory
+from mlcil.system.provenance import versions
+from mlcil.system.signals import StopSignals
 
 DEMO_HINT = "`sh train_mlcil_coco.sh --demo` runs without it"
 
@@ -259,7 +260,7 @@ def build_runner(start: Start) -> IncrementalRunner:
     facts: dict[str, Any] = {}
     results = ResultsHook(run, folder, audit, facts)
     parts: dict[str, Part] = {"method": MethodPart(run.method), "audit": audit, "finite": finite, "results": results}
-    parts["bad_images"] = data.bad_images
+    parts["unreadable"] = data
     if run.memory is not None:
         parts["memory"] = run.memory
     state = StateHook(run, folder, parts, signals)

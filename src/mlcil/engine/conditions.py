@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlcil
-from mlcil.engine.provenance import versions
+from mlcil.system.provenance import versions
 
 #: settings that change no number; a prefix stands for all below it
 NEUTRAL = (

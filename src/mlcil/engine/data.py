@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_gather_object, get_dist_info, get_world_size
+from mmengine.dist import all_gather_object, broadcast_object_list, get_dist_info, get_world_size, is_main_process
 from mmengine.logging import print_log
 
 from mlcil.datasets.cache import with_cache
-from mlcil.datasets.loading import BadImages, Loader, SessionSampler, SessionView, build_loader
-from mlcil.datasets.readers import ImageSource, Readers
+from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler, SessionView, find_unreadable
 from mlcil.datasets.sampling import RepeatedAugmentationSampler
 from mlcil.datasets.table import ImageTable
 from mlcil.datasets.tensor_augment import TensorAugment
@@ -50,32 +51,53 @@ class Data:
         run: the run; its tables do not change from the first loader on.
 
     Attributes:
-        bad_images: what could not be read so far.
+        unreadable: by split, rows whose image cannot be read and why; they are left out of the run.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.bad_images = BadImages(run.on_bad_image, lambda sentence: log(sentence, 30))
+        self.unreadable: dict[str, dict[int, str]] = {}
         if run.transform.on_device:
             run.method.data_preprocessor.augment = TensorAugment(run.transform)
         self._session: tuple[int, SessionImages, Loader] | None = None
         self._readers: dict[int, Readers] = {}  # by the number of processes
 
-    def open(self, build: bool = True) -> None:
-        """Let the scenario's tables look into the image cache.
+    def open(self, training: bool = True) -> None:
+        """Let the scenario's tables look into the image cache, and leave out what cannot be read, if that is asked for.
 
-        A training transform that crops the whole image itself wants more than the cache keeps.
+        A training transform that crops the whole image itself wants more than the cache keeps. A resumed run leaves
+        out what it left out before.
 
         Args:
-            build: decode images into the cache that are not there yet.
+            training: the training images are wanted too, and images that the cache lacks are decoded into it.
         """
         run, scenario = self.run, self.run.scenario
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if not run.train_loader.num_workers:
             workers = 0
-        if not run.transform.whole:
-            scenario.train = with_cache(scenario.train, run.image_size, run.cache, log, workers, build)
-        scenario.test = with_cache(scenario.test, run.image_size, run.cache, log, workers, build)
+        if training and not run.transform.whole:
+            scenario.train = with_cache(scenario.train, run.image_size, run.cache, log, workers)
+        scenario.test = with_cache(scenario.test, run.image_size, run.cache, log, workers, build=training)
+        if run.on_bad_image != "skip":
+            return
+        if not self.unreadable:
+            found: list[Any] = [{}, {}]
+            if is_main_process():
+                found = [find_unreadable(scenario.train, workers) if training else {}]
+                found.append(find_unreadable(scenario.test, workers))
+            broadcast_object_list(found)
+            self.unreadable = {"train": found[0], "test": found[1]}
+            for line in log_lines.skipped(self.unreadable):
+                log(line, logging.WARNING)
+        scenario.leave_out(self.unreadable["train"], self.unreadable["test"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is left out."""
+        return {split: dict(rows) for split, rows in self.unreadable.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        self.unreadable = {split: {int(row): str(why) for row, why in rows.items()} for split, rows in state.items()}
 
     def close(self) -> None:
         """End the worker processes."""
@@ -157,12 +179,11 @@ class Data:
         run = self.run
         augment = run.transform if run.transform.steps else None
         table = run.scenario.train
-        return SessionView(table, rows, targets, run.image_size, augment, origins, bad_images=self.bad_images)
+        return SessionView(table, rows, targets, run.image_size, augment, origins)
 
     def plain_view(self, table: ImageTable, rows: np.ndarray) -> SessionView:
         """Images of a prediction pass."""
-        size, bad = self.run.image_size, self.bad_images
-        return SessionView(table, rows, no_labels(rows), size, bad_images=bad, whole_pass=True)
+        return SessionView(table, rows, no_labels(rows), self.run.image_size)
 
     # -- loaders ---------------------------------------------------------------------------------------
 
@@ -211,24 +232,15 @@ class Data:
     def _loader(self, view: SessionView, sampler: SessionSampler, settings: LoaderSettings) -> Loader:
         """A loader whose images are read by the run's worker processes; maps in memory need none."""
         number, run = settings.num_workers, self.run
-        if view.source.table.maps is not None and view.source.augment is None:
+        if view.source.kind == "maps":
             number = 0
         if number and number not in self._readers:
-            scenario, skip = run.scenario, self.bad_images.policy == "skip"
+            scenario = run.scenario
             images = ((scenario.train, run.transform), (scenario.train, None), (scenario.test, None))
-            sources = [ImageSource(table, run.image_size, augment, skip) for table, augment in images]
+            sources = [ImageSource(table, run.image_size, augment) for table, augment in images]
             self._readers[number] = Readers(number, sources)
         readers = self._readers.get(number)
-        return build_loader(view, sampler, settings.batch_size, number, settings.drop_last, readers)
-
-    # -- bad images ------------------------------------------------------------------------------------
-
-    def share_bad_images(self) -> None:
-        """What any process could not read is known to all; a line for the log when there is something."""
-        for part in all_gather_object(self.bad_images.state_dict()):
-            self.bad_images.merge(part)
-        if len(self.bad_images):
-            log(log_lines.skipped(self.bad_images.found))
+        return Loader(view, sampler, settings.batch_size, number, settings.drop_last, readers)
 
 
 def no_labels(rows: np.ndarray) -> np.ndarray:

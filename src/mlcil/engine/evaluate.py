@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, barrier
-from torch.utils.data import DataLoader
 
 from mlcil.datasets.loading import Loader
 from mlcil.datasets.scenario import Scenario
@@ -25,12 +24,11 @@ from mlcil.protocols import Session
 
 
 def predict_view(
-    method: Method, loader: DataLoader[Any], dtype: torch.dtype = torch.float32, fold: bool = False
+    method: Method, loader: Loader, dtype: torch.dtype = torch.float32, fold: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predict every image of an unshuffled loader's view.
 
-    Each image is predicted by exactly one process, so nothing is counted twice. What is given for an image that was
-    skipped means nothing; ``loader.unreadable`` has its row afterwards, on every process.
+    Each image is predicted by exactly one process, so nothing is counted twice.
 
     Args:
         method: what predicts.
@@ -52,10 +50,8 @@ def predict_view(
             logits.append(logits_BC.float().cpu().numpy())
             features.append(features_BK.float().cpu().numpy())
     method.train(was_training)
-    length = len(loader.dataset)  # type: ignore[arg-type]
-    unreadable: set[int] = getattr(loader, "unreadable", set())
-    parts = all_gather_object((_stack(logits), _stack(features), unreadable))
-    unreadable |= set().union(*(part[2] for part in parts))
+    length = len(loader.dataset)
+    parts = all_gather_object((_stack(logits), _stack(features)))
     return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
 
 
@@ -77,7 +73,7 @@ class SessionResult:
 
     Attributes:
         metrics: see :mod:`mlcil.evaluation.metrics`; with ``evaluation_seconds``, and ``unreadable_images`` when some
-            images of the run could not be read so far.
+            images are left out of the run.
         rows: (N,) rows of the test table that were predicted.
         logits_NC: (N, C) their logits, float32.
     """
@@ -103,20 +99,17 @@ class Evaluator:
         """Evaluate on the classes seen up to ``session``; every process gets the same result."""
         run, scenario = self.run, self.run.scenario
         rows = test_rows(scenario, session)
-        if self._loader is None or not np.array_equal(rows, self._loader.dataset.rows):  # type: ignore[attr-defined]
+        if self._loader is None or not np.array_equal(rows, self._loader.dataset.rows):
             self._loader = self.data.plain_loader(self.data.plain_view(scenario.test, rows))
         started = time.monotonic()
         dtype = resolve_precision(run.test_precision, next(method.parameters()).device)
         logits_NC, _ = predict_view(method, self._loader, dtype, run.fold)
-        unreadable = self._loader.unreadable
-        metrics = session_metrics(scenario, session, rows, logits_NC, unreadable, **run.metric_options)
-        self.data.share_bad_images()
-        if len(self.data.bad_images):
-            metrics["unreadable_images"] = len(self.data.bad_images)
+        metrics = session_metrics(scenario, session, rows, logits_NC, **run.metric_options)
+        if left_out := sum(map(len, self.data.unreadable.values())):
+            metrics["unreadable_images"] = left_out
         metrics["evaluation_seconds"] = round(time.monotonic() - started, 1)
         barrier()
-        readable = ~np.isin(rows, list(unreadable))
-        return SessionResult(metrics, rows[readable], logits_NC[readable])
+        return SessionResult(metrics, rows, logits_NC)
 
 
 def test_rows(scenario: Scenario, session: Session) -> np.ndarray:
@@ -129,7 +122,6 @@ def session_metrics(
     session: Session,
     rows: np.ndarray,
     logits_NC: np.ndarray,
-    unreadable: Collection[int] = (),
     **options: str,
 ) -> dict[str, Any]:
     """All metrics of a session from the logits of its :func:`test_rows`.
@@ -138,24 +130,16 @@ def session_metrics(
         scenario, session: which test images and classes.
         rows: (N,) rows that were predicted.
         logits_NC: (N, C) their logits.
-        unreadable: rows of the test table that count in no test set, because their image cannot be read.
         options: of :class:`~mlcil.evaluation.metrics.TestSet`.
     """
-    readable = ~np.isin(rows, list(unreadable))
-    found = _test_set(scenario, session, unreadable, **options)
-    return METRICS[scenario.task].session(found, rows[readable], logits_NC[readable])
+    return METRICS[scenario.task].session(_test_set(scenario, session, **options), rows, logits_NC)
 
 
-def _test_set(scenario: Scenario, session: Session, unreadable: Collection[int] = (), **options: str) -> TestSet:
+def _test_set(scenario: Scenario, session: Session, **options: str) -> TestSet:
     test = scenario.test
     edges = [(s.low, s.high) for s in scenario.sessions[: session.index + 1]]
-    labels_NC, selects_NC, fixed_rows = test.labels_NC, test.selects_NC, scenario.fixed_test_rows()
-    if unreadable:
-        gone = sorted(unreadable)
-        labels_NC, selects_NC = labels_NC.copy(), selects_NC.copy()
-        labels_NC[gone], selects_NC[gone] = -1, False
-        fixed_rows = np.setdiff1d(fixed_rows, gone)
-    return TestSet(labels_NC, selects_NC, fixed_rows, edges, scenario.base_high, **options)
+    fixed_rows = scenario.fixed_test_rows()
+    return TestSet(test.labels_NC, test.selects_NC, fixed_rows, edges, scenario.base_high, **options)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

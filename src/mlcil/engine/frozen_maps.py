@@ -17,7 +17,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mlcil.datasets.table import ImageTable, KeptMaps
+from mlcil.datasets.table import ImageTable
 from mlcil.engine.data import Data, log
 from mlcil.engine.run import Run
 from mlcil.models.backbones import grid_of
@@ -49,24 +49,21 @@ def keep_frozen_maps(run: Run, data: Data) -> None:
     log(f"frozen backbone: maps of {sum(map(len, tables))} images in memory, {gigabytes:.2f} GB, {seconds:.0f} s")
 
 
-def _maps_of(run: Run, data: Data, table: ImageTable, shape: tuple[int, ...]) -> KeptMaps:
+def _maps_of(run: Run, data: Data, table: ImageTable, shape: tuple[int, ...]) -> np.ndarray:
     """In the table's order, so that a map does not depend on anything else of the run."""
-    kept = KeptMaps(np.zeros((len(table), *shape), np.float32), np.zeros(len(table), bool))
-    loader = data.plain_loader(data.plain_view(table, np.arange(len(table))))
+    maps = np.zeros((len(table), *shape), np.float32)
+    loader = data.plain_loader(data.plain_view(table, table.readable_rows()))
     method = run.method
     device = next(method.parameters()).device
     training = method.training
     method.eval()
-    # a pass draws random numbers, the run's own are to stay as they are without this one
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), autocast(device, torch.float32):
+    with torch.no_grad(), autocast(device, torch.float32):
         for batch in loader:
             images = method.data_preprocessor(batch)
             rows = images["rows"].cpu().numpy()
-            kept.values[rows] = method.network.backbone(images["inputs"])[-1].float().cpu().numpy()
-            kept.known[rows] = True
+            maps[rows] = method.network.backbone(images["inputs"])[-1].float().cpu().numpy()
     method.train(training)
-    kept.known[list(loader.unreadable)] = False
-    return kept
+    return maps
 
 
 def _changes_batches(run: Run) -> bool:

@@ -22,13 +22,13 @@ from mlcil.engine.loop import SessionLoop
 from mlcil.engine.resume import Part, SaveSchedule, capture
 from mlcil.engine.run import Run
 from mlcil.engine.run_folder import RunFolder
-from mlcil.engine.signals import StopSignals
 from mlcil.errors import StoppedError, UserError
 from mlcil.evaluation.metrics import METRICS
 from mlcil.files import write_text
 from mlcil.phases import Train
 from mlcil.protocols import Session
 from mlcil.reporting import log_lines, tables
+from mlcil.system.signals import StopSignals
 
 
 def loop_of(runner: Runner) -> SessionLoop:

@@ -16,13 +16,13 @@ from mlcil.engine.optim import build_optimiser, share_buffers
 from mlcil.engine.resume import Learning, Part, Restorer
 from mlcil.engine.run import Position, Progress, Run
 from mlcil.engine.schedules import build_schedules
-from mlcil.engine.signals import StopSignals
 from mlcil.engine.update_memory import update_memory
 from mlcil.errors import UserError
 from mlcil.methods.base import SessionContext
 from mlcil.phases import Fit, Invert, Phase, Train, UpdateMemory, chain_of
 from mlcil.protocols import Session
 from mlcil.reporting import log_lines
+from mlcil.system.signals import StopSignals
 
 
 class SessionLoop(BaseLoop):  # type: ignore[misc]
@@ -165,7 +165,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
             return []
         if phase.on == "training":
             epochs = sum(self._epochs(k) for k in range(number) if _trains_on(self.phases[k], "training"))
-            loader.order.set_epoch(max(epochs - 1, 0))
+            loader.sampler.set_epoch(max(epochs - 1, 0))
         return loader
 
     # -- training --------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         """The lines of a phase's beginning."""
         steps, epochs = len(self.dataloader), self.max_epochs
         if phase.on == "memory":
-            images = len(self.dataloader.view)
+            images = len(self.dataloader.dataset)
             rate = learning.optimiser.param_groups[0]["lr"]
             log(f"fine-tuning: {images} exemplars, {epochs} epoch(s), learning rate {rate:.2e}")
         elif not phase.goes_on:
@@ -250,7 +250,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         """
         epoch, index = self.position.epoch, self.position.iteration
         self.hooks("before_train_epoch")
-        self.dataloader.order.set_epoch(epoch, index * self.run_settings.train_loader.batch_size)
+        self.dataloader.sampler.set_epoch(epoch, index * self.run_settings.train_loader.batch_size)
         self.method.begin_epoch()
         self.runner.model.train()
         batches = iter(self.dataloader)
@@ -269,7 +269,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
             if index < len(self.dataloader):
                 self.hooks("between_steps", iteration=index, at_once=False)
             batch = self.next_batch(batches)
-        self.dataloader.order.set_epoch(epoch)
+        self.dataloader.sampler.set_epoch(epoch)
         self.hooks("after_train_epoch")
         self.position = self.position.at(self.position.phase, epoch + 1)
         share_buffers(self.method)

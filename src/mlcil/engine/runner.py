@@ -22,11 +22,11 @@ from torch import nn
 
 from mlcil.engine.frozen_maps import keep_frozen_maps
 from mlcil.engine.hooks import SessionLogProcessor, SessionTimerHook, loop_of
-from mlcil.engine.provenance import versions, visual_backends
 from mlcil.engine.run import Run
-from mlcil.engine.signals import StopSignals
 from mlcil.errors import StoppedError, UserError
 from mlcil.files import write_text
+from mlcil.system.provenance import versions, visual_backends
+from mlcil.system.signals import StopSignals
 
 
 class IncrementalRunner(Runner):  # type: ignore[misc]
@@ -79,6 +79,12 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
         if self._launcher != "none" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(minutes=30))
         super().setup_env(env_cfg)
+
+    def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        """As mmengine, but draws go on behind those of the first weights instead of repeating them."""
+        state = torch.get_rng_state()
+        super().set_randomness(seed, diff_rank_seed, deterministic)
+        torch.set_rng_state(state)
 
     def build_logger(self, log_level: str | int = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """``logs/<run>/log/log.txt``; other processes append ``rank<k>``."""

@@ -58,7 +58,7 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
             f"{', '.join(str(s.high) for s in scenario.sessions)}; test it with the config it was trained with"
         )
     data = Data(run)
-    data.open(build=False)
+    data.open(training=False)
     metrics = Evaluator(run, data)(method, session).metrics
     del metrics["evaluation_seconds"]
     return metrics

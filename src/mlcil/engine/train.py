@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mlcil.engine.build import build_runner, check_run, folder_of
 from mlcil.engine.conditions import expected_processes, expected_rank
 from mlcil.engine.hooks import ResultsHook
-from mlcil.engine.lock import RunLock
 from mlcil.engine.loop import worker_killed
 from mlcil.engine.run import Run
 from mlcil.errors import UserError
+from mlcil.system.lock import RunLock
 
 #: what the disk says when a file cannot be written
 DISK_ERRORS = {

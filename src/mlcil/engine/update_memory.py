@@ -30,7 +30,8 @@ def update_memory(run: Run, data: Data, t: int) -> dict[str, Any]:
     if memory is None:
         return {"bytes": {"images": 0, **method.state_bytes()}}
     session = scenario.sessions[t]
-    rows, logits, features = predict_training(run, data, scenario.train_rows(t), t, augmented=memory.views == "train")
+    rows = scenario.train_rows(t)
+    logits, features = predict_training(run, data, rows, t, augmented=memory.views == "train")
     targets = scenario.train_targets(rows, session.low, session.high)
     counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
     shared = [memory.state_dict()]
@@ -42,7 +43,7 @@ def update_memory(run: Run, data: Data, t: int) -> dict[str, Any]:
     if memory.labels == "propagate":
         earlier = np.setdiff1d(stored, rows)
         if len(earlier):
-            earlier, their_logits, _ = predict_training(run, data, earlier, t)
+            their_logits, _ = predict_training(run, data, earlier, t)
             logits = np.concatenate([logits, their_logits])
             nothing = np.zeros((len(earlier), session.high), np.int8)
             rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
@@ -55,8 +56,8 @@ def update_memory(run: Run, data: Data, t: int) -> dict[str, Any]:
 
 def predict_training(
     run: Run, data: Data, rows: np.ndarray, t: int, augmented: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Those of the training rows whose image can be read, with their logits (N, C) and pooled features (N, K).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N, C) and pooled features (N, K) of training rows.
 
     Args:
         run, data: see :func:`update_memory`.
@@ -67,8 +68,4 @@ def predict_training(
     view = data.plain_view(run.scenario.train, rows)
     if augmented:
         view = data.augmented_view(rows, no_labels(rows), np.full(len(rows), t))
-        view.whole_pass = True
-    loader = data.plain_loader(view)
-    logits, features = predict_view(run.method, loader, torch.float32, run.fold)
-    readable = ~np.isin(rows, list(loader.unreadable))
-    return rows[readable], logits[readable], features[readable]
+    return predict_view(run.method, data.plain_loader(view), torch.float32, run.fold)

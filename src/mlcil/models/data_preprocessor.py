@@ -9,6 +9,8 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from mlcil.models.network import Maps
+
 
 def network_input(images: Tensor) -> Tensor:
     """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1]. No mean/std anywhere; floats stay as they are."""
@@ -33,10 +35,15 @@ class ImagePreprocessor(BaseDataPreprocessor):
         super().__init__(non_blocking=True)
 
     def forward(self, data: Any, training: bool = False) -> dict[str, Any]:
-        """A batch as :class:`mlcil.datasets.loading.Loader` gives it -> the same on the device, without ``draws``."""
+        """A batch as :class:`mlcil.datasets.loading.Loader` gives it -> the same on the device, for a network.
+
+        ``draws`` are used up; ``maps`` become ``inputs`` of the type :class:`~mlcil.models.network.Maps`.
+        """
         del training
         draws = data.get("draws")
         data = self.cast_data({name: value for name, value in data.items() if name != "draws"})
+        if "maps" in data:
+            return {"inputs": Maps.of(data.pop("maps")), **data}
         if draws is not None:
             assert self.augment is not None, "the images are to be augmented here, but nobody said how"
             data["inputs"] = self.augment(data["inputs"], draws)

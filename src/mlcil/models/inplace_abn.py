@@ -116,3 +116,11 @@ class ABN(nn.Module):
     def extra_repr(self) -> str:
         kind = "package" if self._package is not None else "torch"
         return f"{self.weight.numel()}, slope={self.slope}, implementation={kind}"
+
+
+def abn_in_use(model: nn.Module) -> str:
+    """Which activated batch norm a model runs, in one phrase."""
+    layers = [m for m in model.modules() if isinstance(m, ABN)]
+    if not layers:
+        return "none in this backbone"
+    return "the package inplace-abn" if layers[0]._package is not None else "mlcil's own layer (same numbers)"

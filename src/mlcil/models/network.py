@@ -33,6 +33,22 @@ class NetworkOutput:
         return self.maps[-1].mean((2, 3)) if self.embedding_BK is None else self.embedding_BK
 
 
+class Maps(Tensor):
+    """Last maps (B, K, h, w) of a frozen backbone, which :class:`IncrementalNetwork` takes in the place of images.
+
+    A slice, a copy or another type of them are maps as well; :meth:`of` makes them and :meth:`plain` ends it.
+    """
+
+    @classmethod
+    def of(cls, maps_BKhw: Tensor) -> Maps:
+        """The same numbers as maps."""
+        return maps_BKhw.as_subclass(cls)
+
+    def plain(self) -> Tensor:
+        """The same numbers as an ordinary tensor."""
+        return self.as_subclass(Tensor)
+
+
 class LastMaps:
     """The maps of the images that a frozen backbone saw last; student and teacher ask for the same ones."""
 
@@ -130,12 +146,10 @@ class IncrementalNetwork(nn.Module):
         return copy.deepcopy(self, shared).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> NetworkOutput:
-        """(B, 3, H, W) in [0, 1] -> :class:`NetworkOutput`.
-
-        With a frozen backbone the last maps, (B, K, h, w), may be given instead.
-        """
-        if self.frozen_backbone and images.shape[1] == self.backbone.out_channels:
-            maps = [images]
+        """(B, 3, H, W) in [0, 1], or with a frozen backbone :class:`Maps` -> :class:`NetworkOutput`."""
+        if isinstance(images, Maps):
+            assert self.frozen_backbone, "maps belong to a backbone that stays as it is"
+            maps = [images.plain()]
         else:
             maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
         logits_BC, tokens_BSD, *embedding = self.head(maps[-1])  # the embedding is optional

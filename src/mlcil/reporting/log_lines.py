@@ -67,10 +67,14 @@ def memory(counts: Mapping[str, int]) -> str:
     )
 
 
-def skipped(found: Mapping[str, Mapping[int, str]]) -> str:
-    """How many images of each split could not be read so far."""
-    counts = ", ".join(f"{len(rows)} of {split}" for split, rows in found.items())
-    return f"unreadable images skipped so far: {counts}"
+def skipped(found: Mapping[str, Mapping[int, str]], shown: int = 5) -> list[str]:
+    """How many images of each split cannot be read, and why the first ones."""
+    lines = []
+    for split, rows in found.items():
+        if rows:
+            lines.append(f"unreadable images: {len(rows)} of the {split} split, left out of the run; the first:")
+            lines += [f"image skipped: {sentence}" for sentence in list(rows.values())[:shown]]
+    return lines
 
 
 def metrics(result: Mapping[str, Any], label: str) -> list[str]:

@@ -1,7 +1,9 @@
-"""Worker processes that live as long as the run, and what they read."""
+"""One way from a row to a batch, in this process and in others."""
 
 import contextlib
+import multiprocessing
 import os
+import random
 import signal
 
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
-from mlcil.datasets.readers import ImageSource, Readers
-from mlcil.datasets.table import ImageTable
+from mlcil.datasets.cache import CacheOptions, with_cache
+from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler, SessionView, find_unreadable
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.errors import UserError
 
@@ -53,26 +55,24 @@ def alive(pid):
     return True
 
 
-def two_sessions(table, transform, options, policy="raise"):
+def two_sessions(table, transform, options):
     """All batches of two sessions with other rows and targets: two epochs, one from its middle, and a plain pass."""
-    found, pids, unreadable = [], [], set()
+    found, pids = [], []
     for session in range(2):
-        bad = BadImages(policy)
         rows = np.arange(ROWS)[session::2]
         targets = LABELS[rows] * (1 - 2 * session)
         origins = rows % (session + 1)
-        view = SessionView(table, rows, targets, SIZE, transform, origins, bad_images=bad)
+        view = SessionView(table, rows, targets, SIZE, transform, origins)
         sampler = SessionSampler(len(view), 5, session, shuffle=True)
-        loader = build_loader(view, sampler, 5, **options)
+        loader = Loader(view, sampler, 5, **options)
         for epoch in range(2):
             sampler.set_epoch(epoch, start=5 * epoch)
             found += list(loader)
-        whole = SessionView(table, rows, targets[:, :0], SIZE, bad_images=bad, whole_pass=True)
-        plain = build_loader(whole, SessionSampler(len(whole), 0, 0, shuffle=False), 7, **options)
+        whole = SessionView(table, rows, targets[:, :0], SIZE)
+        plain = Loader(whole, SessionSampler(len(whole), 0, 0, shuffle=False), 7, **options)
         found += list(plain)
-        unreadable |= plain.unreadable
         pids.append(options["readers"].pids if "readers" in options else [])
-    return found, pids, unreadable, torch.rand(3)
+    return found, pids
 
 
 def assert_same_batches(one, two):
@@ -84,35 +84,64 @@ def assert_same_batches(one, two):
             assert torch.equal(a[name], b[name]), name
 
 
-@pytest.mark.parametrize("policy", ["raise", "skip"])
-def test_one_set_of_processes_gives_the_batches_of_this_process(files, readers, policy):
+def test_one_set_of_processes_gives_the_batches_of_this_process(files, readers):
     table, transform = table_of(files), TrainTransform(SIZE)
-    if policy == "skip":
-        for row in (3, 5, 23):  # two behind one another in a session, one at its end
-            files[row].write_bytes(b"")
-    skip = policy == "skip"
-    pool = readers(ImageSource(table, SIZE, transform, skip), ImageSource(table, SIZE, None, skip))
-    torch.manual_seed(1)
-    here, _, gone_here, draw_here = two_sessions(table, transform, {}, policy)
-    torch.manual_seed(1)
-    there, pids, gone_there, draw_there = two_sessions(table, transform, {"num_workers": 2, "readers": pool}, policy)
+    pool = readers(ImageSource(table, SIZE, transform), ImageSource(table, SIZE, None))
+    here, _ = two_sessions(table, transform, {})
+    there, pids = two_sessions(table, transform, {"num_workers": 2, "readers": pool})
     assert_same_batches(here, there)
-    assert torch.equal(draw_here, draw_there)  # the run's generator went the same way
     assert pids[0] == pids[1]
     assert len(set(pids[0])) == 2
-    assert gone_here == gone_there == ({3, 5, 23} if skip else set())
     pool.close()
     assert not any(alive(pid) for pid in pids[0])
     assert pool.pids == []
 
 
-def test_a_view_where_nothing_can_be_read(files, readers):
-    files[0].write_bytes(b"")
-    files[1].write_bytes(b"")
-    view = SessionView(table_of(files), np.arange(2), LABELS[:2], SIZE, bad_images=BadImages("skip"))
-    loader = build_loader(view, SessionSampler(2, 0, 0, shuffle=False), 2, 1, readers=readers(view.source))
-    with pytest.raises(UserError, match=r"^none of the 2 images of a session can be read; the first one: .*0\.png"):
-        list(loader)
+def global_states():
+    _, keys, place, *_ = np.random.get_state()
+    return torch.get_rng_state().tolist(), keys.tolist(), place, random.getstate()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pass_leaves_the_global_generators_alone(files, workers, tmp_path):
+    """Whatever reads images: training and plain passes, the search for unreadable files, the build of a cache."""
+    table, transform = table_of(files), TrainTransform(SIZE, flip=True)
+    before = global_states()
+    two_sessions(table, transform, {"num_workers": workers})
+    find_unreadable(table, workers)
+    with_cache(table, SIZE, CacheOptions(folder=str(tmp_path / "kept")), lambda _: None, workers)
+    assert global_states() == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_are_found_once_and_then_raise(files, workers, tmp_path):
+    for row in (3, 5, 23):  # two behind one another in a session, one at its end
+        files[row].write_bytes(b"")
+    table, told = table_of(files), []
+    found = find_unreadable(table, workers, lambda done, total: told.append((done, total)))
+    assert list(found) == [3, 5, 23]
+    assert found[5].startswith(f"{files[5]} is no image that can be read")
+    assert told == [(ROWS, ROWS)]
+    view = SessionView(table, np.arange(ROWS), LABELS, SIZE)
+    with pytest.raises(UserError, match=r"^\S*3\.png is no image that can be read"):
+        list(Loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 4, workers))
+    kept = with_cache(table, SIZE, CacheOptions(folder=str(tmp_path / "kept")), lambda _: None, workers)
+    assert find_unreadable(kept, workers, lambda done, total: told.append((done, total))) == found
+    assert told[-1] == (3, 3)  # the others were decoded for the cache
+
+
+def test_a_table_without_some_rows(files):
+    several = table_of(files)
+    single = SingleLabelTable("train", ("a", "b", "c"), np.arange(ROWS) % 3, files=files)
+    for table in (several, single):
+        left = table.without([4, 5]).without([0]).reorder(("c", "b", "a"))
+        assert left.readable_rows().tolist() == [1, 2, 3, *range(6, ROWS)]
+        assert table.readable_rows().tolist() == list(range(ROWS))
+        assert left.rows_of(0, 3).tolist() == left.readable_rows().tolist()
+        assert left.positives().tolist() == [7, 7, 7]
+        assert not (left.labels_of(np.array([0, 4, 5]), 3) == 1).any()
+        assert left.part(np.array([5, 6]), "part").readable_rows().tolist() == [1]
+        assert len(left) == ROWS
 
 
 def test_the_processes_go_on_behind_an_error_and_an_unfinished_pass(files, readers):
@@ -123,7 +152,7 @@ def test_the_processes_go_on_behind_an_error_and_an_unfinished_pass(files, reade
     def loader(rows):
         view = SessionView(table, rows, LABELS[rows], SIZE)
         sampler = SessionSampler(len(view), 0, 0, shuffle=False)
-        return build_loader(view, sampler, 4, 2, readers=pool)
+        return Loader(view, sampler, 4, 2, readers=pool)
 
     with pytest.raises(UserError, match=r"^\S*9\.png is no image that can be read"):
         list(loader(np.arange(ROWS)))
@@ -137,7 +166,7 @@ def test_the_processes_go_on_behind_an_error_and_an_unfinished_pass(files, reade
 def test_a_pass_inside_another_one(files, readers):
     view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
     pool = readers(view.source)
-    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 6, 2, readers=pool)
+    loader = Loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 6, 2, readers=pool)
     outer = []
     for batch in loader:
         outer += batch["rows"].tolist()
@@ -150,7 +179,7 @@ def test_a_source_that_was_not_named_is_added(files, readers):
     views = [SessionView(table, np.arange(4), LABELS[:4], size) for size in (SIZE, 8)]
     pool = readers(views[0].source)
     for view in (*views, views[0]):
-        loader = build_loader(view, SessionSampler(4, 0, 0, shuffle=False), 4, 2, readers=pool)
+        loader = Loader(view, SessionSampler(4, 0, 0, shuffle=False), 4, 2, readers=pool)
         side = view.source.image_size
         assert next(iter(loader))["inputs"].shape == (4, side, side, 3)
     assert len(pool.sources) == 2
@@ -159,21 +188,21 @@ def test_a_source_that_was_not_named_is_added(files, readers):
 def test_a_killed_process_is_an_error_of_the_pass(files, readers):
     view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
     pool = readers(view.source, workers=1)
-    batches = iter(build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool))
+    batches = iter(Loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool))
     next(batches)
     with pytest.raises(RuntimeError, match=r"^DataLoader worker"):  # noqa: PT012  (raised in whatever runs then)
         os.kill(pool.pids[0], signal.SIGKILL)
         list(batches)
     del batches
     pool.close()
-    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool)
+    loader = Loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool)
     assert len(list(loader)) == ROWS // 2
 
 
 def test_a_process_that_dies_while_it_hands_over_a_batch(files, readers, monkeypatch):
     view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
     pool = readers(view.source, workers=1)
-    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool)
+    loader = Loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 2, 1, readers=pool)
     next(iter(loader))
     (worker,) = pool._loader._iterator._workers
 
@@ -190,10 +219,10 @@ def test_a_process_that_dies_while_it_hands_over_a_batch(files, readers, monkeyp
 
 def test_a_loader_of_its_own_ends_its_processes(files):
     view = SessionView(table_of(files), np.arange(ROWS), LABELS, SIZE)
-    loader = build_loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 6, 1)
-    assert len(list(loader)) == 4
-    pids = loader.readers.pids
-    assert len(list(loader)) == 4
-    assert loader.readers.pids == pids
-    del loader
-    assert not any(alive(pid) for pid in pids)
+    loader = Loader(view, SessionSampler(ROWS, 0, 0, shuffle=False), 6, 1)
+    for _ in range(2):
+        batches = iter(loader)
+        next(batches)
+        assert len(multiprocessing.active_children()) == 1
+        assert len(list(batches)) == 3
+        assert not multiprocessing.active_children()

@@ -4,6 +4,9 @@ The lock is a file ``.lock`` that says who holds it. On the holder's host the op
 holder lives (``flock``, which ends with the process). From another host, where that cannot be trusted, the beat
 tells: the holder writes a new number every few seconds, and a number that does not change for a while belongs to
 nobody. Clocks do not matter.
+
+The library filelock, which the image cache uses, knows neither who holds a lock nor beats, and empties or keeps the
+file as its version likes; so this lock is our own.
 """
 
 from __future__ import annotations

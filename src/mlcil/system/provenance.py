@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, device, kernels."""
+"""Where a run's numbers come from: versions and what can draw its scalars."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import platform
 
 import mmengine
 import torch
-from torch import nn
 
 import mlcil
-from mlcil.models.inplace_abn import ABN
 
 
 def versions() -> dict[str, str]:
@@ -26,14 +24,6 @@ def versions() -> dict[str, str]:
         "timm": timm.__version__,
         "mmengine": mmengine.__version__,
     }
-
-
-def abn_in_use(model: nn.Module) -> str:
-    """Which activated batch norm a model runs, in one phrase."""
-    layers = [m for m in model.modules() if isinstance(m, ABN)]
-    if not layers:
-        return "none in this backbone"
-    return "the package inplace-abn" if layers[0]._package is not None else "mlcil's own layer (same numbers)"
 
 
 def visual_backends() -> list[dict[str, str]]:
