@@ -21,19 +21,22 @@ def replayed(request, scenes, tmp_path):  # noqa: F811
         train_cfg={"max_epochs": 1},
     )
     runner = build_runner(cfg)
-    original, found, guesses = runner.method.batch_loss, [], {}
+    original, found, guesses = runner.method.classify, [], {}
+    loss = runner.method.loss
+    batches = []
 
-    def spy(inputs, targets, rows, origins):
-        session = runner.method.context.index
+    def spy(logits, targets):
+        session, batch = runner.method.context.index, batches[-1]
         guesses.setdefault(session, copy.deepcopy(runner.memory.given))
         found.extend(
             (session, int(row), int(origin), target.numpy())
-            for row, origin, target in zip(rows, origins, targets, strict=True)
+            for row, origin, target in zip(batch.rows, batch.origins, targets, strict=True)
             if origin != session
         )
-        return original(inputs, targets, rows, origins)
+        return original(logits, targets)
 
-    runner.method.batch_loss = spy
+    runner.method.loss = lambda batch: batches.append(batch) or loss(batch)
+    runner.method.classify = spy
     runner.train()
     return request.param, found, guesses, runner.scenario
 

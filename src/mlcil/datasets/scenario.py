@@ -1,9 +1,10 @@
 """Which images and which labels each session may see.
 
 KRT official behaviour: an image belongs to every session that owns one of its classes, and shows the labels
-of that session's classes only; a replayed image shows ground truth for its own and all later classes; test
-sets hold the images of the test split that show a class of the range. Where every image shows exactly one class
-the same rules give each session the images of its classes and one-hot targets. N images, C classes of the scenario.
+of that session's classes only, those of earlier classes being unknown (-1); a replayed image shows ground truth for its
+own and all later classes; test sets hold the images of the test split that show a class of the range. Where every image
+shows exactly one class the same rules give each session the images of its classes and rows with a single 1.
+N images, C classes of the scenario.
 """
 
 from __future__ import annotations
@@ -205,11 +206,11 @@ class Scenario:
             high: one past the last.
 
         Returns:
-            (R, high) int8; 1 given label, 0 absent or below ``low``, -1 not judged.
+            (R, high) int8; 1 given label, 0 absent, -1 unknown (below ``low``: nobody gives the label) or not judged.
         """
         targets = self.train.labels_of(rows, high)
         hidden = np.arange(high)[None, :] < np.broadcast_to(np.asarray(low), (len(rows),))[:, None]
-        targets[hidden] = 0
+        targets[hidden] = -1
         return targets
 
     def exemplar_range(self, origin_session: int, t: int) -> tuple[int, int]:

@@ -387,6 +387,8 @@ class IncrementalTrainLoop(BaseLoop):
             label_cardinality=runner.label_cardinality,
             labels_per_image=counts["labels_per_image"],
             batch_size=self.loader_options["batch_size"],
+            task=scenario.task,
+            first=scenario.first_class(self.session),
         )
 
     def session_report(self) -> dict[str, Any]:

@@ -34,14 +34,14 @@ def mix_up(inputs: Tensor, targets_BC: Tensor, weight: float, smoothing: float =
 
     Args:
         inputs: (B, 3, H, W).
-        targets_BC: (B, C) one-hot or soft rows.
+        targets_BC: (B, C) one-hot or soft rows; what is negative (unknown) counts as 0.
         weight: share of the image itself, in [0, 1].
         smoothing: label smoothing before mixing.
 
     Returns:
         Mixed inputs and targets; the arguments are left as they are.
     """
-    targets_BC = smooth(targets_BC, smoothing)
+    targets_BC = smooth(targets_BC.clamp(min=0), smoothing)
     return tuple(weight * x + (1 - weight) * x.flip(0) for x in (inputs, targets_BC))  # type: ignore[return-value]
 
 

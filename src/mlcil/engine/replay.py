@@ -34,7 +34,7 @@ def update_memory(runner: IncrementalRunner, images: SessionImages, t: int) -> d
     session = scenario.sessions[t]
     rows = scenario.train_rows(t)
     rows, logits, features = predict_training(runner, images, rows, t, augmented=memory.views == "train")
-    targets = scenario.train_targets(rows, session.low, session.high)
+    targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
     counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
     shared = [memory.state_dict()]
     broadcast_object_list(shared)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mlcil.losses.asymmetric import asymmetric_loss
+from mlcil.losses.criterion import CRITERIA, Criterion
 from mlcil.models.data_preprocessor import ImagePreprocessor
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -39,11 +40,31 @@ class SessionContext:
     label_cardinality: float | None  # labels an image shows on average over all classes, when it is stated
     labels_per_image: float  # given labels per image of this session's new images
     batch_size: int  # images a process sees in one step
+    task: str = "multi_label"  # or single_label: every image shows exactly one class
+    first: int | None = None  # first class that new images carry labels of; None is ``low``
 
     @property
     def growth(self) -> float:
         """sqrt(high / step), the factor of the distillation terms (KRT section 3.4, PODNet)."""
         return math.sqrt(self.high / self.step)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees in one step.
+
+    Attributes:
+        inputs: (B, 3, H, W) float in [0, 1].
+        targets: (B, C) float; 1 present, 0 absent, -1 unknown (nobody gave the label) or not judged. Images that show
+            exactly one class have a single 1; mixed images have shares in [0, 1].
+        rows: (B,) int64 rows of the training table; -1 for an image that is not in it.
+        origins: (B,) int64 session an image was stored in; the running session's index for new images.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
+    origins: Tensor
 
 
 @dataclass(frozen=True)
@@ -92,6 +113,8 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: the criterion of a method that has one form only; ``None`` leaves it to the data
+    own_criterion: Criterion | None = None
     #: the method works on the images themselves or on maps of several stages, so that the last stage's maps, kept of
     #: a frozen backbone, cannot stand in for them
     needs_images = False
@@ -146,25 +169,9 @@ class Method(BaseModel):
         del epoch, epochs
         return False
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Named losses; those whose name contains ``loss`` are summed and minimised.
-
-        Args:
-            inputs: (B, 3, H, W) float in [0, 1].
-            targets: (B, C) float; 1 present, 0 absent or not given, -1 not judged. Images that show exactly
-                one class come with a single 1.
-        """
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses; those whose name contains ``loss`` are summed and minimised."""
         raise TypeError(f"{type(self).__name__} defines no loss")
-
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
-        """:meth:`loss` for a method that treats replayed images differently; the default does not.
-
-        Args:
-            inputs, targets: as in :meth:`loss`.
-            rows: (B,) int64 rows of the training table.
-            origins: (B,) int64 session an image was stored in; ``context.index`` for new images.
-        """
-        return self.loss(inputs, targets)
 
     def finish_session(self, loader: Iterable[dict[str, Any]]) -> None:
         """Anything after the last step: bias correction (see ``second_stage``)."""
@@ -241,26 +248,49 @@ class Method(BaseModel):
 
     @property
     def sum_scale(self) -> float:
-        """Factor of losses that are summed over the batch, see ``reference_batch``."""
+        """Factor of losses that are summed over the batch, see ``reference_batch``; 1 where the criterion has means."""
         assert self.context is not None
-        return self.reference_batch / self.context.batch_size
+        return self.reference_batch / self.context.batch_size if self.criterion.summed else 1.0
 
     @property
     def teacher(self) -> IncrementalNetwork | None:
         """The frozen network of the previous session, or None."""
         return self._teacher[0] if self._teacher else None
 
-    def classification_loss(self, logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-        """The asymmetric loss of every method here, summed over the batch and scaled by :attr:`sum_scale`."""
-        return self.sum_scale * asymmetric_loss(at_least_float32(logits_BC), targets_BC)
-
-    def without_old_columns(self, targets_BC: Tensor, origins_B: Tensor) -> Tensor:
-        """Targets in which the old classes of new images are not judged (-1): their labels are not given."""
+    @property
+    def criterion(self) -> Criterion:
+        """The method's own criterion, or that of the scenario's data."""
         assert self.context is not None
-        targets_BC = targets_BC.clone()
-        new_B1 = (origins_B == self.context.index)[:, None]
-        targets_BC[:, : self.context.low].masked_fill_(new_B1, -1)
-        return targets_BC
+        return self.own_criterion or CRITERIA[self.context.task]
+
+    def classify(self, logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        """The criterion's classification loss; a sum is scaled by :attr:`sum_scale`."""
+        return self.sum_scale * self.criterion.classify(logits_BC, targets_BC)
+
+    def distil(self, new_BO: Tensor, old_BO: Tensor, temperature: float = 1.0) -> Tensor:
+        """The criterion's distillation of the teacher's logits ``old_BO``; a sum is scaled by :attr:`sum_scale`."""
+        return self.sum_scale * self.criterion.distil(new_BO, old_BO, temperature)
+
+    def targets(self, batch: Batch, old_labels: str = "absent") -> Tensor:
+        """The batch's targets (B, C) after the method's word on old classes whose labels nobody gave.
+
+        These are the -1 below the first class of the session that an image was stored in. Every other -1 is not
+        judged, and stays.
+
+        Args:
+            batch: of the running session.
+            old_labels: ``absent`` makes them 0; ``ignored`` does so on replayed images alone, so that new images say
+                nothing of old classes.
+        """
+        assert self.context is not None
+        index, low = self.context.index, self.context.low
+        starts = list(accumulate(self.network.classes_per_session[:index], initial=0))
+        starts[-1] = low if self.context.first is None else self.context.first
+        first_B = torch.tensor(starts).to(batch.origins.device, non_blocking=True)[batch.origins]
+        unknown_BC = torch.arange(batch.targets.shape[1], device=first_B.device) < first_B[:, None]
+        if old_labels == "ignored":
+            unknown_BC &= (batch.origins < index)[:, None]
+        return batch.targets.masked_fill(unknown_BC & (batch.targets < 0), 0)
 
     def teacher_output(self, inputs: Tensor) -> NetworkOutput:
         """The teacher's output in evaluation mode, without gradients."""
@@ -280,12 +310,16 @@ class Method(BaseModel):
         origins: Tensor | None = None,
         mode: str = "tensor",
     ) -> Any:
-        """``mode='loss'``: named losses; ``'predict'``: logits (B, C) and pooled features (B, K)."""
+        """``mode='loss'``: named losses, of new images unless ``origins`` tells otherwise; ``'predict'``: logits (B, C)
+        and pooled features (B, K).
+        """
         if mode == "loss":
             assert targets is not None
-            if rows is None or origins is None:
-                return self.loss(inputs, targets)
-            return self.batch_loss(inputs, targets, rows, origins)
+            assert self.context is not None
+            everyone = torch.ones(len(inputs), dtype=torch.int64, device=inputs.device)
+            rows = -everyone if rows is None else rows
+            origins = self.context.index * everyone if origins is None else origins
+            return self.loss(Batch(inputs, targets, rows, origins))
         output = self.network(inputs)
         if mode == "predict":
             logits_BC = corrected(at_least_float32(output.logits_BC), self.logit_correction())
