@@ -13,22 +13,22 @@ from torch import nn
 from mlcil.engine.optim import Steps
 from mlcil.interop.official import from_abd
 from mlcil.losses.classification import inverse_frequencies, share_weights, weighted_cross_entropy
-from mlcil.losses.generative import reconstruction_loss, variational_loss
-from mlcil.losses.knowledge import soft_cross_entropy, soft_target_kd
+from mlcil.losses.distillation import soft_cross_entropy, soft_target_kd
 from mlcil.memory.coreset import CoresetMemory, hold_out
 from mlcil.methods import (
     ABD,
+    DGR,
+    E2E,
+    DeepInversion,
+    Finetune,
+    LwF,
+    LwFMC,
+    LwFSynthetic,
     SingleLabelBiC,
-    SingleLabelDeepInversion,
-    SingleLabelDGR,
-    SingleLabelE2E,
-    SingleLabelFinetune,
-    SingleLabelLwF,
-    SingleLabelLwFMC,
-    SingleLabelLwFSynthetic,
 )
 from mlcil.methods.base import SessionContext, corrected
-from mlcil.methods.single_label_bic import correction_table
+from mlcil.methods.bic import correction_table
+from mlcil.methods.dgr import reconstruction_loss, variational_loss
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -61,7 +61,7 @@ def filled(name, outputs, seen, image_size, dtype, seed=None, last=None):
 
 
 def context(low, high, classes, index=1):
-    return SessionContext(index, low, high, high - low, classes, None, 1.0, batch_size=1)
+    return SessionContext(index, low, high, high - low, classes, None, 1.0, batch_size=1, task="single_label")
 
 
 # -- networks ----------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_autoencoder_steps(precision):
     dtype = DTYPES[precision]
     shape = Z["autoencoder.recon_eval"].shape
     small = IncrementalNetwork({"name": "resnet18_abd"}, {"type": "linear"}, shape[-1])
-    method = SingleLabelDGR(small)
+    method = DGR(small)
     method.vae = vae_of(dtype)
     optimizer = torch.optim.SGD(method.vae.parameters(), lr=0.1, momentum=0.9)
     steps = sum(f"dgr.step{k}.loss_total" in Z for k in range(100))
@@ -246,8 +246,8 @@ def test_inversion(tag, name, constructor, count, side, outputs, seen, steps, pr
 NOISY = 3e-2
 LEARNERS = {
     "AlwaysBeDreaming": ABD,
-    "DeepInversionGenBN": SingleLabelDeepInversion,
-    "DeepInversionLWF": SingleLabelLwFSynthetic,
+    "DeepInversionGenBN": DeepInversion,
+    "DeepInversionLWF": LwFSynthetic,
 }
 CASES = [(*case, learner, precision) for case in Z.cases("df.<tag>") for learner in LEARNERS for precision in DTYPES]
 
@@ -320,11 +320,11 @@ def test_first_session(tag, count, side, outputs, low, high, steps, learner, pre
     key = f"df.{tag}.{learner}.task0"
     labels = torch.from_numpy(Z[f"df.{tag}.AlwaysBeDreaming.task0.targets"])
     seen = int(Z[f"df.{tag}.AlwaysBeDreaming.task0.valid_out_dim"])
-    method_class = {"AlwaysBeDreaming": ABD, "NormalNN": SingleLabelFinetune}[learner]
+    method_class = {"AlwaysBeDreaming": ABD, "NormalNN": Finetune}[learner]
     method = method_class(filled("resnet32", outputs, [seen], side, dtype)).train()
     method.context = context(0, seen, outputs, index=0)
     images = Z.xo(f"abd.df.{tag}.x0", (count, 3, side, side)).to(dtype)
-    losses = method.loss(images, one_hot(labels, seen, dtype))
+    losses = method(images, one_hot(labels, seen, dtype), mode="loss")
     Z.close(f"{key}.total", sum(losses.values()), FORWARD)
     sum(losses.values()).backward()
     check_gradients(key, method.network, dtype, GRADIENT)
@@ -386,7 +386,7 @@ class Case:
 
     def run(self, name, method):
         """Loss of a method, its total and gradient checked."""
-        losses = method.loss(self.images, one_hot(self.labels, self.high, self.dtype))
+        losses = method(self.images, one_hot(self.labels, self.high, self.dtype), mode="loss")
         self.check(name, sum(losses.values()), method.network.logits)
         return losses
 
@@ -398,15 +398,15 @@ on_logits = pytest.mark.parametrize(("case", "precision"), LOGITS)
 @on_logits
 def test_plain_training(case, precision):
     case = Case(*case, DTYPES[precision])
-    case.run("NormalNN", case.method(SingleLabelFinetune))
+    case.run("NormalNN", case.method(Finetune))
 
 
 @on_logits
 def test_lwf(case, precision):
     case = Case(*case, DTYPES[precision])
-    losses = case.run("LWF", case.method(SingleLabelLwF))
+    losses = case.run("LWF", case.method(LwF))
     Z.close(f"{case.key}.LWF.kd_call0_unweighted", losses["loss_kd"], FORWARD)
-    case.run("LWF.nokd", case.method(SingleLabelLwF, teacher=False))
+    case.run("LWF.nokd", case.method(LwF, teacher=False))
 
 
 @on_logits
@@ -425,14 +425,14 @@ def test_lwf_with_data_weights(case, precision):
 @on_logits
 def test_lwf_mc(case, precision):
     case = Case(*case, DTYPES[precision])
-    case.run("LWF_MC", case.method(SingleLabelLwFMC))
-    case.run("LWF_MC.nokd", case.method(SingleLabelLwFMC, teacher=False))
+    case.run("LWF_MC", case.method(LwFMC))
+    case.run("LWF_MC.nokd", case.method(LwFMC, teacher=False))
 
 
 @on_logits
 def test_e2e(case, precision):
     case = Case(*case, DTYPES[precision])
-    method = case.method(SingleLabelE2E)
+    method = case.method(E2E)
     case.run("ETE", method)
     low = 0
     for index, size in enumerate(case.sizes[:-1]):
@@ -466,7 +466,7 @@ def test_bic(case, precision):
     method.corrections = past
     logits = method.network.logits
     biased = method.correct(logits[:, : case.high])
-    losses = method.first_stage_loss(biased, case.labels, case.old[:, : case.low])
+    losses = method.first_stage_loss(biased, one_hot(case.labels, case.high, case.dtype), case.old[:, : case.low])
     case.check("BIC.with_past_bias", sum(losses.values()), logits)
     kept = losses["loss_kd"] * case.high / case.low
     Z.close(f"{case.key}.BIC.with_past_bias.kd_call0_unweighted", kept, FORWARD)
@@ -514,7 +514,7 @@ def test_predictions_are_uncorrected_unless_asked_for(case, precision):
 @on_logits
 def test_dgr_classifier(case, precision):
     case = Case(*case, DTYPES[precision])
-    method = case.method(SingleLabelDGR)
+    method = case.method(DGR)
     half = len(case.labels) // 2
     logits = method.network.logits
     weights = share_weights(case.labels, case.low, case.high)

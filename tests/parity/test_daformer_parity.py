@@ -10,9 +10,10 @@ from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, NOTHING, fixture, on
 from mlcil.engine.mixing import mix_up, mixing_weight
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, decay_groups, sharpness_offsets
 from mlcil.interop.official import is_unused, to_transformer, transformer_sessions
-from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
-from mlcil.losses.neighbours import cosine_matrix, nearest_neighbours, neighbour_invariance
+from mlcil.losses.distillation import cosine_matrix
+from mlcil.losses.logits import mean_bce, softened_kl
 from mlcil.methods import DAFormer
+from mlcil.methods.daformer import divergence_targets, nearest_neighbours, neighbour_invariance
 from mlcil.models.heads.daformer import DualAttention
 
 F = fixture("daformer")
@@ -50,7 +51,7 @@ def check_step(method, prefix, x, targets):
         np.testing.assert_allclose(divergence, F[f"{prefix}/div"], rtol=0, atol=LOGITS)
         old = method.teacher_output(x)
         np.testing.assert_allclose(old.logits_BC, F[f"{prefix}/teacher_logits"], rtol=0, atol=LOGITS)
-    losses = method.loss(x, targets)
+    losses = method(x, targets, mode="loss")
     total = sum(losses.values())
     total.backward()
     balance = method.context.low / method.context.high if method.teacher is not None else 0.0
@@ -195,8 +196,8 @@ def test_mixed_training_step_with_sharpness(sessions):
     optimizer = torch.optim.SGD(decay_groups(method, 0.0), lr=0.0)
     wrapper = SharpnessAwareOptimWrapper(rho=SAM_RHO, optimizer=optimizer, precision="fp32")
     assert wrapper.passes == 2
-    wrapper.update_params(sum(method.loss(x, targets).values()))
-    second = method.loss(x, targets)
+    wrapper.update_params(sum(method(x, targets, mode="loss").values()))
+    second = method(x, targets, mode="loss")
     np.testing.assert_allclose(loss_tuple(second), F[f"{prefix}/sam_loss_tuple2"], rtol=0, atol=LOSSES)
     total = sum(second.values())
     np.testing.assert_allclose(total.item(), F[f"{prefix}/sam_total2"], rtol=0, atol=LOSSES)

@@ -9,10 +9,11 @@ from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, fixture, normal, one
 
 from mlcil.engine.optim import decay_groups
 from mlcil.interop.official import is_unused, to_transformer
+from mlcil.losses.distillation import cosine_matrix
 from mlcil.losses.logits import mean_bce, softened_kl
-from mlcil.losses.neighbours import cluster_separation, cosine_matrix, relations
 from mlcil.methods import DKT
 from mlcil.methods.base import BalancedFinetuning
+from mlcil.methods.dkt import cluster_separation, relations
 
 F = fixture("dkt")
 STAGES = sorted(int(name.removeprefix("small/t")) for name in F.shapes if name.startswith("small/t"))
@@ -56,7 +57,7 @@ def check_step(method, prefix, x, y):
     for name, buffer in method.network.named_buffers():
         buffer.copy_(buffers_before[name])
 
-    losses = method.loss(x, one_hot(y, classes))
+    losses = method(x, one_hot(y, classes), mode="loss")
     total = sum(losses.values())
     total.backward()
     context = method.context
@@ -199,7 +200,7 @@ def test_four_optimiser_steps():
     for i, expected in enumerate(F["opt_traj/total_loss"]):
         x = torch.from_numpy(normal(f"input/opt_{i}", (batch, *size), F.seed))
         labels = (torch.arange(batch) * (i + 1)) % classes
-        total = sum(method.loss(x, one_hot(labels, classes)).values())
+        total = sum(method(x, one_hot(labels, classes), mode="loss").values())
         np.testing.assert_allclose(total.item(), expected, rtol=0, atol=2e-4, err_msg=f"step {i}")
         optimizer.zero_grad()
         total.backward()

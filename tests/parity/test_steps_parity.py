@@ -71,7 +71,7 @@ def test_base_session_step():
     method.train()
     inputs = images(Z["a/images_u8"], torch.float32)
     target = torch.from_numpy(Z["b0/target_in"])[:, :high]
-    losses = method.loss(inputs, target)
+    losses = method(inputs, target, mode="loss")
     sum(losses.values()).backward()
     total, cls, token = Z["b0/f32/loss_cls_token"]
     assert set(losses) == {"loss_cls"}
@@ -93,7 +93,7 @@ def test_incremental_first_step(case, tag):
     pseudo = apply_pseudo_labels(target, old.logits_BC, method.threshold)
     np.testing.assert_array_equal(pseudo, Z[f"{case}/{tag}/target_after_dpl"])
 
-    losses = method.loss(inputs, target)
+    losses = method(inputs, target, mode="loss")
     sum(losses.values()).backward()
     total, cls, token = Z[f"{case}/{tag}/loss_cls_token_per_step"][0]
     loss_rtol = 1e-7 if tag == "f64" else 1e-5
@@ -148,7 +148,7 @@ def test_four_optimiser_steps(case, tag):
     for step, row in enumerate(expected):
         np.testing.assert_allclose(optimizer.param_groups[0]["lr"], Z[f"{case}/lr_per_step"][step], rtol=1e-9)
         np.testing.assert_allclose(optimizer.param_groups[0]["betas"][0], Z[f"{case}/beta1_per_step"][step], rtol=1e-9)
-        losses = method.loss(inputs, target)
+        losses = method(inputs, target, mode="loss")
         total = sum(losses.values())
         np.testing.assert_allclose(total.item(), row[0], rtol=rtol, err_msg=f"step {step}")
         np.testing.assert_allclose(losses["loss_cls"].item(), row[1], rtol=rtol, err_msg=f"step {step}")
@@ -179,7 +179,7 @@ def test_pod_step():
     method.train()
     inputs = images(Z["a/images_u8"], torch.float32)
     np.testing.assert_allclose(method.teacher_output(inputs).logits_BC, Z["j/f32/old_logits_eval"], atol=1e-5)
-    losses = method.loss(inputs, torch.from_numpy(Z["j/target"]))
+    losses = method(inputs, torch.from_numpy(Z["j/target"]), mode="loss")
     total = sum(losses.values())
     total.backward()
     expected = Z["j/f32/loss_cls_podspatial_podflat"]
