@@ -77,6 +77,12 @@ def test_targets_show_the_range_only() -> None:
     np.testing.assert_array_equal(scenario.train.labels_NC, TRAIN)  # the table is untouched
 
 
+def test_the_first_class_that_images_come_with_labels_of() -> None:
+    assert [made(increment=1).first_labelled(t) for t in range(3)] == [(0,), (0, 1), (0, 1, 2)]
+    assert made(increment=1, cumulative=True).first_labelled(2) == (0, 1, 0)
+    assert made(increment=1, replay_labels="propagate").first_labelled(2) == (0, 0, 2)
+
+
 def test_labels_of_exemplars() -> None:
     assert made().exemplar_range(0, 1) == (0, 4)
     assert made(increment=1).exemplar_range(1, 3) == (1, 4)

@@ -73,8 +73,11 @@ def test_only_labels_that_nobody_gave_become_absent():
     assert batch.targets is targets
     assert targets[0, 0] == -1
     # a session that trains on all classes so far is given their labels, so that -1 is not judged
-    method.context = dataclasses.replace(method.context, first=0)
+    method.context = dataclasses.replace(method.context, firsts=(0, 3, 0))
     assert method.targets(batch).tolist() == [targets[0].tolist(), *absent[1:]]
+    # an image that a memory speaks for has no unknown label either
+    method.context = dataclasses.replace(method.context, firsts=(0, 0, 5))
+    assert method.targets(batch).tolist() == [absent[0], targets[1].tolist(), absent[2]]
 
 
 @pytest.mark.parametrize("task", ["multi_label", "single_label"])

@@ -197,6 +197,14 @@ class Scenario:
         """First class that session ``t`` is trained on: its own first one, or 0 with ``cumulative``."""
         return 0 if self.cumulative else self.sessions[t].low
 
+    def first_labelled(self, t: int) -> tuple[int, ...]:
+        """First class that images come with labels of in session ``t``, by the session they were stored in.
+
+        The last one is that of new images. With ``propagate`` a replayed image comes with labels of all old classes.
+        """
+        replayed = (0 if self.replay_labels == "propagate" else session.low for session in self.sessions[:t])
+        return (*replayed, self.first_class(t))
+
     def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:
         """Targets of training rows when the classes [low, high) may be seen.
 

@@ -388,7 +388,7 @@ class IncrementalTrainLoop(BaseLoop):
             labels_per_image=counts["labels_per_image"],
             batch_size=self.loader_options["batch_size"],
             task=scenario.task,
-            first=scenario.first_class(self.session),
+            firsts=scenario.first_labelled(self.session),
         )
 
     def session_report(self) -> dict[str, Any]:

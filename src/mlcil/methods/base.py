@@ -41,7 +41,7 @@ class SessionContext:
     labels_per_image: float  # given labels per image of this session's new images
     batch_size: int  # images a process sees in one step
     task: str = "multi_label"  # or single_label: every image shows exactly one class
-    first: int | None = None  # first class that new images carry labels of; None is ``low``
+    firsts: tuple[int, ...] = ()  # by session up to this one, the first class that its images come with labels of
 
     @property
     def growth(self) -> float:
@@ -274,8 +274,8 @@ class Method(BaseModel):
     def targets(self, batch: Batch, old_labels: str = "absent") -> Tensor:
         """The batch's targets (B, C) after the method's word on old classes whose labels nobody gave.
 
-        These are the -1 below the first class of the session that an image was stored in. Every other -1 is not
-        judged, and stays.
+        These are the -1 below the first class that an image came with labels of (``context.firsts``, or the first
+        class of the session that it was stored in). Every other -1 is not judged, and stays.
 
         Args:
             batch: of the running session.
@@ -283,10 +283,9 @@ class Method(BaseModel):
                 nothing of old classes.
         """
         assert self.context is not None
-        index, low = self.context.index, self.context.low
-        starts = list(accumulate(self.network.classes_per_session[:index], initial=0))
-        starts[-1] = low if self.context.first is None else self.context.first
-        first_B = torch.tensor(starts).to(batch.origins.device, non_blocking=True)[batch.origins]
+        index = self.context.index
+        firsts = self.context.firsts or tuple(accumulate(self.network.classes_per_session[:index], initial=0))
+        first_B = torch.tensor(firsts).to(batch.origins.device, non_blocking=True)[batch.origins]
         unknown_BC = torch.arange(batch.targets.shape[1], device=first_B.device) < first_B[:, None]
         if old_labels == "ignored":
             unknown_BC &= (batch.origins < index)[:, None]
