@@ -33,6 +33,7 @@ from mlcil.datasets.table import ImageTable
 from mlcil.engine.build import build_method, folder_of
 from mlcil.engine.config import finish_config
 from mlcil.engine.train import train
+from mlcil.methods import DGR, E2E, LwFMC
 from mlcil.methods.data_free import DataFree
 from mlcil.registry import DATASETS, METHODS
 
@@ -105,12 +106,17 @@ SHORT = {
 }
 
 
+def shows_one_class(name: str) -> bool:
+    """Whether the method is tried on images of one class each."""
+    return name.startswith("SingleLabel") or issubclass(METHODS.get(name), (DataFree, DGR, E2E, LwFMC))
+
+
 def candidates(name: str) -> Iterator[dict[str, Any]]:
     """Sections of configs that the method may accept, the likeliest first."""
     cls = METHODS.get(name)
     arguments = inspect.signature(cls.__init__).parameters
     method = {"type": name, **{key: value for key, value in SHORT.items() if key in arguments}}
-    single = name.startswith("SingleLabel") or issubclass(cls, DataFree)
+    single = shows_one_class(name)
     selections = cls.memory_selections or (("random_coreset",) if single else ("herding",))
     memories: list[dict[str, Any] | None] = [{"total": 24, "selection": selections[0]}, None]
     if issubclass(cls, DataFree):
@@ -127,7 +133,7 @@ def candidates(name: str) -> Iterator[dict[str, Any]]:
 
 def config(name: str, folder: Path, sections: dict[str, Any], classes: int = 2, **changes: Any) -> Config:
     """Sessions of two or three classes, two epochs each, validated after the first one."""
-    single = name.startswith("SingleLabel") or issubclass(METHODS.get(name), DataFree)
+    single = shows_one_class(name)
     dataset = {"type": "FaultScenes", "task": "single_label" if single else "multi_label"}
     cfg = {
         "scenario": {"dataset": dataset, "base": classes, "increment": classes},

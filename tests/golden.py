@@ -22,6 +22,7 @@ def batches(index):
         if index:
             origins[-REPLAYED:] = 0
         for image, target, labels, origin in zip(inputs, targets, shown, origins.tolist(), strict=True):
+            target[: SPLITS[origin][0]] = -1  # nobody gave these labels
             for c in labels.nonzero().flatten().tolist():
                 top, left = 16 * (c // 4) + 8, 16 * (c % 4)
                 image[c % 3, top : top + 16, left : left + 16] = 1

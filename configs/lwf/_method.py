@@ -1,2 +1,2 @@
 # "LwF" of the tables without coreset.
-method = dict(type="SingleLabelLwF", mu=1.0)
+method = dict(type="LwF")

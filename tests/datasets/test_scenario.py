@@ -69,12 +69,18 @@ def test_targets_show_the_range_only() -> None:
     scenario = made()
     targets = scenario.train_targets(scenario.train_rows(1), 2, 4)
     assert targets.dtype == np.int8
-    assert targets.tolist() == [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 1, -1], [0, 0, 1, 1]]
+    assert targets.tolist() == [[-1, -1, 1, 0], [-1, -1, 0, 1], [-1, -1, 1, -1], [-1, -1, 1, 1]]
     assert scenario.train_targets(np.array([1, 5]), 0, 3).tolist() == [[1, 0, 1], [0, 1, 1]]
     per_row = scenario.train_targets(np.array([2, 5, 5]), np.array([0, 2, 4]), 4)
-    assert per_row.tolist() == [[0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
+    assert per_row.tolist() == [[0, 1, 0, 1], [-1, -1, 1, 1], [-1, -1, -1, -1]]
     assert scenario.train_targets(np.zeros(0, np.int64), 0, 2).shape == (0, 2)
     np.testing.assert_array_equal(scenario.train.labels_NC, TRAIN)  # the table is untouched
+
+
+def test_the_first_class_that_images_come_with_labels_of() -> None:
+    assert [made(increment=1).first_labelled(t) for t in range(3)] == [(0,), (0, 1), (0, 1, 2)]
+    assert made(increment=1, cumulative=True).first_labelled(2) == (0, 1, 0)
+    assert made(increment=1, replay_labels="propagate").first_labelled(2) == (0, 0, 2)
 
 
 def test_labels_of_exemplars() -> None:
@@ -202,7 +208,7 @@ def test_files_of_own_data(tmp_path: Path) -> None:
     scenario = Scenario(VocDataset(tmp_path), 0, 1, class_order="lexicographic")
     assert scenario.classes == ("drone", "robot")
     assert [scenario.train.ids[row] for t in (0, 1) for row in scenario.train_rows(t)] == ["n2", "n1"]
-    assert scenario.train_targets(scenario.train_rows(1), 1, 2).tolist() == [[0, 1]]
+    assert scenario.train_targets(scenario.train_rows(1), 1, 2).tolist() == [[-1, 1]]
 
 
 def test_validation_leaves_the_test_split_alone() -> None:

@@ -21,19 +21,22 @@ def replayed(request, scenes, tmp_path):  # noqa: F811
     )
     runner = runner_of(cfg)
     method, memory = runner.run_settings.method, runner.run_settings.memory
-    original, found, guesses = method.batch_loss, [], {}
+    original, found, guesses = method.classify, [], {}
+    loss = method.loss
+    batches = []
 
-    def spy(inputs, targets, rows, origins):
-        session = method.context.index
+    def spy(logits, targets):
+        session, batch = method.context.index, batches[-1]
         guesses.setdefault(session, copy.deepcopy(memory.given))
         found.extend(
             (session, int(row), int(origin), target.numpy())
-            for row, origin, target in zip(rows, origins, targets, strict=True)
+            for row, origin, target in zip(batch.rows, batch.origins, targets, strict=True)
             if origin != session
         )
-        return original(inputs, targets, rows, origins)
+        return original(logits, targets)
 
-    method.batch_loss = spy
+    method.loss = lambda batch: batches.append(batch) or loss(batch)
+    method.classify = spy
     runner.train()
     return request.param, found, guesses, runner.run_settings.scenario
 

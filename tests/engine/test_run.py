@@ -165,8 +165,8 @@ def test_replayed_images_enter_the_batches_with_the_promised_labels(scenes, tmp_
         for position in range(new, len(view)):
             lows = [s.low for s in scenario.sessions[:session]]
             labels = view.targets[position]
-            assert any((labels == np.where(np.arange(high) >= low, truth[position, :high], 0)).all() for low in lows)
-            assert labels.any()
+            assert any((labels == np.where(np.arange(high) >= low, truth[position, :high], -1)).all() for low in lows)
+            assert (labels == 1).any()
     assert len(runner.run_settings.memory) <= 3 * len(scenario.classes)
 
 
@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(scenes, tmp
     monkeypatch.setattr(
         method,
         "loss",
-        lambda inputs, targets: {"loss_cls": method.network(inputs).logits_BC.sum() * torch.nan},
+        lambda batch: {"loss_cls": method.network(batch.inputs).logits_BC.sum() * torch.nan},
     )
     with pytest.raises(UserError, match=r"loss is nan in session 0.*images"):
         runner.train()

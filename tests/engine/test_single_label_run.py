@@ -16,23 +16,30 @@ from tiny import call, run_until, runner_of
 import mlcil
 from mlcil.engine.config import finish_config, load_config
 from mlcil.engine.train import train
+from mlcil.losses.criterion import SINGLE_LABEL
+from mlcil.methods.base import Batch
 from mlcil.methods.finetune import Finetune
 from mlcil.reporting.html import write_report
 
 
-def cross_entropy(self: Finetune, inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The plain loss on one-hot rows, which are checked as they pass."""
+def checked_loss(self: Finetune, batch: Batch) -> dict[str, torch.Tensor]:
+    """The method's own loss; what the data choose and the rows are checked as they pass."""
     assert self.context is not None
-    assert targets.shape == (len(inputs), self.context.high)
+    targets = self.targets(batch)
+    assert targets.shape == (len(batch.inputs), self.context.high)
     assert torch.equal(targets.sum(1), torch.ones(len(targets)))
     assert set(targets.unique().tolist()) <= {0.0, 1.0}
-    return {"loss_ce": torch.nn.functional.cross_entropy(self.network(inputs).logits_BC, targets.argmax(1))}
+    assert self.criterion is SINGLE_LABEL
+    return own_loss(self, batch)
+
+
+own_loss = Finetune.loss
 
 
 @pytest.fixture(autouse=True, scope="module")
 def plain_loss() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Finetune, "loss", cross_entropy)
+        monkeypatch.setattr(Finetune, "loss", checked_loss)
         yield
 
 

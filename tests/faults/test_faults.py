@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import multiprocessing
@@ -27,6 +28,7 @@ from mlcil.engine.hooks import FiniteLossHook
 from mlcil.engine.loop import SessionLoop
 from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
+from mlcil.methods.base import Batch
 from mlcil.system import lock
 
 SECTIONS = {
@@ -270,9 +272,9 @@ def poison(monkeypatch: pytest.MonkeyPatch, runner: Any, *steps: int) -> None:
     """Make the inputs of some steps infinite, so that batch norms and loss are no numbers."""
     loss, seen = runner.method.loss, []
 
-    def poisoned(inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    def poisoned(batch: Batch) -> dict[str, torch.Tensor]:
         seen.append(1)
-        return loss(inputs * float("inf") if len(seen) in steps else inputs, targets)
+        return loss(dataclasses.replace(batch, inputs=batch.inputs * float("inf")) if len(seen) in steps else batch)
 
     monkeypatch.setattr(runner.method, "loss", poisoned)
 

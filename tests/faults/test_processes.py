@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import torch
 
 from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
+from mlcil.methods.base import Batch
 
 SECTIONS = {
     "method": {"type": "KRT"},
@@ -184,9 +186,10 @@ def test_skipped_steps_are_skipped_by_both(tmp_path: Path) -> None:
         method = harness.METHODS.get("KRT")
         loss, seen = method.loss, []
 
-        def poisoned(self: Any, inputs: torch.Tensor, targets: torch.Tensor) -> Any:
+        def poisoned(self: Any, batch: Batch) -> Any:
             seen.append(1)
-            return loss(self, inputs * float("nan") if rank == 1 and len(seen) == 2 else inputs, targets)
+            bad = rank == 1 and len(seen) == 2
+            return loss(self, dataclasses.replace(batch, inputs=batch.inputs * float("nan")) if bad else batch)
 
         method.loss = poisoned
         cfg = config(tmp_path, 2, train_cfg={"max_epochs": 1, "skip_not_finite": 1, "stop_after_session": 0})

@@ -5,7 +5,7 @@ import torch
 from dfcil_fixtures import fixtures
 
 from mlcil.interop.official import from_abd, from_rdfcil
-from mlcil.losses.relation import RelationKD
+from mlcil.methods.rdfcil import RelationKD
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.network import IncrementalNetwork
 

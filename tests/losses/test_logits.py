@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
+from mlcil.losses.logits import mean_bce, softened_kl
 
 
 def test_mean_bce_by_hand():
@@ -36,9 +36,3 @@ def test_no_gradient_reaches_the_teacher():
     old = torch.randn(2, 2, requires_grad=True)
     softened_kl(old, torch.randn(2, 3, requires_grad=True)).backward()
     assert old.grad is None
-
-
-def test_divergence_targets_of_hard_labels():
-    targets = torch.eye(5)
-    expected = torch.tensor([[1.0, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    torch.testing.assert_close(divergence_targets(targets, 3), expected)

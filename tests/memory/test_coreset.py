@@ -3,7 +3,7 @@ import pytest
 
 from mlcil.errors import UserError
 from mlcil.memory.coreset import CoresetMemory, greedy_herding, nearest_to_mean, quotas
-from mlcil.methods.single_label_bic import held_out
+from mlcil.methods.bic import held_out
 
 
 def test_quotas_share_the_rest_among_the_newest():

@@ -1,17 +1,22 @@
 """What each baseline adds to fine-tuning, on numbers that can be checked by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from golden import BACKBONE, BATCH, LINEAR, SIZE, SPLITS, batches
 from phase_calls import after_training, before_training
 
+from mlcil.losses.asymmetric import asymmetric_loss
+from mlcil.losses.criterion import MULTI_LABEL, SINGLE_LABEL
 from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods import AGCN, ER, OEWC, BiC, DERpp, ICaRL, LwF
-from mlcil.methods.base import SessionContext
+from mlcil.methods import AGCN, ALIASES, OEWC, BiC, DERpp, Finetune, ICaRL, LwF, SingleLabelBiC
+from mlcil.methods.base import Batch, SessionContext
 from mlcil.methods.bic import fit_scale_and_shift
 from mlcil.methods.tpcil import edge_correlation
 from mlcil.models.network import IncrementalNetwork
+from mlcil.registry import METHODS
 
 
 def begin(method, index):
@@ -36,21 +41,85 @@ def test_sigmoid_distillation_is_the_cross_entropy_of_the_teacher():
 
 
 def test_lwf_and_er_leave_old_columns_of_new_images_to_the_option():
-    batch = batches(1)[0]
-    for cls in (LwF, ER):
+    data = batches(1)[0]
+    batch = Batch(**data)
+    for name in ("LwF", "ER", "PRS", "Finetune", "OEWC"):
+        cls = METHODS.get(name)
         with pytest.raises(ValueError, match="old_labels is 'odd'"):
             make(cls, old_labels="odd")
-        method = begin(make(cls), 1)
-        masked = method.without_old_columns(batch["targets"], batch["origins"])
-        new = batch["origins"] == 1
-        assert (masked[new, :3] == -1).all()
-        assert torch.equal(masked[new, 3:], batch["targets"][new, 3:])
-        assert torch.equal(masked[~new], batch["targets"][~new])
-        ignored = cls.__name__ == "LwF"
-        loss = method.batch_loss(**batch)["loss_cls"]
-        logits = method.network(batch["inputs"]).logits_BC
-        wanted = method.classification_loss(logits, masked if ignored else batch["targets"])
-        assert loss.item() == pytest.approx(wanted.item())
+        logits, losses = [], []
+        for old_labels in ("ignored", "absent"):
+            method = begin(make(cls, old_labels=old_labels), 1)
+            logits.append(method.network(batch.inputs).logits_BC)
+            losses.append(method.loss(batch)["loss_cls"].item())
+        new = batch.origins == 1
+        given = batch.targets.clamp(min=0)  # nothing else is unknown here
+        wanted = method.classify(logits[1], given)
+        assert losses[1] == pytest.approx(wanted.item())
+        silent = method.classify(logits[0][new][:, 3:], given[new][:, 3:]) + method.classify(
+            logits[0][~new], given[~new]
+        )
+        assert losses[0] == pytest.approx(silent.item())
+        default = begin(make(cls), 1).loss(batch)["loss_cls"].item()
+        assert default == pytest.approx(losses[0 if name == "LwF" else 1])
+
+
+def test_only_labels_that_nobody_gave_become_absent():
+    method = begin(begin(make(Finetune), 1), 2)
+    targets = torch.tensor([[-1, -1, -1, -1, -1, -1, 1], [-1, -1, -1, -1, 1, -1, 0], [0, -1, 1, -1, 0, 0, -1.0]])
+    batch = Batch(torch.zeros(3, 3, SIZE, SIZE), targets, torch.arange(3), torch.tensor([2, 1, 0]))
+    absent = [[0, 0, 0, 0, 0, -1, 1], [0, 0, 0, -1, 1, -1, 0], [0, -1, 1, -1, 0, 0, -1]]
+    assert method.targets(batch).tolist() == absent
+    assert method.targets(batch, "ignored").tolist() == [targets[0].tolist(), *absent[1:]]
+    assert batch.targets is targets
+    assert targets[0, 0] == -1
+    # a session that trains on all classes so far is given their labels, so that -1 is not judged
+    method.context = dataclasses.replace(method.context, firsts=(0, 3, 0))
+    assert method.targets(batch).tolist() == [targets[0].tolist(), *absent[1:]]
+    # an image that a memory speaks for has no unknown label either
+    method.context = dataclasses.replace(method.context, firsts=(0, 0, 5))
+    assert method.targets(batch).tolist() == [absent[0], targets[1].tolist(), absent[2]]
+
+
+@pytest.mark.parametrize("task", ["multi_label", "single_label"])
+def test_the_data_choose_the_criterion(task):
+    method = begin(make(LwF, temperature=3.0, weight=2.0), 1)
+    method.context = dataclasses.replace(method.context, task=task)
+    inputs = batches(1)[0]["inputs"]
+    labels = torch.tensor([3, 4, 3, 4, 3, 0, 2, 1])
+    targets = torch.nn.functional.one_hot(labels, 5).double()
+    targets[labels > 2, :3] = -1
+    origins = (labels > 2).long()
+    losses = method.loss(Batch(inputs, targets, torch.arange(BATCH), origins))
+    new, old = method.network(inputs).logits_BC, method.teacher_output(inputs).logits_BC
+    if task == "single_label":
+        cls = torch.nn.functional.cross_entropy(new, labels)
+        kd = torch.nn.functional.cross_entropy(new[:, :3] / 3, (old / 3).softmax(1))
+    else:
+        cls = 64 / BATCH * asymmetric_loss(new, targets)
+        kd = 64 / BATCH * sigmoid_distillation(old, new[:, :3], 3.0)
+    assert losses["loss_cls"].item() == pytest.approx(cls.item())
+    assert losses["loss_kd"].item() == pytest.approx(2 * kd.item())
+
+
+def test_methods_of_one_form_keep_their_criterion():
+    for cls, head, criterion in (
+        (BiC, LINEAR, MULTI_LABEL),
+        (ICaRL, LINEAR, MULTI_LABEL),
+        (SingleLabelBiC, LINEAR, SINGLE_LABEL),
+    ):
+        method = make(cls, head)
+        for task in ("multi_label", "single_label"):
+            method.context = dataclasses.replace(method.context, task=task)
+            assert method.criterion is criterion
+
+
+def test_other_names_of_a_method():
+    for name, (method, selections) in ALIASES.items():
+        alias = METHODS.get(name)
+        assert issubclass(alias, method)
+        assert (alias.__name__, alias.memory_selections) == (name, selections)
+        assert alias.loss is method.loss
 
 
 def test_oewc_penalty_is_zero_at_the_old_weights_and_quadratic_away_from_them():
@@ -64,7 +133,7 @@ def test_oewc_penalty_is_zero_at_the_old_weights_and_quadratic_away_from_them():
             parameter += 0.1
     total = sum(value.sum() for value in method.fisher.values())
     assert method.penalty().item() == pytest.approx(0.01 * total.item())
-    loss = method.batch_loss(**batches(1)[0])["loss_ewc"]
+    loss = method(**batches(1)[0], mode="loss")["loss_ewc"]
     assert loss.item() == pytest.approx(500 * method.penalty().item())
 
 
@@ -138,10 +207,10 @@ def test_bic_folds_the_correction_into_the_new_rows_only():
 def test_bic_trains_on_no_held_out_image():
     method = begin(make(BiC, held_out=2), 1)
     batch = batches(1)[0]
-    losses = method.batch_loss(**batch)
+    losses = method(**batch, mode="loss")
     logits = method.network(batch["inputs"]).logits_BC
     kept = batch["rows"] % 2 != 0
-    wanted = 2 / 5 * method.classification_loss(logits[kept], batch["targets"][kept])
+    wanted = 2 / 5 * method.classify(logits[kept], batch["targets"][kept].clamp(min=0))
     assert losses["loss_cls"].item() == pytest.approx(wanted.item())
 
 
@@ -154,7 +223,7 @@ def test_derpp_pulls_replayed_images_to_their_stored_logits():
     with torch.no_grad():
         logits = method.network(batch["inputs"]).logits_BC
     method.remember(rows, logits[replayed, :3].float().numpy() + 1, rows)
-    loss = method.batch_loss(**batch)["loss_logits"]
+    loss = method(**batch, mode="loss")["loss_logits"]
     assert loss.item() == pytest.approx(2 * 64 / BATCH * len(rows), rel=1e-5)  # a distance of one everywhere
     assert method.state_bytes()["logits"] == len(rows) * 3 * 4
     method.remember(np.array([], np.int64), np.zeros((0, 3)), rows[:1])  # the memory dropped the others

@@ -12,15 +12,15 @@ from phase_calls import after_training, before_training, epochs
 from mlcil.engine.checkpoint import plain
 from mlcil.methods import (
     ABD,
+    DGR,
+    E2E,
     RDFCIL,
+    DeepInversion,
+    Finetune,
+    LwF,
+    LwFMC,
+    LwFSynthetic,
     SingleLabelBiC,
-    SingleLabelDeepInversion,
-    SingleLabelDGR,
-    SingleLabelE2E,
-    SingleLabelFinetune,
-    SingleLabelLwF,
-    SingleLabelLwFMC,
-    SingleLabelLwFSynthetic,
 )
 from mlcil.methods.base import SessionContext
 from mlcil.models.inversion import Inversion
@@ -33,15 +33,15 @@ SECOND = {"second": {"epochs": 2, "milestones": [1], "lr": 0.1}}
 METHODS = {
     "RDFCIL": (RDFCIL, {**DREAM, "finetune_epochs": 1}),
     "ABD": (ABD, DREAM),
-    "SingleLabelDeepInversion": (SingleLabelDeepInversion, DREAM),
-    "SingleLabelLwFSynthetic": (SingleLabelLwFSynthetic, DREAM),
-    "SingleLabelDGR": (SingleLabelDGR, {}),
-    "SingleLabelFinetune": (SingleLabelFinetune, {}),
-    "SingleLabelLwF": (SingleLabelLwF, {}),
-    "SingleLabelLwFMC": (SingleLabelLwFMC, {}),
-    "SingleLabelLwFMC softmax": (SingleLabelLwFMC, {"variant": "softmax"}),
-    "SingleLabelE2E": (SingleLabelE2E, SECOND),
-    "SingleLabelE2E intended": (SingleLabelE2E, {**SECOND, "current_target": "intended"}),
+    "SingleLabelDeepInversion": (DeepInversion, DREAM),
+    "SingleLabelLwFSynthetic": (LwFSynthetic, DREAM),
+    "SingleLabelDGR": (DGR, {}),
+    "SingleLabelFinetune": (Finetune, {}),
+    "SingleLabelLwF": (LwF, {}),
+    "SingleLabelLwFMC": (LwFMC, {}),
+    "SingleLabelLwFMC softmax": (LwFMC, {"variant": "softmax"}),
+    "SingleLabelE2E": (E2E, SECOND),
+    "SingleLabelE2E intended": (E2E, {**SECOND, "current_target": "intended"}),
     "SingleLabelBiC": (SingleLabelBiC, SECOND),
 }
 #: methods whose second stage has its images among the batch
@@ -180,7 +180,7 @@ def method_of(name):
     rdfcil = method_class is RDFCIL
     backbone = {"name": "resnet32_rdfcil" if rdfcil else "resnet32_abd", "blocks": (1, 1), "widths": (4, 8)}
     backbone.update(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    if method_class is SingleLabelDGR:
+    if method_class is DGR:
         backbone.update(mean=(0, 0, 0), std=(1, 1, 1))
     head = {"type": "session_linear"} if rdfcil else {"type": "full_linear", "num_classes": 9}
     return method_class(IncrementalNetwork(backbone, head, SIZE), **options).double()
@@ -203,7 +203,9 @@ def run(name, interrupt=None):
     found = []
     for index, (low, high) in enumerate(SESSIONS):
         batch = batches(low, high, generator, replay=name in REPLAYED)
-        context = SessionContext(index, low, high, 2, 7, None, 1.0, batch_size=IMAGES, epochs=STEPS)
+        context = SessionContext(
+            index, low, high, 2, 7, None, 1.0, batch_size=IMAGES, epochs=STEPS, task="single_label"
+        )
         before = through_a_file(method.network.state_dict())
         method.begin_session(context)
         before_training(method, [batch])
@@ -215,7 +217,7 @@ def run(name, interrupt=None):
                 steps = epochs(method, first=1)
             next(steps)
             method.train()
-            total = sum(method.loss(batch["inputs"], batch["targets"]).values())
+            total = sum(method(**batch, mode="loss").values())
             optimizer.zero_grad()
             total.backward()
             optimizer.step()

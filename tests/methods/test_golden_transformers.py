@@ -66,7 +66,7 @@ def losses_of(name):
             wrapper = SharpnessAwareOptimWrapper(rho=3.0, optimizer=optimizer, precision="fp32")
             for _ in range(phase_steps):
                 for _ in range(2 if sharp and phase_steps == 2 else 1):
-                    total = sum(method.loss(images, targets).values())
+                    total = sum(method(images, targets, mode="loss").values())
                     if sharp and phase_steps == 2:
                         wrapper.update_params(total)
                     else:

@@ -32,7 +32,7 @@ def test_the_teacher_is_frozen_and_no_part_of_the_method():
     method.train()
     images = torch.rand(2, 3, 64, 64)
     before = {k: v.clone() for k, v in method.teacher.state_dict().items()}
-    method.loss(images, torch.zeros(2, 4))["loss_cls"].backward()
+    method(images, torch.zeros(2, 4), mode="loss")["loss_cls"].backward()
     after = method.teacher.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
 
@@ -43,14 +43,14 @@ def test_pseudo_labels_enter_the_loss_only_where_the_teacher_fires():
     images, targets = torch.rand(4, 3, 64, 64), torch.zeros(4, 4)
     scores = torch.sigmoid(method.teacher_output(images).logits_BC)
     method.threshold = 0.999
-    none = method.loss(images, targets)["loss_cls"]
+    none = method(images, targets, mode="loss")["loss_cls"]
     method.threshold = float(scores.min()) - 1e-3
-    all_old = method.loss(images, targets)["loss_cls"]
+    all_old = method(images, targets, mode="loss")["loss_cls"]
     given = torch.zeros(4, 4)
     given[:, :2] = 1
     method.pseudo_labels = False
-    torch.testing.assert_close(all_old, method.loss(images, given)["loss_cls"])
-    torch.testing.assert_close(none, method.loss(images, targets)["loss_cls"])
+    torch.testing.assert_close(all_old, method(images, given, mode="loss")["loss_cls"])
+    torch.testing.assert_close(none, method(images, targets, mode="loss")["loss_cls"])
     assert not torch.equal(none, all_old)
 
 

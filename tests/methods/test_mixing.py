@@ -41,3 +41,11 @@ def test_a_batch_is_mixed_by_its_place_alone():
     torch.testing.assert_close(mixed(2, 5), mixed(2, 5), rtol=0, atol=0)
     assert not torch.equal(mixed(2, 5), mixed(2, 6))
     assert not torch.equal(mixed(2, 5), mixed(3, 5))
+
+
+def test_what_is_unknown_does_not_leak_into_a_mixture():
+    images = torch.rand(2, 3, 2, 2)
+    unknown, absent = torch.tensor([[-1.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]), torch.tensor([[0.0, 1, 0], [0, 0, 1]])
+    for found, expected in zip(mix_up(images, unknown, 0.7, 0.1), mix_up(images, absent, 0.7, 0.1), strict=True):
+        assert torch.equal(found, expected)
+    assert unknown[0, 0] == -1

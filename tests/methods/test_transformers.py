@@ -21,7 +21,7 @@ def losses(method, sessions=2, images=6):
         method.begin_session(SessionContext(index, low, high, 2, 8, None, 1.0, batch_size=images))
     method.train()
     targets = torch.nn.functional.one_hot(torch.arange(images) % high, high).float()
-    return method.loss(torch.rand(images, 3, 32, 32), targets)
+    return method(torch.rand(images, 3, 32, 32), targets, mode="loss")
 
 
 @pytest.mark.parametrize("method", [DKT(network("dkt")), DAFormer(network("daformer", drop_path=0.0))])

@@ -130,7 +130,7 @@ def test_a_folded_teacher_gives_the_same_loss():
         assert not any(p.requires_grad for p in method.teacher.parameters())
         old_head, new_head = method.teacher.head, method.network.head
         assert old_head is not new_head
-        losses.append(method.train().loss(images, targets))
+        losses.append(method.train()(images, targets, mode="loss"))
     for name, value in losses[0].items():
         torch.testing.assert_close(losses[1][name], value, rtol=1e-4, atol=1e-5)
 

@@ -41,7 +41,8 @@ def begin_finetuning(method: DAFormer | DKT) -> None:
 
 def losses_of(method: Method, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """The named losses of a batch of new images; inputs (B, 3, H, W), targets (B, C)."""
-    return method.loss(inputs, targets)
+    losses: dict[str, Tensor] = method(inputs, targets, mode="loss")
+    return losses
 
 
 def predictions_of(method: Method, inputs: Tensor) -> Tensor:

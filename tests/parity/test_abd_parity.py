@@ -27,22 +27,22 @@ from torch import nn
 from mlcil.engine.schedules import Steps
 from mlcil.interop.official import from_abd
 from mlcil.losses.classification import inverse_frequencies, share_weights, weighted_cross_entropy
-from mlcil.losses.generative import reconstruction_loss, variational_loss
-from mlcil.losses.knowledge import soft_cross_entropy, soft_target_kd
+from mlcil.losses.distillation import soft_cross_entropy, soft_target_kd
 from mlcil.memory.coreset import CoresetMemory
 from mlcil.methods import (
     ABD,
+    DGR,
+    E2E,
+    DeepInversion,
+    Finetune,
+    LwF,
+    LwFMC,
+    LwFSynthetic,
     SingleLabelBiC,
-    SingleLabelDeepInversion,
-    SingleLabelDGR,
-    SingleLabelE2E,
-    SingleLabelFinetune,
-    SingleLabelLwF,
-    SingleLabelLwFMC,
-    SingleLabelLwFSynthetic,
 )
 from mlcil.methods.base import corrected
-from mlcil.methods.single_label_bic import correction_table, held_out
+from mlcil.methods.bic import correction_table, held_out
+from mlcil.methods.dgr import reconstruction_loss, variational_loss
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -170,7 +170,7 @@ def test_autoencoder_steps(Z, precision):
     dtype = DTYPES[precision]
     shape = Z["autoencoder.recon_eval"].shape
     small = IncrementalNetwork({"name": "resnet18_abd"}, {"type": "linear"}, shape[-1])
-    method = SingleLabelDGR(small)
+    method = DGR(small)
     method.vae = vae_of(Z, dtype)
     optimizer = torch.optim.SGD(method.vae.parameters(), lr=0.1, momentum=0.9)
     steps = sum(f"dgr.step{k}.loss_total" in Z for k in range(100))
@@ -262,8 +262,8 @@ def test_inversion(Z, tag, name, constructor, count, side, outputs, seen, steps,
 NOISY = 3e-2
 LEARNERS = {
     "AlwaysBeDreaming": ABD,
-    "DeepInversionGenBN": SingleLabelDeepInversion,
-    "DeepInversionLWF": SingleLabelLwFSynthetic,
+    "DeepInversionGenBN": DeepInversion,
+    "DeepInversionLWF": LwFSynthetic,
 }
 
 
@@ -338,7 +338,7 @@ def test_first_session(Z, tag, count, side, outputs, low, high, steps, learner, 
     key = f"df.{tag}.{learner}.task0"
     labels = torch.from_numpy(Z[f"df.{tag}.AlwaysBeDreaming.task0.targets"])
     seen = int(Z[f"df.{tag}.AlwaysBeDreaming.task0.valid_out_dim"])
-    method_class = {"AlwaysBeDreaming": ABD, "NormalNN": SingleLabelFinetune}[learner]
+    method_class = {"AlwaysBeDreaming": ABD, "NormalNN": Finetune}[learner]
     name = backbone_of(Z, Z[f"df.{tag}.teacher.last.weight"].shape[1])
     method = method_class(filled(Z, name, outputs, [seen], side, dtype))
     place(method, session(0, 0, seen, classes=outputs))
@@ -418,15 +418,15 @@ on_logits = each(
 @on_logits
 def test_plain_training(Z, case, precision):
     case = Case(Z, *case, DTYPES[precision])
-    case.run("NormalNN", case.method(SingleLabelFinetune))
+    case.run("NormalNN", case.method(Finetune))
 
 
 @on_logits
 def test_lwf(Z, case, precision):
     case = Case(Z, *case, DTYPES[precision])
-    losses = case.run("LWF", case.method(SingleLabelLwF))
+    losses = case.run("LWF", case.method(LwF))
     Z.close(f"{case.key}.LWF.kd_call0_unweighted", losses["loss_kd"], FORWARD)
-    case.run("LWF.nokd", case.method(SingleLabelLwF, teacher=False))
+    case.run("LWF.nokd", case.method(LwF, teacher=False))
 
 
 @on_logits
@@ -445,14 +445,14 @@ def test_lwf_with_data_weights(Z, case, precision):
 @on_logits
 def test_lwf_mc(Z, case, precision):
     case = Case(Z, *case, DTYPES[precision])
-    case.run("LWF_MC", case.method(SingleLabelLwFMC))
-    case.run("LWF_MC.nokd", case.method(SingleLabelLwFMC, teacher=False))
+    case.run("LWF_MC", case.method(LwFMC))
+    case.run("LWF_MC.nokd", case.method(LwFMC, teacher=False))
 
 
 @on_logits
 def test_e2e(Z, case, precision):
     case = Case(Z, *case, DTYPES[precision])
-    method = case.method(SingleLabelE2E)
+    method = case.method(E2E)
     case.run("ETE", method)
     low = 0
     for index, size in enumerate(case.sizes[:-1]):
@@ -486,7 +486,7 @@ def test_bic(Z, case, precision):
     method.corrections = past
     logits = method.network.logits
     biased = method.correct(logits[:, : case.high])
-    losses = method.first_stage_loss(biased, case.labels, case.old[:, : case.low])
+    losses = method.first_stage_loss(biased, one_hot(case.labels, case.high, case.dtype), case.old[:, : case.low])
     case.check("BIC.with_past_bias", sum(losses.values()), logits)
     kept = losses["loss_kd"] * case.high / case.low
     Z.close(f"{case.key}.BIC.with_past_bias.kd_call0_unweighted", kept, FORWARD)
@@ -534,7 +534,7 @@ def test_predictions_are_uncorrected_unless_asked_for(Z, case, precision):
 @on_logits
 def test_dgr_classifier(Z, case, precision):
     case = Case(Z, *case, DTYPES[precision])
-    method = case.method(SingleLabelDGR)
+    method = case.method(DGR)
     half = len(case.labels) // 2
     logits = method.network.logits
     weights = share_weights(case.labels, case.low, case.high)

@@ -12,10 +12,10 @@ from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, NOTHING, SETS
 
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, decay_groups, sharpness_offsets
 from mlcil.interop.official import transformer_sessions
-from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
-from mlcil.losses.neighbours import cosine_matrix, nearest_neighbours, neighbour_invariance
+from mlcil.losses.distillation import cosine_matrix
+from mlcil.losses.logits import mean_bce, softened_kl
 from mlcil.methods import DAFormer
-from mlcil.methods.daformer import mix_up, mixing_weight
+from mlcil.methods.daformer import divergence_targets, mix_up, mixing_weight, nearest_neighbours, neighbour_invariance
 from mlcil.models.heads.daformer import DualAttention
 
 EDITIONS = {"M": "M", "S": "nonofficial_S"}

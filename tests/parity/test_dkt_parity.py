@@ -12,10 +12,11 @@ from transformer_fixtures import GRADIENTS, LOGITS, LOSSES, SETS, normal
 
 from mlcil.engine.optim import decay_groups
 from mlcil.interop.official import is_unused, to_transformer
+from mlcil.losses.distillation import cosine_matrix
 from mlcil.losses.logits import mean_bce, softened_kl
-from mlcil.losses.neighbours import cluster_separation, cosine_matrix, relations
 from mlcil.methods import DKT
 from mlcil.methods.base import BalancedFinetuning
+from mlcil.methods.dkt import cluster_separation, relations
 
 # In training mode the batch norms over a handful of single-token maps amplify rounding: over forty seeds our float32
 # outputs are up to 7e-5 from our float64 ones, and the stored float32 outputs are as far. Evaluation, losses and

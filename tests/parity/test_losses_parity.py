@@ -7,7 +7,9 @@ from fixture_sets import DTYPES
 from krt_fixtures import each
 
 from mlcil.losses.asymmetric import asymmetric_loss
-from mlcil.losses.distillation import pod_flat, pod_spatial, token_loss
+from mlcil.losses.distillation import one_minus_cosine as pod_flat
+from mlcil.methods.krt import token_loss
+from mlcil.methods.pod import pod_spatial
 
 RTOL = 1e-6
 

@@ -25,11 +25,8 @@ from method_calls import place, refine, session
 
 from mlcil.engine.schedules import Steps
 from mlcil.interop.official import from_rdfcil
-from mlcil.losses.classification import balancing_weights
-from mlcil.losses.knowledge import hard_kd
-from mlcil.losses.relation import RelationKD, angle_loss
 from mlcil.methods import RDFCIL
-from mlcil.methods.rdfcil import adaptive_factors
+from mlcil.methods.rdfcil import RelationKD, adaptive_factors, angle_loss, balancing_weights, hard_kd
 from mlcil.models.generators import Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings, gaussian_kernel, smoothed
 from mlcil.models.network import IncrementalNetwork

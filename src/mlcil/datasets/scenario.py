@@ -1,9 +1,10 @@
 """Which images and which labels each session may see.
 
 KRT official behaviour: an image belongs to every session that owns one of its classes, and shows the labels
-of that session's classes only; a replayed image shows ground truth for its own and all later classes; test
-sets hold the images of the test split that show a class of the range. Where every image shows exactly one class
-the same rules give each session the images of its classes and one-hot targets. N images, C classes of the scenario.
+of that session's classes only, those of earlier classes being unknown (-1); a replayed image shows ground truth for its
+own and all later classes; test sets hold the images of the test split that show a class of the range. Where every image
+shows exactly one class the same rules give each session the images of its classes and rows with a single 1.
+N images, C classes of the scenario.
 """
 
 from __future__ import annotations
@@ -212,6 +213,14 @@ class Scenario:
         """First class that session ``t`` is trained on: its own first one, or 0 with ``cumulative``."""
         return 0 if self.cumulative else self.sessions[t].low
 
+    def first_labelled(self, t: int) -> tuple[int, ...]:
+        """First class that images come with labels of in session ``t``, by the session they were stored in.
+
+        The last one is that of new images. With ``propagate`` a replayed image comes with labels of all old classes.
+        """
+        replayed = (0 if self.replay_labels == "propagate" else session.low for session in self.sessions[:t])
+        return (*replayed, self.first_class(t))
+
     def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:
         """Targets of training rows when the classes [low, high) may be seen.
 
@@ -221,11 +230,11 @@ class Scenario:
             high: one past the last.
 
         Returns:
-            (R, high) int8; 1 given label, 0 absent or below ``low``, -1 not judged.
+            (R, high) int8; 1 given label, 0 absent, -1 unknown (below ``low``: nobody gives the label) or not judged.
         """
         targets = self.train.labels_of(rows, high)
         hidden = np.arange(high)[None, :] < np.broadcast_to(np.asarray(low), (len(rows),))[:, None]
-        targets[hidden] = 0
+        targets[hidden] = -1
         return targets
 
     def exemplar_range(self, origin_session: int, t: int) -> tuple[int, int]:

@@ -343,6 +343,8 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
             batch_size=run.train_loader.batch_size,
             epochs=run.train.epochs(session.index),
             joint=scenario.joint,
+            task=scenario.task,
+            firsts=scenario.first_labelled(session.index),
         )
 
     def _epochs(self, number: int) -> int:

@@ -32,7 +32,7 @@ def update_memory(run: Run, data: Data, t: int) -> dict[str, Any]:
     session = scenario.sessions[t]
     rows = scenario.train_rows(t)
     logits, features = predict_training(run, data, rows, t, augmented=memory.views == "train")
-    targets = scenario.train_targets(rows, session.low, session.high)
+    targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
     counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
     shared = [memory.state_dict()]
     broadcast_object_list(shared)

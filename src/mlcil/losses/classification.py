@@ -20,12 +20,6 @@ def weighted_cross_entropy(logits_BC: Tensor, labels_B: Tensor, weights_B: Tenso
     return (cost_B if weights_B is None else cost_B * weights_B).mean()
 
 
-def balancing_weights(counts_C: Tensor) -> Tensor:
-    """Class weights max(count) / max(count_c, 1), so that the most frequent class has 1 (R-DFCIL)."""
-    weights_C = counts_C.sum() / counts_C.clamp_min(1)
-    return weights_C / weights_C.min()
-
-
 def inverse_frequencies(counts_C: Tensor) -> Tensor:
     """sum(n) / (n_c C) with n_c = count_c + 1: ABD's data weights."""
     n_C = counts_C + 1

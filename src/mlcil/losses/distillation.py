@@ -1,35 +1,15 @@
-"""Distillation terms between a teacher and the network in training.
+"""Distillation terms between a teacher and the network in training that several methods have.
 
-Legend: B images, O old sessions, D token width, K pooled width, Q channels, H x W positions.
+Legend: B images, C classes seen so far, O the distilled classes (mostly the old ones), D width.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mlcil.models.numerics import at_least_float32
-
-_EPS = 1e-12
-
-
-def token_loss(old_tokens_BOD: Tensor, new_tokens_BOD: Tensor) -> Tensor:
-    """KRT's token distillation: mean over the batch of 1 - cos of the concatenated tokens.
-
-    One cosine over all old sessions' tokens at once, ``a.b / sqrt((|a|^2 + 1e-12)(|b|^2 + 1e-12))`` (KRT
-    official behaviour). No gradient flows to the old tokens.
-
-    Args:
-        old_tokens_BOD: the teacher's session embeddings (B, O, D).
-        new_tokens_BOD: the same sessions' embeddings of the new network (B, O, D).
-
-    Returns:
-        Scalar in [0, 2]; half precision is promoted to float32.
-    """
-    return _one_minus_cosine(old_tokens_BOD.flatten(1).detach(), new_tokens_BOD.flatten(1))
 
 
 def sigmoid_distillation(old_logits_BO: Tensor, new_logits_BO: Tensor, temperature: float = 1.0) -> Tensor:
@@ -49,52 +29,35 @@ def sigmoid_distillation(old_logits_BO: Tensor, new_logits_BO: Tensor, temperatu
     return temperature**2 * cost
 
 
-def pod_flat(old_BK: Tensor, new_BK: Tensor) -> Tensor:
-    """Mean over the batch of 1 - cos of the pooled embeddings (B, K), as in :func:`token_loss`.
+def soft_target_kd(logits_BO: Tensor, teacher_BO: Tensor, temperature: float = 2.0) -> Tensor:
+    """Cross-entropy to the softened teacher: mean over images of -sum_c softmax(q / T)_c log softmax(s / T)_c.
+
+    There is no factor T^2 (official behaviour of ABD's system). Slice both to the distilled classes before.
+    """
+    return soft_cross_entropy(logits_BO, (teacher_BO / temperature).softmax(1), temperature)
+
+
+def soft_cross_entropy(logits_BC: Tensor, probabilities_BC: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean over images of -sum_c p_c log softmax(s / T)_c for given probabilities."""
+    return -(probabilities_BC * (logits_BC / temperature).log_softmax(1)).sum(1).mean()
+
+
+def one_minus_cosine(old_BD: Tensor, new_BD: Tensor) -> Tensor:
+    """Mean over the batch of 1 - cos, with ``cos = a.b / sqrt((|a|^2 + 1e-12)(|b|^2 + 1e-12))``.
 
     A row of zeros has cosine 0 and costs 1 (KRT official behaviour). No gradient flows to the old ones.
+
+    Returns:
+        Scalar in [0, 2]; half precision is promoted to float32.
     """
-    return _one_minus_cosine(old_BK.detach(), new_BK)
-
-
-def _one_minus_cosine(a: Tensor, b: Tensor) -> Tensor:
-    a, b = at_least_float32(a), at_least_float32(b)
+    a, b = at_least_float32(old_BD.detach()), at_least_float32(new_BD)
     dot = (a * b).sum(1)
-    norms = ((a.square().sum(1) + _EPS) * (b.square().sum(1) + _EPS)).sqrt()
+    norms = ((a.square().sum(1) + 1e-12) * (b.square().sum(1) + 1e-12)).sqrt()
     return (1 - dot / norms).mean()
 
 
-def pod_spatial(old_maps: Sequence[Tensor], new_maps: Sequence[Tensor], collapse: str = "spatial") -> Tensor:
-    """Pooled-outputs distillation (Douillard et al., ECCV 2020, equations 3 to 6).
-
-    Values are squared, summed over what ``collapse`` names, L2-normalised per image; the Euclidean distance
-    is averaged over the batch and over the maps.
-
-    Args:
-        old_maps, new_maps: maps of the same stages, each (B, Q, H, W).
-        collapse: ``spatial`` (sums over the width and over the height, concatenated), ``channels``,
-            ``width``, ``height`` or ``gap`` (mean over positions).
-
-    Raises:
-        ValueError: unknown ``collapse``, or not the same number of maps.
-    """
-    terms = []
-    for old, new in zip(old_maps, new_maps, strict=True):
-        a, b = (F.normalize(_collapsed(at_least_float32(m).square(), collapse), dim=1) for m in (old.detach(), new))
-        terms.append((a - b).norm(dim=1).mean())
-    return torch.stack(terms).mean()
-
-
-def _collapsed(squared_BQHW: Tensor, collapse: str) -> Tensor:
-    x = squared_BQHW
-    if collapse == "spatial":
-        return torch.cat([x.sum(3).flatten(1), x.sum(2).flatten(1)], 1)
-    if collapse == "channels":
-        return x.sum(1).flatten(1)
-    if collapse == "width":
-        return x.sum(2).flatten(1)
-    if collapse == "height":
-        return x.sum(3).flatten(1)
-    if collapse == "gap":
-        return x.mean((2, 3))
-    raise ValueError(f"collapse {collapse!r} is unknown; use spatial, channels, width, height or gap")
+def cosine_matrix(a_BD: Tensor, b_BD: Tensor) -> Tensor:
+    """Cosine of every row of ``a`` with every row of ``b``, (B, B) in at least float32; norms are at least 1e-8."""
+    a, b = (x / x.norm(dim=1, keepdim=True).clamp_min(1e-8) for x in map(at_least_float32, (a_BD, b_BD)))
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.T

@@ -5,7 +5,6 @@ Legend: B images, C classes seen, O old classes, A = 1 + new classes.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,15 +40,3 @@ def softened_kl(old_BO: Tensor, new_BC: Tensor, temperature: float = 1.0) -> Ten
     log_p = (at_least_float32(old_BO.detach()) / temperature).log_softmax(1)
     log_q = (at_least_float32(new_BC[:, : old_BO.shape[1]]) / temperature).log_softmax(1)
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).mean() * temperature**2
-
-
-def divergence_targets(targets_BC: Tensor, low: int) -> Tensor:
-    """Targets (B, A) of a classifier that tells old from each new class (DyTox, CVPR 2022).
-
-    Column 0 is the sum of the old classes' targets, the others are the new classes'.
-
-    Args:
-        targets_BC: (B, C) one-hot or soft rows.
-        low: number of old classes.
-    """
-    return torch.cat([targets_BC[:, :low].sum(1, keepdim=True), targets_BC[:, low:]], 1)

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.losses.classification import share_weights, weighted_cross_entropy
-from mlcil.losses.knowledge import weighted_feature_kd
 from mlcil.methods.data_free import DataFree
 from mlcil.models.heads import FullLinearHead
 from mlcil.models.network import IncrementalNetwork
@@ -56,7 +56,7 @@ class ABD(DataFree):
 
     def first_loss(self, inputs: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         """Session 0: cross-entropy over all outputs of the head, also those still to come."""
-        return {"loss_ce": weighted_cross_entropy(self.classify(self.network(inputs).features_BK), labels_B)}
+        return {"loss_ce": weighted_cross_entropy(self.all_logits(self.network(inputs).features_BK), labels_B)}
 
     def session_loss(self, inputs: Tensor, labels_B: Tensor, made: Tensor) -> dict[str, Tensor]:
         """Real and made images pass together."""
@@ -71,16 +71,16 @@ class ABD(DataFree):
             features_2BK = at_least_float32(self.network(images).features_BK)
 
         # local classification: the real images among the new classes (eq. 11)
-        local_BN = self.classify(features_2BK[:count])[:, low:high]
+        local_BN = self.all_logits(features_2BK[:count])[:, low:high]
         local = weighted_cross_entropy(local_BN, labels_B - low, weights_2B[:count])
         # refinement: the classifier alone, over all classes (eq. 14)
-        refined = weighted_cross_entropy(self.classify(features_2BK.detach()), labels_2B, weights_2B)
+        refined = weighted_cross_entropy(self.all_logits(features_2BK.detach()), labels_2B, weights_2B)
         # importance-weighted feature distillation (eq. 13)
         rows_OK = self.teacher.head.linear.weight[:low]  # type: ignore[union-attr, index]
         kept = weighted_feature_kd(features_2BK, old.features_BK, rows_OK)
         return {"loss_local": local, "loss_refine": refined, "loss_kd": self.mu * kept}
 
-    def classify(self, features_BK: Tensor) -> Tensor:
+    def all_logits(self, features_BK: Tensor) -> Tensor:
         """Logits of all classes of the head, (B, all)."""
         return at_least_float32(self.network.head.classify(features_BK))  # type: ignore[operator]
 
@@ -103,3 +103,13 @@ def statistics_updated_twice(network: nn.Module) -> Iterator[None]:
             layer.momentum = momentum
             assert layer.num_batches_tracked is not None
             layer.num_batches_tracked += 1
+
+
+def weighted_feature_kd(features_BK: Tensor, teacher_BK: Tensor, rows_OK: Tensor) -> Tensor:
+    """Feature distance seen through a frozen classifier: mean over images of |W (f - f_old)|^2 / O (ABD, eq. 13).
+
+    Args:
+        features_BK, teacher_BK: pooled embeddings of the network and of the teacher.
+        rows_OK: W, the teacher's classifier rows of the old classes.
+    """
+    return F.linear(features_BK - teacher_BK, rows_OK).square().mean()

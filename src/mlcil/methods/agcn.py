@@ -21,8 +21,8 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method, SessionContext
+from mlcil.losses.criterion import MULTI_LABEL
+from mlcil.methods.base import Batch, Method, SessionContext
 from mlcil.models.heads import GraphHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
@@ -44,6 +44,7 @@ class AGCN(Method):
     """
 
     uses_teacher = True
+    own_criterion = MULTI_LABEL
 
     def __init__(
         self,
@@ -86,15 +87,15 @@ class AGCN(Method):
         head.correlation[:, low:] = together / given_new
         head.correlation[low:, :low] = (together[:low] / weight[:low, None].clamp(min=1e-6)).T.clamp(max=1)
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
         low = self.context.low
-        logits_BC = self.network(inputs).logits_BC
+        logits_BC = self.network(batch.inputs).logits_BC
         share = self.classification if self.teacher is not None else 1.0
-        losses = {"loss_cls": share * self.classification_loss(logits_BC[:, low:], targets[:, low:])}
+        losses = {"loss_cls": share * self.classify(logits_BC[:, low:], batch.targets[:, low:])}
         if self.teacher is not None:
-            distilled = sigmoid_distillation(self.teacher_output(inputs).logits_BC, logits_BC[:, :low])
-            losses["loss_distill"] = self.distillation * self.sum_scale * distilled
+            kept = self.distil(logits_BC[:, :low], self.teacher_output(batch.inputs).logits_BC)
+            losses["loss_distill"] = self.distillation * kept
             old, new = self.teacher.head, self.network.head
             assert isinstance(old, GraphHead)
             assert isinstance(new, GraphHead)

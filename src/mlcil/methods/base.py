@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mlcil.losses.asymmetric import asymmetric_loss
+from mlcil.losses.criterion import CRITERIA, Criterion
 from mlcil.models.data_preprocessor import ImagePreprocessor
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
@@ -41,11 +42,31 @@ class SessionContext:
     batch_size: int  # images a process sees in one step
     epochs: int = 1  # of the session, as the run says
     joint: bool = False  # the only session of a run that trains on all classes at once
+    task: str = "multi_label"  # or single_label: every image shows exactly one class
+    firsts: tuple[int, ...] = ()  # by session up to this one, the first class that its images come with labels of
 
     @property
     def growth(self) -> float:
         """sqrt(high / step), the factor of the distillation terms (KRT section 3.4, PODNet)."""
         return math.sqrt(self.high / self.step)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees in one step.
+
+    Attributes:
+        inputs: (B, 3, H, W) float in [0, 1].
+        targets: (B, C) float; 1 present, 0 absent, -1 unknown (nobody gave the label) or not judged. Images that show
+            exactly one class have a single 1; mixed images have shares in [0, 1].
+        rows: (B,) int64 rows of the training table; -1 for an image that is not in it.
+        origins: (B,) int64 session an image was stored in; the running session's index for new images.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
+    origins: Tensor
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,8 @@ class Method(BaseModel):
     """
 
     uses_teacher = False
+    #: the criterion of a method that has one form only; ``None`` leaves it to the data
+    own_criterion: Criterion | None = None
     #: the method works on the images themselves or on maps of several stages, so that the last stage's maps, kept of
     #: a frozen backbone, cannot stand in for them
     needs_images = False
@@ -158,25 +181,9 @@ class Method(BaseModel):
         del targets_NC, exemplars_MC, low
         return None
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Named losses; those whose name contains ``loss`` are summed and minimised.
-
-        Args:
-            inputs: (B, 3, H, W) float in [0, 1].
-            targets: (B, C) float; 1 present, 0 absent or not given, -1 not judged. Images that show exactly
-                one class come with a single 1.
-        """
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses; those whose name contains ``loss`` are summed and minimised."""
         raise TypeError(f"{type(self).__name__} defines no loss")
-
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
-        """:meth:`loss` for a method that treats replayed images differently; the default does not.
-
-        Args:
-            inputs, targets: as in :meth:`loss`.
-            rows: (B,) int64 rows of the training table.
-            origins: (B,) int64 session an image was stored in; ``context.index`` for new images.
-        """
-        return self.loss(inputs, targets)
 
     def drop_teacher(self) -> None:
         """Let go of the teacher: nothing is distilled from here on in the session."""
@@ -250,26 +257,48 @@ class Method(BaseModel):
 
     @property
     def sum_scale(self) -> float:
-        """Factor of losses that are summed over the batch, see ``reference_batch``."""
+        """Factor of losses that are summed over the batch, see ``reference_batch``; 1 where the criterion has means."""
         assert self.context is not None
-        return self.reference_batch / self.context.batch_size
+        return self.reference_batch / self.context.batch_size if self.criterion.summed else 1.0
 
     @property
     def teacher(self) -> IncrementalNetwork | None:
         """The frozen network of the previous session, or None."""
         return self._teacher[0] if self._teacher else None
 
-    def classification_loss(self, logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-        """The asymmetric loss of every method here, summed over the batch and scaled by :attr:`sum_scale`."""
-        return self.sum_scale * asymmetric_loss(at_least_float32(logits_BC), targets_BC)
-
-    def without_old_columns(self, targets_BC: Tensor, origins_B: Tensor) -> Tensor:
-        """Targets in which the old classes of new images are not judged (-1): their labels are not given."""
+    @property
+    def criterion(self) -> Criterion:
+        """The method's own criterion, or that of the scenario's data."""
         assert self.context is not None
-        targets_BC = targets_BC.clone()
-        new_B1 = (origins_B == self.context.index)[:, None]
-        targets_BC[:, : self.context.low].masked_fill_(new_B1, -1)
-        return targets_BC
+        return self.own_criterion or CRITERIA[self.context.task]
+
+    def classify(self, logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
+        """The criterion's classification loss; a sum is scaled by :attr:`sum_scale`."""
+        return self.sum_scale * self.criterion.classify(logits_BC, targets_BC)
+
+    def distil(self, new_BO: Tensor, old_BO: Tensor, temperature: float = 1.0) -> Tensor:
+        """The criterion's distillation of the teacher's logits ``old_BO``; a sum is scaled by :attr:`sum_scale`."""
+        return self.sum_scale * self.criterion.distil(new_BO, old_BO, temperature)
+
+    def targets(self, batch: Batch, old_labels: str = "absent") -> Tensor:
+        """The batch's targets (B, C) after the method's word on old classes whose labels nobody gave.
+
+        These are the -1 below the first class that an image came with labels of (``context.firsts``, or the first
+        class of the session that it was stored in). Every other -1 is not judged, and stays.
+
+        Args:
+            batch: of the running session.
+            old_labels: ``absent`` makes them 0; ``ignored`` does so on replayed images alone, so that new images say
+                nothing of old classes.
+        """
+        assert self.context is not None
+        index = self.context.index
+        firsts = self.context.firsts or tuple(accumulate(self.network.classes_per_session[:index], initial=0))
+        first_B = torch.tensor(firsts).to(batch.origins.device, non_blocking=True)[batch.origins]
+        unknown_BC = torch.arange(batch.targets.shape[1], device=first_B.device) < first_B[:, None]
+        if old_labels == "ignored":
+            unknown_BC &= (batch.origins < index)[:, None]
+        return batch.targets.masked_fill(unknown_BC & (batch.targets < 0), 0)
 
     def teacher_output(self, inputs: Tensor) -> NetworkOutput:
         """The teacher's output in evaluation mode, without gradients."""
@@ -289,12 +318,16 @@ class Method(BaseModel):
         origins: Tensor | None = None,
         mode: str = "tensor",
     ) -> Any:
-        """``mode='loss'``: named losses; ``'predict'``: logits (B, C) and pooled features (B, K)."""
+        """``mode='loss'``: named losses, of new images unless ``origins`` tells otherwise; ``'predict'``: logits (B, C)
+        and pooled features (B, K).
+        """
         if mode == "loss":
             assert targets is not None
-            if rows is None or origins is None:
-                return self.loss(inputs, targets)
-            return self.batch_loss(inputs, targets, rows, origins)
+            assert self.context is not None
+            everyone = torch.ones(len(inputs), dtype=torch.int64, device=inputs.device)
+            rows = -everyone if rows is None else rows
+            origins = self.context.index * everyone if origins is None else origins
+            return self.loss(Batch(inputs, targets, rows, origins))
         output = self.network(inputs)
         if mode == "predict":
             logits_BC = corrected(at_least_float32(output.logits_BC), self.logit_correction())

@@ -3,34 +3,66 @@
 Wu et al., "Large Scale Incremental Learning", CVPR 2019: distillation with a memory, then one scale and one
 shift for all new columns, fitted on held-out images with old and new classes in balance.
 
-    stage 1:  loss = (1 - r) * ASL(all columns) + r * BCE(teacher's scores, old columns),  r = old / seen
+    stage 1:  loss = (1 - r) * classification + r * distillation of the old columns,  r = old / seen
     stage 2:  new logits <- alpha * new logits + beta, with alpha and beta from the held-out images
 
-Multi-label form (the adaptation behind KRT's row "BiC" is not published; the choices are options): stage 2
-minimises the binary cross-entropy of the new columns (the only ones that alpha and beta move) over the
-replayed held-out images and as many new ones. The linear layer absorbs alpha and beta, so that teacher,
-checkpoint and next session have the corrected outputs.
+The two forms share stage 1. Stage 2 of :class:`BiC`, the multi-label form (the adaptation behind KRT's row "BiC" is
+not published; the choices are options), minimises the binary cross-entropy of the new columns (the only ones that alpha
+and beta move) over the replayed held-out images and as many new ones; the linear layer absorbs alpha and beta, so that
+teacher, checkpoint and next session have the corrected outputs. :class:`SingleLabelBiC`, the form of ABD's tables,
+trains them by SGD on a balanced held-out part, and keeps every session's pair beside the network.
+
+Legend: B images, C classes seen so far, O old classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method, SessionContext
+from mlcil.losses.criterion import MULTI_LABEL, SINGLE_LABEL
+from mlcil.methods.base import Batch, Method, SessionContext, corrected
+from mlcil.methods.second_stage import SecondStage, run_second_stage
 from mlcil.models.heads import LinearHead
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 
 
+class BiasCorrection(Method):
+    """Stage 1 of both forms.
+
+    Args:
+        network: backbone with a linear head.
+        temperature: of the distillation; 2 in the original.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    uses_teacher = True
+
+    def __init__(
+        self, network: IncrementalNetwork, temperature: float, reference_batch: int, teacher_autocast: bool
+    ) -> None:
+        super().__init__(network, reference_batch, teacher_autocast)
+        self.temperature = temperature
+
+    def first_stage_loss(self, logits_BC: Tensor, targets_BC: Tensor, old_BO: Tensor) -> dict[str, Tensor]:
+        """Classification and distillation in the ratio of new to old classes."""
+        old, seen = old_BO.shape[1], logits_BC.shape[1]
+        share = old / seen
+        kept = self.distil(logits_BC[:, :old], old_BO, self.temperature)
+        return {"loss_cls": (1 - share) * self.classify(logits_BC, targets_BC), "loss_kd": share * kept}
+
+
 @METHODS.register_module()
-class BiC(Method):
+class BiC(BiasCorrection):
     """Distillation and replay, then a scale and a shift for the new columns.
 
     Args:
@@ -44,7 +76,7 @@ class BiC(Method):
         ValueError: another head.
     """
 
-    uses_teacher = True
+    own_criterion = MULTI_LABEL
 
     def __init__(
         self,
@@ -54,27 +86,19 @@ class BiC(Method):
         reference_batch: int = 64,
         teacher_autocast: bool = True,
     ) -> None:
-        super().__init__(network, reference_batch, teacher_autocast)
+        super().__init__(network, temperature, reference_batch, teacher_autocast)
         if not isinstance(network.head, LinearHead):
             raise ValueError("BiC needs network.head.type='linear'")
-        self.held_out, self.temperature = held_out, temperature
+        self.held_out = held_out
         self.correction: dict[str, float] = {}
 
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
-        assert self.context is not None
-        logits_BC = self.network(inputs).logits_BC
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        logits_BC, targets_BC = self.network(batch.inputs).logits_BC, self.targets(batch)
         if self.teacher is None:
-            return {"loss_cls": self.classification_loss(logits_BC, targets)}
-        low = self.context.low
-        share = low / self.context.high
-        kept = rows % self.held_out != 0
-        targets = targets.masked_fill(~kept[:, None], -1)
-        old_BO = self.teacher_output(inputs).logits_BC
-        distilled = sigmoid_distillation(old_BO[kept], logits_BC[kept, :low], self.temperature)
-        return {
-            "loss_cls": (1 - share) * self.classification_loss(logits_BC, targets),
-            "loss_distill": share * self.sum_scale * distilled,
-        }
+            return {"loss_cls": self.classify(logits_BC, targets_BC)}
+        kept = batch.rows % self.held_out != 0
+        old_BO = self.teacher_output(batch.inputs).logits_BC
+        return self.first_stage_loss(logits_BC[kept], targets_BC[kept], old_BO[kept])
 
     def phases(self, session: SessionContext) -> list[Phase]:
         return [Train(), Fit(self.fit_correction), UpdateMemory()]
@@ -153,3 +177,124 @@ def fit_scale_and_shift(logits_NC: Tensor, targets_NC: Tensor, low: int) -> tupl
         solver.step(closure)  # type: ignore[no-untyped-call]
     alpha, beta = pair.detach().tolist()
     return alpha, beta
+
+
+@METHODS.register_module()
+class SingleLabelBiC(BiasCorrection):
+    """Cross-entropy and soft targets in the ratio of new to old classes; bias correction behind.
+
+    Args:
+        network: backbone with a linear head.
+        temperature: T of the soft targets.
+        correct_predictions: predict with the corrected logits, in evaluation and in deployed checkpoints. ABD's
+            release does not (its figures are of the raw ones), so that the corrections only shape the soft targets
+            and later sessions.
+        second: options of :class:`~mlcil.methods.second_stage.SecondStage`.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+    """
+
+    own_criterion = SINGLE_LABEL
+    memory_selections = ("herding_coreset", "nearest_coreset", "herding")
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        temperature: float = 2.0,
+        correct_predictions: bool = False,
+        second: dict[str, Any] | None = None,
+        reference_batch: int = 64,
+        teacher_autocast: bool = True,
+    ) -> None:
+        super().__init__(network, temperature, reference_batch, teacher_autocast)
+        self.correct_predictions = correct_predictions
+        self.second = SecondStage(**(second or {}))
+        self.corrections: list[Tensor] = []  # (alpha, beta) of the sessions 1, 2, ...
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        logits_BC = self.correct(at_least_float32(self.network(batch.inputs).logits_BC))
+        if self.teacher is None:
+            return {"loss_cls": self.classify(logits_BC, batch.targets)}
+        old_BO = self.correct(self.teacher_output(batch.inputs).logits_BC)
+        return self.first_stage_loss(logits_BC, batch.targets, old_BO)
+
+    def correct(self, logits_BC: Tensor) -> Tensor:
+        """Logits (B, C), or those of the old classes alone, under the corrections that there are."""
+        if not self.corrections:
+            return logits_BC
+        table_C2 = correction_table(self.corrections, self.network.classes_per_session)
+        return corrected(logits_BC, table_C2[: logits_BC.shape[1]])
+
+    def phases(self, session: SessionContext) -> list[Phase]:
+        second = [Fit(self.fit_correction, on="held_out")] if self.teacher is not None else []
+        return [Train(), *second, UpdateMemory()]
+
+    def hold_out(self, targets_NC: np.ndarray, exemplars_MC: np.ndarray, low: int) -> np.ndarray:
+        """A tenth of the memory and as many images of each new class, see :func:`held_out`."""
+        return np.concatenate(held_out(targets_NC.argmax(1), exemplars_MC.argmax(1), low))
+
+    def fit_correction(self, loader: Batches) -> None:
+        """Stage 2 on the images that were held out."""
+        weight = next(self.network.parameters())
+        pair = nn.Parameter(torch.tensor([1.0, 0.0]).to(weight))
+        self.corrections.append(pair)
+        run_second_stage(self, self.second, [pair], loader, self.corrected_loss)
+        self.corrections[-1] = pair.detach()
+
+    def corrected_loss(self, inputs: Tensor, labels_B: Tensor) -> Tensor:
+        """Cross-entropy of the corrected logits."""
+        return F.cross_entropy(self.correct(at_least_float32(self.network(inputs).logits_BC)), labels_B)
+
+    def logit_correction(self) -> Tensor | None:
+        if not (self.correct_predictions and self.corrections):
+            return None
+        sizes = self.network.classes_per_session
+        return correction_table([pair.detach() for pair in self.corrections], sizes)
+
+    def method_state(self) -> dict[str, Any]:
+        return {"corrections": [pair.detach().clone() for pair in self.corrections]}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        weight = next(self.network.parameters())
+        self.corrections = [pair.to(weight) for pair in state["corrections"]]
+
+    def session_report(self) -> dict[str, Any]:
+        if not self.corrections:
+            return {}
+        alpha, beta = self.corrections[-1].tolist()
+        return {"correction": {"alpha": alpha, "beta": beta}}
+
+
+def correction_table(corrections: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Scale and shift of every class, (C, 2).
+
+    Args:
+        corrections: (alpha, beta) of the sessions 1, 2, ...; session 0 has none, and the last ones may lack.
+        sizes: classes of each session.
+    """
+    none = corrections[0].new_tensor([1.0, 0.0])
+    pairs = [none, *corrections, *[none] * len(sizes)]
+    return torch.cat([pair.expand(size, 2) for pair, size in zip(pairs, sizes, strict=False)])
+
+
+def held_out(labels_N: np.ndarray, memory_M: np.ndarray, low: int) -> tuple[np.ndarray, np.ndarray]:
+    """What BiC's second stage takes from the training images of a session and from the memory.
+
+    ``k = floor(floor(0.1 M) / old classes)`` images of every class, the first ones in the given order.
+
+    Args:
+        labels_N: classes of the session's new images.
+        memory_M: classes of the memory's images.
+        low: number of old classes.
+
+    Returns:
+        Masks (N,) and (M,): True for what is held out.
+    """
+    count = int(0.1 * len(memory_M)) // low
+    return _first_of_each(labels_N, count), _first_of_each(memory_M, count)
+
+
+def _first_of_each(labels: np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(len(labels), bool)
+    for c in np.unique(labels):
+        mask[np.flatnonzero(labels == c)[:count]] = True
+    return mask

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from mlcil.losses.logits import divergence_targets, mean_bce, softened_kl
-from mlcil.losses.neighbours import neighbour_invariance
-from mlcil.methods.base import BalancedFinetuning, Method, SessionContext
+from mlcil.losses.distillation import cosine_matrix
+from mlcil.losses.logits import mean_bce, softened_kl
+from mlcil.methods.base import BalancedFinetuning, Batch, Method, SessionContext
 from mlcil.models.heads import DAFormerHead
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
@@ -144,22 +145,22 @@ class DAFormer(Method):
         self.network.backbone.requires_grad_(False)
         self.network.head.freeze_divergence()  # type: ignore[operator]
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
-        new = self.network(inputs)
-        bce = mean_bce(new.logits_BC, targets)
+        new, targets_BC = self.network(batch.inputs), self.targets(batch)
+        bce = mean_bce(new.logits_BC, targets_BC)
         if self.teacher is None:
             return {"loss_cls": bce}
         low = self.context.low
         balance = low / self.context.high  # lambda
         losses = {"loss_cls": (1 - balance) * bce}
-        losses.update(self.distil(self.teacher_output(inputs), new, balance))
+        losses.update(self.near_teacher(self.teacher_output(batch.inputs), new, balance))
         assert new.tokens_BSD is not None
         divergence_BA = self.network.head.divergence_logits(new.tokens_BSD)  # type: ignore[operator]
-        losses["loss_div"] = self.divergence * mean_bce(divergence_BA, divergence_targets(targets, low))
+        losses["loss_div"] = self.divergence * mean_bce(divergence_BA, divergence_targets(targets_BC, low))
         return losses
 
-    def distil(self, old: NetworkOutput, new: NetworkOutput, balance: float) -> dict[str, Tensor]:
+    def near_teacher(self, old: NetworkOutput, new: NetworkOutput, balance: float) -> dict[str, Tensor]:
         """The terms that hold the network near its teacher."""
         losses = {}
         if self.distillation in ("plain", "both"):
@@ -197,12 +198,60 @@ def mix_up(inputs: Tensor, targets_BC: Tensor, weight: float, smoothing: float =
 
     Args:
         inputs: (B, 3, H, W).
-        targets_BC: (B, C) one-hot or soft rows.
+        targets_BC: (B, C) one-hot or soft rows; what is negative (unknown) counts as 0.
         weight: share of the image itself, in [0, 1].
         smoothing: label smoothing before mixing.
 
     Returns:
         Mixed inputs and targets; the arguments are left as they are.
     """
-    targets_BC = smooth(targets_BC, smoothing)
+    targets_BC = smooth(targets_BC.clamp(min=0), smoothing)
     return tuple(weight * x + (1 - weight) * x.flip(0) for x in (inputs, targets_BC))  # type: ignore[return-value]
+
+
+def divergence_targets(targets_BC: Tensor, low: int) -> Tensor:
+    """Targets (B, A) of a classifier that tells old from each new class (DyTox, CVPR 2022).
+
+    Column 0 is the sum of the old classes' targets, the others are the new classes'.
+
+    Args:
+        targets_BC: (B, C) one-hot or soft rows.
+        low: number of old classes.
+    """
+    return torch.cat([targets_BC[:, :low].sum(1, keepdim=True), targets_BC[:, low:]], 1)
+
+
+def nearest_neighbours(similarity_BB: Tensor, count: int) -> Tensor:
+    """Indices (B, K) of the most similar other images, most similar first; the earlier of equals.
+
+    Raises:
+        ValueError: the batch has not more than ``count`` images.
+    """
+    if len(similarity_BB) <= count:
+        raise ValueError(f"{count} neighbours need a batch of at least {count + 1} images, not {len(similarity_BB)}")
+    others = similarity_BB.clone().fill_diagonal_(-torch.inf)
+    return others.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def neighbour_invariance(old_BD: Tensor, new_BD: Tensor, count: int = 5, temperature: float = 0.1) -> Tensor:
+    """K-nearest-neighbour-invariant distillation: an image keeps its neighbours.
+
+    Among the K nearest images by the teacher's features, the softmax of the cosines over ``temperature`` is P
+    in the teacher's features and Q in the network's; the loss is the mean over images of KL(P, Q).
+
+    **This is not the authors' code**, which contains no such term: DAFormer's abstract names it, and this
+    definition, K and temperature are this project's reading of it.
+
+    Args:
+        old_BD, new_BD: features of the same batch from the teacher and from the network.
+        count: K.
+        temperature: above 0.
+
+    Raises:
+        ValueError: the batch has not more than K images.
+    """
+    old_BB = cosine_matrix(old_BD.detach(), old_BD.detach())
+    new_BB = cosine_matrix(new_BD, new_BD)
+    index_BK = nearest_neighbours(old_BB, count)
+    log_p, log_q = ((x.gather(1, index_BK) / temperature).log_softmax(1) for x in (old_BB, new_BB))
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean()

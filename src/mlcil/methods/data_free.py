@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
-from mlcil.methods.base import Method, SessionContext, as_pixels
+from mlcil.methods.base import Batch, Method, SessionContext, as_pixels
 from mlcil.models.inversion import Inversion, InversionSettings, effective_classes
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
@@ -113,12 +113,12 @@ class DataFree(Method):
                 level=logging.WARNING,
             )
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        labels_B = class_labels(targets)
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        labels_B = class_labels(batch.targets)
         if self.teacher is None:
-            return self.first_loss(inputs, labels_B)
+            return self.first_loss(batch.inputs, labels_B)
         assert self.inversion is not None, "the inversion comes before the loss"
-        return self.session_loss(inputs, labels_B, self.inversion.sample(len(inputs)))
+        return self.session_loss(batch.inputs, labels_B, self.inversion.sample(len(labels_B)))
 
     def first_loss(self, inputs: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         """Session 0: cross-entropy over its classes."""

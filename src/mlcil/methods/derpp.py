@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlcil.methods.base import Method
+from mlcil.methods.base import Batch, Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
@@ -45,15 +45,15 @@ class DERpp(Method):
         self.alpha, self.beta = alpha, beta
         self.stored: dict[int, Tensor] = {}  # row -> logits (classes seen when stored,)
 
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
-        logits_BC = at_least_float32(self.network(inputs).logits_BC)
-        replayed = origins < self.context.index
-        losses = {"loss_cls": self.classification_loss(logits_BC[~replayed], targets[~replayed])}
+        logits_BC = at_least_float32(self.network(batch.inputs).logits_BC)
+        targets_BC, replayed = self.targets(batch), batch.origins < self.context.index
+        losses = {"loss_cls": self.classify(logits_BC[~replayed], targets_BC[~replayed])}
         if replayed.any():
-            losses["loss_replay"] = self.beta * self.classification_loss(logits_BC[replayed], targets[replayed])
+            losses["loss_replay"] = self.beta * self.classify(logits_BC[replayed], targets_BC[replayed])
             losses["loss_logits"] = (
-                self.alpha * self.sum_scale * self.logit_distance(logits_BC[replayed], rows[replayed])
+                self.alpha * self.sum_scale * self.logit_distance(logits_BC[replayed], batch.rows[replayed])
             )
         return losses
 

@@ -16,18 +16,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mlcil.losses.classification import class_labels
+from mlcil.losses.distillation import cosine_matrix
 from mlcil.losses.logits import mean_bce, softened_kl
-from mlcil.losses.neighbours import cluster_separation
-from mlcil.methods.base import BalancedFinetuning, Method, SessionContext
+from mlcil.methods.base import BalancedFinetuning, Batch, Method, SessionContext
 from mlcil.models.heads import DKTHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.models.vision_transformer import DKTEncoder
 from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+
+#: relations of two images
+SAME_CLASS, OLD_AGAINST_NEW, OTHERWISE = 4, -4, -1
 
 
 @METHODS.register_module()
@@ -88,13 +92,13 @@ class DKT(Method):
         self.network.backbone.general_token.requires_grad_(True)  # type: ignore[union-attr,operator]
         self.network.head.freeze_tokens()  # type: ignore[operator]
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
-        new = self.network(inputs)
-        bce = mean_bce(new.logits_BC, targets)
+        new, targets_BC = self.network(batch.inputs), self.targets(batch)
+        bce = mean_bce(new.logits_BC, targets_BC)
         if self.teacher is None:
             return {"loss_cls": bce}
-        old = self.teacher_output(inputs)
+        old = self.teacher_output(batch.inputs)
         low = self.context.low
         balance = low / self.context.high  # lambda
         losses = {
@@ -102,7 +106,36 @@ class DKT(Method):
             "loss_kd": balance * softened_kl(old.logits_BC, new.logits_BC, self.temperature),
         }
         if self.separation > 0:
-            labels_B = class_labels(targets)
+            labels_B = class_labels(targets_BC)
             new_BD = at_least_float32(new.features_BK)
             losses["loss_cs"] = self.separation * cluster_separation(old.features_BK, new_BD, labels_B, low)
         return losses
+
+
+def relations(labels_B: Tensor, low: int) -> Tensor:
+    """DKT's relation of every pair of images, (B, B) integers (the paper's values).
+
+    +4 for the same class, -4 when exactly one of the two belongs to an old class, else -1.
+
+    Args:
+        labels_B: (B,) class indices.
+        low: number of old classes.
+    """
+    old_B = labels_B < low
+    relation_BB = torch.where(old_B[:, None] != old_B[None], OLD_AGAINST_NEW, OTHERWISE)
+    return torch.where(labels_B[:, None] == labels_B[None], SAME_CLASS, relation_BB)
+
+
+def cluster_separation(old_BD: Tensor, new_BD: Tensor, labels_B: Tensor, low: int) -> Tensor:
+    """DKT's cluster-separating loss: ``mean over B x B of r_ij (1 - cos(new_i, old_j))``.
+
+    Pulls an image's new feature to the old features of its class and away from the others'. The mean over
+    pairs is the released code's; the paper divides the double sum by B only. No gradient flows to the
+    teacher's features.
+
+    Args:
+        old_BD, new_BD: features of the same batch from the teacher and from the network.
+        labels_B, low: see :func:`relations`.
+    """
+    distance_BB = 1 - cosine_matrix(new_BD, old_BD.detach())
+    return (relations(labels_B, low) * distance_BB).mean()

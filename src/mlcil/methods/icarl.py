@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method, SessionContext
+from mlcil.losses.criterion import MULTI_LABEL
+from mlcil.methods.base import Batch, Method, SessionContext
 from mlcil.models.heads import PrototypeHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
@@ -37,6 +37,7 @@ class ICaRL(Method):
     """
 
     uses_teacher = True
+    own_criterion = MULTI_LABEL
 
     def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
@@ -47,14 +48,14 @@ class ICaRL(Method):
             if network is not None and isinstance(network.head, PrototypeHead):
                 network.head.use_means = False  # training and teacher use the linear outputs
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
         low = self.context.low
-        logits_BC = self.network(inputs).logits_BC
-        losses = {"loss_cls": self.classification_loss(logits_BC[:, low:], targets[:, low:])}
+        logits_BC = self.network(batch.inputs).logits_BC
+        losses = {"loss_cls": self.classify(logits_BC[:, low:], batch.targets[:, low:])}
         if self.teacher is not None:
-            distilled = sigmoid_distillation(self.teacher_output(inputs).logits_BC, logits_BC[:, :low])
-            losses["loss_distill"] = self.sum_scale * distilled
+            kept = self.distil(logits_BC[:, :low], self.teacher_output(batch.inputs).logits_BC)
+            losses["loss_distill"] = kept
         return losses
 
     def phases(self, session: SessionContext) -> list[Phase]:

@@ -23,8 +23,9 @@ from mmengine.dist import all_gather_object, all_reduce
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mlcil.losses.distillation import token_loss
-from mlcil.methods.base import Method, SessionContext, check_choice
+from mlcil.losses.criterion import MULTI_LABEL
+from mlcil.losses.distillation import one_minus_cosine
+from mlcil.methods.base import Batch, Method, SessionContext, check_choice
 from mlcil.methods.pseudo_labels import (
     SearchResult,
     ThresholdSearch,
@@ -73,6 +74,7 @@ class KRT(Method):
     """
 
     uses_teacher = True
+    own_criterion = MULTI_LABEL
 
     def __init__(
         self,
@@ -212,15 +214,15 @@ class KRT(Method):
     def pseudo_label_decisions(self) -> tuple[np.ndarray, np.ndarray] | None:
         return self._decided
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
-        old = None
+        targets_BC, old = self.targets(batch), None
         if self.teacher is not None:
-            old = self.teacher_output(inputs)
+            old = self.teacher_output(batch.inputs)
             if self.pseudo_labels:
-                targets = apply_pseudo_labels(targets, old.logits_BC, self.threshold_now)
-        new = self.network(inputs)
-        losses = {"loss_cls": self.classification_loss(new.logits_BC, targets)}
+                targets_BC = apply_pseudo_labels(targets_BC, old.logits_BC, self.threshold_now)
+        new = self.network(batch.inputs)
+        losses = {"loss_cls": self.classify(new.logits_BC, targets_BC)}
         if old is not None and self.token_weight > 0:
             assert old.tokens_BSD is not None, "KRT needs an ICA head"
             assert new.tokens_BSD is not None
@@ -257,3 +259,18 @@ def sum_over_processes(count: int) -> int:
     total = torch.tensor(count, dtype=torch.int64)
     all_reduce(total)
     return int(total)
+
+
+def token_loss(old_tokens_BOD: Tensor, new_tokens_BOD: Tensor) -> Tensor:
+    """Token distillation: mean over the batch of 1 - cos of the concatenated tokens.
+
+    One cosine over all old sessions' tokens at once. No gradient flows to the old tokens.
+
+    Args:
+        old_tokens_BOD: the teacher's session embeddings (B, O, D), of O old sessions.
+        new_tokens_BOD: the same sessions' embeddings of the new network (B, O, D).
+
+    Returns:
+        Scalar in [0, 2]; half precision is promoted to float32.
+    """
+    return one_minus_cosine(old_tokens_BOD.flatten(1), new_tokens_BOD.flatten(1))

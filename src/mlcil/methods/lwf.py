@@ -1,21 +1,20 @@
-"""LwF: learning without forgetting, in its multi-label form.
+"""LwF: learning without forgetting.
 
-Li and Hoiem, "Learning without Forgetting", ECCV 2016. The original distils the old softmax outputs on the
-new images. With many labels every output is its own two-class problem, so here (row "LwF" of KRT's tables,
-whose exact adaptation is not published; the choices are options):
+Li and Hoiem, "Learning without Forgetting", ECCV 2016: what the old network says of the new images is kept.
 
-* distilled are the columns of all old classes, by binary cross-entropy with the teacher's sigmoid scores;
-* the given labels are learned on the new columns only: the old ones have a target in the teacher.
+    loss = classification + weight * distillation of the old columns
 
-    loss = ASL(new columns) + weight * BCE(teacher's scores, old columns)
+Where an image shows one class this is the original (rows "LwF" of ABD's tables, and "LwF with coreset" when there is a
+memory: replayed images are classified and distilled like new ones). With many labels every output is its own
+two-class problem (row "LwF" of KRT's tables, whose exact adaptation is not published): the teacher's sigmoid scores are
+distilled, and the given labels are learned on the new columns only, since the old ones have a target in the teacher.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods.base import Method, check_choice
+from mlcil.methods.base import Batch, Method, check_choice
 from mlcil.models.network import IncrementalNetwork
 from mlcil.registry import METHODS
 
@@ -29,7 +28,7 @@ class LwF(Method):
         weight: factor of the distillation term.
         temperature: T; 2 in the original.
         old_labels: what a new image says of old classes in the classification loss: ``ignored`` (nothing)
-            or ``absent`` (as in fine-tuning).
+            or ``absent`` (as in fine-tuning). Without effect where an image shows one class.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
     """
 
@@ -48,13 +47,11 @@ class LwF(Method):
         self.weight, self.temperature = weight, temperature
         self.old_labels = check_choice("old_labels", old_labels, ("ignored", "absent"))
 
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
-        if self.old_labels == "ignored":
-            targets = self.without_old_columns(targets, origins)
-        logits_BC = self.network(inputs).logits_BC
-        losses = {"loss_cls": self.classification_loss(logits_BC, targets)}
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        logits_BC = self.network(batch.inputs).logits_BC
+        losses = {"loss_cls": self.classify(logits_BC, self.targets(batch, self.old_labels))}
         if self.teacher is not None:
-            old_BO = self.teacher_output(inputs).logits_BC
-            distilled = sigmoid_distillation(old_BO, logits_BC[:, : old_BO.shape[1]], self.temperature)
-            losses["loss_distill"] = self.weight * self.sum_scale * distilled
+            old_BO = self.teacher_output(batch.inputs).logits_BC
+            kept = self.distil(logits_BC[:, : old_BO.shape[1]], old_BO, self.temperature)
+            losses["loss_kd"] = self.weight * kept
         return losses

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from mlcil.methods.base import Method, SessionContext, check_choice
+from mlcil.losses.criterion import MULTI_LABEL
+from mlcil.methods.base import Batch, Method, SessionContext, check_choice
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
@@ -38,6 +39,8 @@ class OEWC(Method):
         reference_batch: see :class:`~mlcil.methods.base.Method`.
     """
 
+    own_criterion = MULTI_LABEL
+
     def __init__(
         self,
         network: IncrementalNetwork,
@@ -52,10 +55,9 @@ class OEWC(Method):
         self.fisher: dict[str, Tensor] = {}  # by parameter name
         self.anchor: dict[str, Tensor] = {}  # theta*
 
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
-        if self.old_labels == "ignored":
-            targets = self.without_old_columns(targets, origins)
-        losses = {"loss_cls": self.classification_loss(self.network(inputs).logits_BC, targets)}
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        logits_BC = self.network(batch.inputs).logits_BC
+        losses = {"loss_cls": self.classify(logits_BC, self.targets(batch, self.old_labels))}
         if self.fisher:
             losses["loss_ewc"] = 0.5 * self.strength * self.penalty()
         return losses

@@ -16,11 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce
-from torch import Tensor
+from torch import Tensor, nn
 
-from mlcil.losses.classification import balancing_weights
-from mlcil.losses.knowledge import hard_kd
-from mlcil.losses.relation import RelationKD
 from mlcil.methods.base import SessionContext
 from mlcil.methods.data_free import DataFree
 from mlcil.models.network import IncrementalNetwork
@@ -163,3 +160,46 @@ class RDFCIL(DataFree):
             self.weights_C = state["weights"].to(weight, copy=True)
         if state["relation"] is not None and self.relation is not None:
             self.relation.load_state_dict(state["relation"])
+
+
+def hard_kd(logits_BO: Tensor, teacher_BO: Tensor) -> Tensor:
+    """Mean absolute difference of the logits (R-DFCIL, "hard knowledge distillation")."""
+    return (logits_BO - teacher_BO).abs().mean()
+
+
+def balancing_weights(counts_C: Tensor) -> Tensor:
+    """Class weights max(count) / max(count_c, 1), so that the most frequent class has 1 (R-DFCIL)."""
+    weights_C = counts_C.sum() / counts_C.clamp_min(1)
+    return weights_C / weights_C.min()
+
+
+def angles(points_BK: Tensor) -> Tensor:
+    """Cosines of the angles at every point: [i, j, k] is that between j and k seen from i, (B, B, B).
+
+    Where j or k is i itself the entry is 0.
+    """
+    directions_BBK = F.normalize(points_BK[None, :] - points_BK[:, None], dim=2, eps=1e-12)
+    return directions_BBK @ directions_BBK.transpose(1, 2)
+
+
+def angle_loss(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
+    """Mean absolute difference of all B^3 angles, those that are always 0 included."""
+    return (angles(student_BK) - angles(teacher_BK)).abs().mean()
+
+
+class RelationKD(nn.Module):
+    """Angle distillation of embeddings under two learned projections, one a side, both trained.
+
+    Args:
+        features: width K of the embeddings.
+        width: width of the projections; ``None`` takes 2 K (R-DFCIL official).
+    """
+
+    def __init__(self, features: int, width: int | None = None) -> None:
+        super().__init__()
+        self.student = nn.Linear(features, width or 2 * features)
+        self.teacher = nn.Linear(features, width or 2 * features)
+
+    def forward(self, student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
+        """The scalar loss."""
+        return angle_loss(self.student(student_BK), self.teacher(teacher_BK))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlcil.methods.base import Method
+from mlcil.methods.base import Batch, Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
@@ -47,13 +47,13 @@ class TPCIL(Method):
         super().__init__(network, reference_batch, teacher_autocast)
         self.weight = weight
 
-    def batch_loss(self, inputs: Tensor, targets: Tensor, rows: Tensor, origins: Tensor) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None
-        output = self.network(inputs)
-        losses = {"loss_cls": self.classification_loss(output.logits_BC, targets)}
-        replayed = origins < self.context.index
+        output = self.network(batch.inputs)
+        losses = {"loss_cls": self.classify(output.logits_BC, self.targets(batch))}
+        replayed = batch.origins < self.context.index
         if self.teacher is not None and int(replayed.sum()) > 2:
-            old_RK = self.teacher_output(inputs[replayed]).features_BK
+            old_RK = self.teacher_output(batch.inputs[replayed]).features_BK
             similarity = edge_correlation(old_RK, output.features_BK[replayed])
             losses["loss_topology"] = self.weight * (1 - similarity)
         return losses

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlcil.losses.knowledge import soft_target_kd
+from mlcil.losses.distillation import soft_target_kd
 from mlcil.methods.data_free import SoftTargetReplay
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
 
 
 @METHODS.register_module()
-class SingleLabelLwFSynthetic(SoftTargetReplay):
+class LwFSynthetic(SoftTargetReplay):
     """Cross-entropy on real images; soft targets for the old classes on real and made images.
 
     Args: see :class:`~mlcil.methods.data_free.SoftTargetReplay`; ``mu``, the weight of the distillation, is 0.1.

@@ -8,15 +8,17 @@ Legend: B images, C classes seen so far, O old classes, N new classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
-from mlcil.losses.knowledge import sessions_kd, soft_target_kd
-from mlcil.methods.base import Method, SessionContext
+from mlcil.losses.distillation import soft_target_kd
+from mlcil.methods.base import Batch, Method, SessionContext
 from mlcil.methods.second_stage import SecondStage, run_second_stage
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
@@ -25,7 +27,7 @@ from mlcil.registry import METHODS
 
 
 @METHODS.register_module()
-class SingleLabelE2E(Method):
+class E2E(Method):
     """Cross-entropy and per-session soft targets; balanced refinement of the classifier.
 
     Args:
@@ -71,11 +73,11 @@ class SingleLabelE2E(Method):
                 f"{context.low} old and {context.high - context.low} new; set method.current_target='intended'"
             )
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        logits_BC = at_least_float32(self.network(inputs).logits_BC)
-        losses = {"loss_ce": F.cross_entropy(logits_BC, class_labels(targets))}
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        logits_BC = at_least_float32(self.network(batch.inputs).logits_BC)
+        losses = {"loss_ce": F.cross_entropy(logits_BC, class_labels(batch.targets))}
         if self.teacher is not None:
-            old_BO = self.teacher_output(inputs).logits_BC
+            old_BO = self.teacher_output(batch.inputs).logits_BC
             losses["loss_kd"] = self.mu * self.old_sessions_kd(logits_BC, old_BO, old_BO.shape[1])
         return losses
 
@@ -108,3 +110,22 @@ class SingleLabelE2E(Method):
         current = soft_target_kd(logits_BC[:, low:high], target_BN, self.temperature) * ((high - low) / high)
         kept = self.old_sessions_kd(logits_BC, old_BO, high)
         return F.cross_entropy(logits_BC, labels_B) + self.mu * (kept + current)
+
+
+def sessions_kd(
+    logits_BC: Tensor, teacher_BO: Tensor, sizes: Sequence[int], total: int, temperature: float = 2.0
+) -> Tensor:
+    """One :func:`soft_target_kd` per earlier session among its own classes, weighted by size / ``total`` (E2E).
+
+    Args:
+        logits_BC, teacher_BO: logits that begin with the earlier sessions' classes.
+        sizes: classes of each earlier session.
+        total: what the sizes are divided by.
+    """
+    terms = []
+    low = 0
+    for size in sizes:
+        part = slice(low, low + size)
+        terms.append(soft_target_kd(logits_BC[:, part], teacher_BO[:, part], temperature) * (size / total))
+        low += size
+    return torch.stack(terms).sum()

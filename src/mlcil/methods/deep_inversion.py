@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlcil.losses.knowledge import soft_cross_entropy, soft_target_kd
+from mlcil.losses.distillation import soft_cross_entropy, soft_target_kd
 from mlcil.methods.data_free import SoftTargetReplay
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
 
 
 @METHODS.register_module()
-class SingleLabelDeepInversion(SoftTargetReplay):
+class DeepInversion(SoftTargetReplay):
     """Cross-entropy and soft targets on real images; soft targets over all classes on made images.
 
     Args: see :class:`~mlcil.methods.data_free.SoftTargetReplay`; ``mu``, the weight of both distillations, is 1.0.

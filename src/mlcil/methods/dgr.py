@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mlcil.losses.classification import class_labels, share_weights, weighted_cross_entropy
-from mlcil.losses.generative import reconstruction_loss, variational_loss
-from mlcil.losses.knowledge import soft_target_kd
-from mlcil.methods.base import Method, SessionContext, as_pixels
+from mlcil.losses.distillation import soft_target_kd
+from mlcil.methods.base import Batch, Method, SessionContext, as_pixels
 from mlcil.methods.data_free import SHEET
 from mlcil.models.generators import VAE, draw_latents
 from mlcil.models.inversion import SHEET_BATCH, SHEET_BATCHES, first_of_each
@@ -28,7 +28,7 @@ from mlcil.registry import METHODS
 
 
 @METHODS.register_module()
-class SingleLabelDGR(Method):
+class DGR(Method):
     """Weighted cross-entropy on real and replayed images, soft targets on replayed ones, and the VAE's bound.
 
     Args:
@@ -60,8 +60,8 @@ class SingleLabelDGR(Method):
         super().begin_session(context)
         self._old_vae = [copy.deepcopy(self.vae).eval().requires_grad_(False)] if context.index > 0 else []
 
-    def loss(self, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        labels_B = class_labels(targets)
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        inputs, labels_B = batch.inputs, class_labels(batch.targets)
         noise_BZ = self.latents(len(inputs) * (2 if self._old_vae else 1))
         if not self._old_vae:
             logits_BC = at_least_float32(self.network(inputs).logits_BC)
@@ -118,3 +118,15 @@ class SingleLabelDGR(Method):
         self.vae.load_state_dict(state["vae"])
         if self._old_vae and state["old_vae"] is not None:
             self._old_vae[0].load_state_dict(state["old_vae"])
+
+
+def reconstruction_loss(reconstruction: Tensor, images: Tensor, weights_B: Tensor | None = None) -> Tensor:
+    """mean_i(w_i BCE_i) with the binary cross-entropy averaged over the values of image i, both in [0, 1]."""
+    cost_B = F.binary_cross_entropy(reconstruction, images, reduction="none").flatten(1).mean(1)
+    return (cost_B if weights_B is None else cost_B * weights_B).mean()
+
+
+def variational_loss(mean_BZ: Tensor, log_variance_BZ: Tensor, values: int) -> Tensor:
+    """KL to N(0, I), averaged over the images and divided by the ``values`` of an image."""
+    kl_B = -0.5 * (1 + log_variance_BZ - mean_BZ.square() - log_variance_BZ.exp()).sum(1)
+    return kl_B.mean() / values
