@@ -8,12 +8,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mlcil.commands.bench import load_bench, plan_jobs, tables_of
+from mlcil.commands.plan import make_plan, plan_text
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.engine import train
-from mlcil.engine.bench import load_bench, plan_jobs, tables_of
 from mlcil.engine.config import load_config
-from mlcil.engine.plan import make_plan, plan_text
 from mlcil.registry import DATASETS
 from mlcil.reporting.published import PUBLISHED, SINGLE_LABEL
 
@@ -58,7 +58,7 @@ def blank_data(monkeypatch):
         options = train.as_dict(cfg.scenario)
         return Scenario(dataset=Blank(options.pop("dataset")), **options)
 
-    monkeypatch.setattr("mlcil.engine.plan.build_scenario", build)
+    monkeypatch.setattr("mlcil.commands.plan.build_scenario", build)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

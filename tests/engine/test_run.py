@@ -119,7 +119,7 @@ def test_stage_checkpoints_know_their_classes(finished):
 
 
 def test_the_test_command_gives_the_metrics_of_the_run(scenes, finished):
-    from mlcil.engine.test import test_checkpoint
+    from mlcil.commands.test import test_checkpoint
 
     folder, results = finished
     for session in (0, 2):

@@ -51,6 +51,12 @@ ESSENTIAL = {
 SIZES = {32: "cifar100", 64: "tiny_imagenet", 224: "imagenet"}
 
 
+def main(options: argparse.Namespace) -> int:
+    """``convert SOURCE TARGET``."""
+    print(convert_file(options.source, options.target, options.classes, options.heads, options.size))
+    return 0
+
+
 def convert_file(
     source: Path, target: Path, classes: str | None = None, num_heads: int | None = None, size: int | None = None
 ) -> str:

@@ -6,8 +6,8 @@ import torch
 from dfcil_fixtures import fixtures
 
 import mlcil
+from mlcil.commands.convert import convert_file
 from mlcil.datasets.augment import NORMALISATIONS
-from mlcil.engine.convert import convert_file
 from mlcil.interop.official import from_abd, from_rdfcil
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,19 @@ from torch import Tensor
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import BadImages, SessionSampler, SessionView, build_loader
 from mlcil.engine import checkpoint
-from mlcil.engine.config import folds
+from mlcil.engine.config import folds, load_config
 from mlcil.engine.evaluation import metric_options, predict_view, session_metrics, test_rows
 from mlcil.engine.optim import resolve_precision
 from mlcil.engine.train import build_scenario
 from mlcil.errors import UserError
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
+
+
+def main(options: argparse.Namespace) -> int:
+    """``test CHECKPOINT CONFIG [key=value ...]``."""
+    print(json.dumps(test_checkpoint(options.checkpoint, load_config(options.config, options.overrides)), indent=1))
+    return 0
 
 
 class Trained(Method):

@@ -26,6 +26,7 @@ Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -41,6 +42,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mlcil
+from mlcil.commands.compare import write_tables
 from mlcil.engine.config import check_keys, load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
@@ -63,6 +65,11 @@ DEFAULTS: dict[str, Any] = {
     "jobs": 1,
 }
 RUN_KEYS = ("label", "config", "overrides")
+
+
+def main(options: argparse.Namespace) -> int:
+    """``bench CONFIG [key=value ...]``."""
+    return run_bench(options.config, options.overrides, options.jobs, options.table)
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def load_bench(path: Path) -> dict[str, Any]:
     check_keys(bench, DEFAULTS, str(path))
     for key, default in DEFAULTS.items():
         if default is ... and not bench.get(key):
-            raise UserError(f"{path} has no {key!r}; mlcil.engine.bench says what a bench config holds")
+            raise UserError(f"{path} has no {key!r}; mlcil.commands.bench says what a bench config holds")
         bench.setdefault(key, default)
     for section in ("runs", "prepare"):
         for run in bench[section]:
@@ -270,16 +277,6 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     return rows
 
 
-def write_tables(folder: Path, title: str, rows: Sequence[comparison.Row], facts: Mapping[str, Any]) -> str:
-    """``table.md``, ``.csv``, ``.tex`` and ``.json`` in the folder; returns the Markdown."""
-    markdown = comparison.as_markdown(title, rows)
-    write_text(folder / "table.md", markdown)
-    write_text(folder / "table.csv", comparison.as_csv(rows))
-    write_text(folder / "table.tex", comparison.as_latex(title, rows))
-    write_text(folder / "table.json", comparison.as_json(title, rows, facts))
-    return markdown
-
-
 def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) -> str:
     """``phases.md``: accuracy after every session, a line a method and class order; returns it."""
     several = len(bench["class_orders"] or ()) > 1
@@ -326,29 +323,3 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             print("\n" + write_phases(folder, bench, runs))
             print(f"written: {folder}/phases.md")
     return 1 if failed else 0
-
-
-def compare_runs(folders: Sequence[Path], output: Path | None = None) -> str:
-    """The command ``compare``: finished runs in one table; runs that differ in seed only share a row.
-
-    Args:
-        folders: run directories, or their names under ``logs/``.
-        output: folder for the four forms of the table, ``None`` for none.
-
-    Returns:
-        The Markdown.
-
-    Raises:
-        UserError: a run is missing, unfinished or of another protocol.
-    """
-    runs = {str(folder): comparison.read_run(folder) for folder in folders}
-    comparison.check_same_protocol(runs)
-    groups: dict[str, list[Any]] = {}
-    for folder, run in runs.items():
-        groups.setdefault(comparison.group_name(Path(folder).name), []).append(run)
-    rows = [comparison.make_row(label, members) for label, members in groups.items()]
-    first = next(iter(runs.values()))
-    title = f"{first['dataset']} {first['protocol'].removeprefix('joint-')}"
-    if output is not None:
-        return write_tables(output, title, rows, {"runs": list(runs)})
-    return comparison.as_markdown(title, rows)

@@ -6,9 +6,9 @@ import tiny
 import torch
 
 import mlcil
+from mlcil.commands.convert import convert_file
 from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import network_of
-from mlcil.engine.convert import convert_file
 from mlcil.engine.optim import resolve_precision
 from mlcil.interop.official import to_official
 from mlcil.models.data_preprocessor import network_input

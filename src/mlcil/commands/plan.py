@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from typing import Any
 
 from mmengine.config import Config
 
+from mlcil.engine.config import load_config
 from mlcil.engine.train import build_method, build_scenario, check_outputs
 from mlcil.interop.pretrained import file_sha256, resolve_source
 from mlcil.reporting.tables import layout
+
+
+def main(options: argparse.Namespace) -> int:
+    """``plan CONFIG [key=value ...]``."""
+    content = make_plan(load_config(options.config, options.overrides))
+    print(json.dumps(content, indent=1) if options.json else plan_text(content))
+    return 0
 
 
 def make_plan(cfg: Config) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlcil.cli import main
+from mlcil.commands.bench import Job, load_bench, plan_jobs, tables_of, write_phases
 from mlcil.datasets.digits import build_digit_scenes
-from mlcil.engine.bench import Job, load_bench, plan_jobs, tables_of, write_phases
 from mlcil.evaluation.multilabel import mean_average_precision
 from mlcil.reporting import comparison
 

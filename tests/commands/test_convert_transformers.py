@@ -7,8 +7,8 @@ import pytest
 import tiny
 import torch
 
+from mlcil.commands.convert import convert_file
 from mlcil.engine import checkpoint
-from mlcil.engine.convert import convert_file
 from mlcil.interop.official import to_transformer
 from mlcil.models.network import build_network
 

@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".ti
 
 
 @dataclass
-class Predictor:
+class Tagger:
     """A trained network with its class names.
 
     Attributes:
@@ -97,7 +97,7 @@ class Predictor:
                 yield path, dict(zip(self.classes, row, strict=True))
 
 
-def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Predictor:
+def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Tagger:
     """Rebuild the network of a stage checkpoint, without the training config.
 
     Args:
@@ -115,7 +115,7 @@ def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Pred
     network = folded(network_of(stage, path)).to(place)
     network.to(memory_format=torch.channels_last)
     info = {k: v for k, v in stage.items() if k not in ("state_dict", "classes", "logit_correction")}
-    return Predictor(network, list(stage["classes"]), info, stage.get("logit_correction"), dtype)
+    return Tagger(network, list(stage["classes"]), info, stage.get("logit_correction"), dtype)
 
 
 def _device(name: str) -> torch.device:
