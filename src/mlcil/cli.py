@@ -29,9 +29,9 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
     sub = command("train", "Train all sessions of a config.")
-    sub.add_argument("config", help="a python config, such as configs/krt/coco_b0c10.py")
+    sub.add_argument("config", help="a method (krt data=coco protocol=B0-C10), published settings, or a python file")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as train_cfg.max_epochs=2; the last wins")
-    sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the config's path)")
+    sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the words)")
     again = sub.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on where this run was saved last")
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
@@ -52,13 +52,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--json", action="store_true", help="print json instead of tables")
 
-    sub = command("config", "Print what a config resolves to, as a python config to train from.")
-    sub.add_argument("config")
+    sub = command("config", "Print what a config resolves to, as a python file to train from; or all names.")
+    sub.add_argument("config", nargs="?", help="default: list the names")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1; the last wins")
     sub.add_argument("--output", type=Path, metavar="FILE.py", help="write it to a file instead")
 
     sub = command("bench", "Train methods x seeds x class orders and write one table.")
-    sub.add_argument("config", type=Path, help="a bench config, such as configs/bench/demo.py")
+    sub.add_argument("config", help="a name of `mlcil config`, such as demo, or a python file")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
     sub.add_argument("--jobs", type=int, help="runs at the same time (default: what the bench config says)")
     sub.add_argument("--table", action="store_true", help="train nothing, write the table of the finished runs")

@@ -2,18 +2,15 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlcil.cli import main
-from mlcil.commands.bench import Job, load_bench, plan_jobs, tables_of, write_phases
+from mlcil.commands.bench import Job, find_bench, load_bench, plan_jobs, tables_of, write_phases
 from mlcil.datasets.digits import build_digit_scenes
 from mlcil.evaluation.multilabel import mean_average_precision
 from mlcil.reporting import comparison
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "bench"
 
 SCENES = {"train_images": 40, "test_images": 24, "size": 32}
 BASE = """
@@ -154,7 +151,7 @@ def test_a_failing_run_is_named_and_the_others_go_on(bench, monkeypatch, capfd):
 
 def test_a_bench_writes_the_phases(tmp_path, monkeypatch):
     """A line a class order, with the published lines below the first one; unfinished runs have none."""
-    path = CONFIGS / "transformers_cifar100_20-20.py"
+    path = find_bench("transformers_cifar100_20-20")
     (bench,) = tables_of(load_bench(path))
     jobs = plan_jobs(path, bench)[1]
     sessions = [{"accuracy": {"seen": float(value)}} for value in (50, 40, 30, 20, 10)]

@@ -4,8 +4,9 @@ A bench config is a python file with
 
 =================  ======================================================================
 ``title``          heading of the table
-``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a path relative to the
-                   bench config, ``overrides`` are ``key=value`` settings as on the command line
+``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a name with its words
+                   (``lwf data=coco backbone=lite0``) or a path relative to the bench config, ``overrides`` are
+                   ``key=value`` settings as on the command line
 ``seeds``          list of seeds
 ``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
 ``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
@@ -43,6 +44,7 @@ from mmengine.config import Config
 
 import mlcil
 from mlcil.commands.compare import write_tables
+from mlcil.configs import compose
 from mlcil.engine.config import check_keys, load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
@@ -69,7 +71,7 @@ RUN_KEYS = ("label", "config", "overrides")
 
 def main(options: argparse.Namespace) -> int:
     """``bench CONFIG [key=value ...]``."""
-    return run_bench(options.config, options.overrides, options.jobs, options.table)
+    return run_bench(find_bench(options.config), options.overrides, options.jobs, options.table)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Job:
     name: str
     label: str | None  # row of the table; None for a preparation
     order: int
-    config: Path
+    config: str  # name with its words, or path
     overrides: tuple[str, ...]  # key=value
     run_dir: Path
     checkpoint_dir: Path
@@ -93,7 +95,8 @@ class Job:
     def command(self, resume: bool) -> list[str]:
         """The command line of the run."""
         how = "--resume" if resume else "--overwrite"
-        return [sys.executable, "-m", "mlcil", "train", str(self.config), *self.overrides, how]
+        words = [self.config] if self.config.endswith(".py") else self.config.split()
+        return [sys.executable, "-m", "mlcil", "train", *words, *self.overrides, how]
 
     def state(self) -> str:
         """``done``, ``started`` (can be resumed) or ``new``; judged by the resolved config."""
@@ -107,14 +110,28 @@ class Job:
         return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"
 
 
+def find_bench(word: str) -> Path:
+    """The file of a bench: a path, or the name of one of ``mlcil/configs/bench/``.
+
+    Raises:
+        UserError: neither.
+    """
+    path, known = Path(word), compose.names("bench")
+    if word in known:
+        return compose.FOLDER / "bench" / f"{word}.py"
+    if path.is_file():
+        return path
+    name = compose.new_name(path, known)
+    now = f"; its name is {name!r} now" if name else f"; expected a python file or one of {', '.join(known)}"
+    raise UserError(f"{word} is no bench config{now}")
+
+
 def load_bench(path: Path) -> dict[str, Any]:
     """Read and check a bench config.
 
     Raises:
-        UserError: no such file, an unknown key, a run without label or config, or a double label.
+        UserError: a file that does not run, an unknown key, a run without label or config, or a double label.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is no bench config; expected a python file such as configs/bench/demo.py")
     try:
         bench = Config.fromfile(str(path), import_custom_modules=False).to_dict()
     except Exception as error:  # anything can go wrong in somebody's python file
@@ -184,7 +201,7 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
         name = _file_name(label or Path(run["config"]).stem) + suffix
         overrides = run_overrides({"overrides": settings})
         overrides += [*more, *extra, f"name={name!r}", f"log_root={str(logs)!r}", f"checkpoint_root={str(saved)!r}"]
-        config = path.parent / run["config"]
+        config = str(path.parent / run["config"]) if run["config"].endswith(".py") else run["config"]
         return Job(name, label, order, config, tuple(overrides), logs / name, saved / name, seed)
 
     first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from mlcil.commands.bench import load_bench, run_overrides
+from mlcil.commands.bench import find_bench, load_bench, run_overrides
 from mlcil.engine.config import load_config
 from mlcil.engine.train import train
 from mlcil.reporting.tables import SPLITS, session_table
-
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 #: label and config of the runs of a demo
 DEMOS = {
@@ -40,13 +37,12 @@ def main(options: argparse.Namespace) -> int:
 def named_demo(overrides: Sequence[str], name: str) -> Iterator[tuple[str, Any]]:
     """Label and config of the runs of :data:`DEMOS`, one after the other: KRT needs the pretraining's weights."""
     for label, stem in DEMOS[name]:
-        yield label, load_config(CONFIGS / "demo" / f"{stem}.py", overrides)
+        yield label, load_config(f"demo/{stem}", overrides)
 
 
 def single_label_demo(overrides: Sequence[str], _: str) -> Iterator[tuple[str, Any]]:
-    """Label and config of the runs of ``configs/bench/demo_single_label.py``."""
-    path = CONFIGS / "bench" / "demo_single_label.py"
-    for entry in load_bench(path)["runs"]:
+    """Label and config of the runs of the bench ``demo_single_label``."""
+    for entry in load_bench(find_bench("demo_single_label"))["runs"]:
         name = "demo_" + "".join(c if c.isalnum() else "_" for c in entry["label"].lower())
         words = [*run_overrides(entry), f"name={name!r}", *overrides]
-        yield entry["label"], load_config(path.parent / entry["config"], words)
+        yield entry["label"], load_config(entry["config"], words)

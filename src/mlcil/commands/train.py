@@ -15,7 +15,10 @@ def main(options: argparse.Namespace) -> int:
     configs = [word for word in (options.config, *options.overrides) if "=" not in word]
     overrides = [word for word in (options.config, *options.overrides) if "=" in word]
     if not configs:
-        raise UserError("no config given; expected a python file such as configs/krt/coco_b0c10.py")
+        raise UserError(
+            "no config given; expected a method with its data (krt data=coco), a name that `mlcil config` lists, or a "
+            "python file"
+        )
     if options.name:
         overrides.append(f"name={options.name!r}")
     overrides.append(f"launcher={options.launcher!r}")

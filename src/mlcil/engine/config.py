@@ -37,6 +37,8 @@ from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 import mlcil.datasets
 import mlcil.engine.mixing
 import mlcil.methods
+from mlcil.configs import compose
+from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.loading import BAD_IMAGE
@@ -59,14 +61,14 @@ from mlcil.registry import DATASETS, METHODS
 #: every top-level key and its default; ``...`` marks what a config must give
 DEFAULTS: dict[str, Any] = {
     "plugins": [],  # python files, relative to the config, that register methods or data sets of one's own
-    "name": None,  # run name; default: the config's path under configs/
+    "name": None,  # run name; default: from the config's words or path
     "scenario": ...,
     "network": ...,
     "method": ...,
     "memory": None,
     "pretrained": None,  # weight file, 'package:efficientnet-lite0', or None for random initial weights
     "allow_leaky_weights": False,  # load weights that were trained on the evaluated classes
-    "train_transform": {"cutout": 0.5, "randaugment": True},
+    "train_transform": {"cutout": 0.0, "randaugment": False},
     "train_dataloader": {"batch_size": 64, "num_workers": 8},
     "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
     "image_cache": {"enabled": True, "folder": None, "limit_gb": 32},  # decoded images, shared by all runs
@@ -104,27 +106,63 @@ def folds(cfg: Config) -> bool:
     return bool(cfg.fold_batch_norm and not cfg.deterministic)
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a config file, apply ``key=value`` overrides, fill in defaults and check every key.
+def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """The settings that a name or a file stands for, with overrides and defaults, every key of them checked.
+
+    Args:
+        config: a method (``lwf data=coco protocol=B40-C10``), the name of published settings (``krt/coco_b0c10``) or a
+            python file, which may begin with ``based_on = "lwf data=coco"``.
+        overrides: ``key=value`` words; ``data``, ``protocol`` and ``backbone`` choose parts of a name.
 
     Raises:
-        UserError: file missing or not python, unknown key (the near one is suggested), missing section.
+        UserError: no such file or name, a file that is not python, an unknown key (the near one is suggested), a
+            missing section, or a wrong value.
     """
-    path = Path(path)
+    words = list(overrides)
+    if isinstance(config, str) and not config.endswith(".py") and not Path(config).is_file():
+        cfg, name = _named([*config.split(), *words])
+        filename = None
+    else:
+        filename = Path(config)
+        cfg, name = _file(filename, words), run_name(filename)
+    keys = [word.partition("=")[0] for word in words]
+    for given, other in (("total", "per_class"), ("per_class", "total")):  # a budget takes the place of the recipe's
+        if f"memory.{given}" in keys and isinstance(cfg.get("memory"), dict):
+            cfg["memory"].pop(other, None)
+    for override, key in zip(words, keys, strict=True):
+        if key not in compose.CHOICES:
+            _apply(cfg, override)
+    return finish_config(cfg, default_name=name, filename=filename)
+
+
+def _named(words: list[str]) -> tuple[dict[str, Any], str]:
+    """Settings and run name of a method or of published settings."""
+    chosen = [word.partition("=") for word in words[1:]]
+    choices = {key: value for key, _, value in chosen if key in compose.CHOICES}
+    return compose.resolve(words[0], choices, PUBLISHED)
+
+
+def _file(path: Path, words: list[str]) -> dict[str, Any]:
+    """What a python file sets, on top of what it is based on."""
     if not path.is_file():
-        raise UserError(f"{path} is no config file; expected a python file such as configs/krt/coco_b0c10.py")
+        name = compose.new_name(path, PUBLISHED)
+        if name is None:
+            raise UserError(f"{path} is no config file; expected a python file, or a name that `mlcil config` lists")
+        known = f"`{name}`" if name else "a method and its data, such as `krt data=coco protocol=B0-C10`"
+        raise UserError(f"{path} does not exist: configs have names now, this one is {known}; `mlcil config` lists all")
+    chosen = [word for word in words if word.partition("=")[0] in compose.CHOICES]
+    if chosen:
+        raise UserError(f"{chosen[0]!r} goes with the name of a method, but {path} is a file; write it into the file")
     try:
-        raw = Config.fromfile(str(path), import_custom_modules=False)
+        cfg = Config.fromfile(str(path), import_custom_modules=False).to_dict()
     except Exception as error:  # anything can go wrong in somebody's python file
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{path} cannot be read as a config ({type(error).__name__}: {reason}); expected python that runs, so "
             "correct it"
         ) from error
-    cfg = raw.to_dict()
-    for override in overrides:
-        _apply(cfg, override)
-    return finish_config(cfg, default_name=run_name(path), filename=path)
+    base = cfg.pop("based_on", None)
+    return compose.merge(_named(str(base).split())[0], cfg) if base else cfg
 
 
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
@@ -185,10 +223,8 @@ def load_plugins(files: Any, folder: Path) -> list[str]:
 
 
 def run_name(path: Path) -> str:
-    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``: folders below ``configs``, elsewhere the last one."""
-    folders = path.parts[:-1]
-    inside = folders[len(folders) - folders[::-1].index("configs") :] if "configs" in folders else folders[-1:]
-    return "_".join([*inside, path.stem])
+    """``photos/mine.py`` -> ``photos_mine``: the folder and the file."""
+    return "_".join([*path.parts[:-1][-1:], path.stem])
 
 
 def _apply(cfg: dict[str, Any], override: str) -> None:
