@@ -1,12 +1,13 @@
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
-from mlcil.engine import config
 from mlcil.engine.config import DEFAULTS, finish_config, load_config, run_name
 from mlcil.errors import UserError
+from mlcil.registry import DATASETS, METHODS
 
 
 def tiny_config(**more: Any) -> dict[str, Any]:
@@ -68,10 +69,12 @@ def test_unknown_keys_name_the_near_one(more: dict[str, Any], message: str) -> N
     assert message in str(caught.value)
 
 
-def test_arguments_of_every_registered_class_are_named() -> None:
-    for registry in (config.DATASETS, config.METHODS):
+def test_arguments_of_every_registered_class_are_named_and_typed() -> None:
+    for registry in (DATASETS, METHODS):
         for cls in registry.module_dict.values():
-            assert "kwargs" not in config._arguments(cls.__init__)
+            parameters = inspect.signature(cls).parameters.values()
+            assert all(p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+            assert all(p.annotation is not p.empty for p in parameters)
 
 
 @pytest.mark.parametrize(("path", "name"), [("photos/a.py", "photos_a"), ("a.py", "a"), ("/x/y/z.py", "y_z")])

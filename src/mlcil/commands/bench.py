@@ -45,12 +45,13 @@ from mmengine.config import Config
 import mlcil
 from mlcil.commands.compare import write_tables
 from mlcil.configs import compose
-from mlcil.engine.config import check_keys, load_config
+from mlcil.engine.config import load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
 from mlcil.reporting.phases import PHASES, phase_table
 from mlcil.reporting.published import experiments
+from mlcil.schema import check_keys
 
 DEFAULTS: dict[str, Any] = {
     "title": ...,

@@ -6,5 +6,5 @@ With a memory, as "LwF" of ABD's tables with coreset: memory.total=2000 memory.s
 recipes = {"multi_label": "multi_label", "single_label": "abd_system"}
 on = {
     "multi_label": dict(method=dict(type="LwF")),
-    "single_label": dict(method=dict(type="SingleLabelLwF", mu=1.0)),
+    "single_label": dict(method=dict(type="SingleLabelLwF")),
 }
