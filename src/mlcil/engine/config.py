@@ -41,8 +41,7 @@ from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.mixing import MixUp
-from mlcil.engine.optim import SESSION_SCHEDULERS, check_sharpness, decay_groups
+from mlcil.engine.optim import SESSION_SCHEDULERS, decay_groups
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import UserError
 from mlcil.memory import memory_class
@@ -265,15 +264,6 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         if scheduler["type"] in SESSION_SCHEDULERS:
             own = SESSION_SCHEDULERS[scheduler["type"]]
             check(own, scheduler, "param_scheduler", "optimizer", "epochs", "epoch_length")
-    for hook in cfg["custom_hooks"]:
-        if hook["type"] == "MixUp":
-            check(MixUp, hook, "custom_hooks")
-            MixUp(**{key: value for key, value in hook.items() if key != "type"})
-            if cfg["train_transform"].get("on_device"):
-                raise UserError(
-                    "train_transform.on_device=True does not go with MixUp in custom_hooks, which mixes images that "
-                    "are augmented already; leave one of them out"
-                )
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
 
@@ -305,11 +295,6 @@ def _check_network(network: Any) -> None:
 def _check_optimiser(wrapper: Any) -> None:
     """The optimiser's class judges its arguments itself."""
     check(Optimiser, wrapper, "optim_wrapper")
-    kind = wrapper.get("type", "AutocastOptimWrapper")
-    if kind == "SharpnessAwareOptimWrapper":
-        check_sharpness(wrapper.get("rho", 3.0), wrapper.get("accumulative_counts", 1))
-    elif "rho" in wrapper:
-        raise UserError("optim_wrapper.rho belongs to optim_wrapper.type='SharpnessAwareOptimWrapper'; set both")
     check(
         decay_groups, wrapper.get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg", "model", "weight_decay", "lr"
     )

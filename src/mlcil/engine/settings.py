@@ -109,8 +109,7 @@ class Optimiser:
 
     Attributes:
         optimizer: a class of :mod:`torch.optim` by ``type`` and its arguments.
-        type: of the wrapper.
-        rho: radius of the sharpness-aware step.
+        type: of the wrapper; a method that wants another step asks for it in its phases.
         accumulative_counts: batches of an update.
         clip_grad: arguments of :func:`torch.nn.utils.clip_grad_norm_` or ``clip_grad_value_``.
         constructor: of the parameter groups.
@@ -118,8 +117,7 @@ class Optimiser:
     """
 
     optimizer: dict[str, Any]
-    type: Literal["AutocastOptimWrapper", "SharpnessAwareOptimWrapper"] = "AutocastOptimWrapper"
-    rho: Annotated[float, Gt(0)] = 3.0
+    type: Literal["AutocastOptimWrapper"] = "AutocastOptimWrapper"
     accumulative_counts: Positive = 1
     clip_grad: dict[str, Any] | None = None
     constructor: str = "DecayGroupsConstructor"

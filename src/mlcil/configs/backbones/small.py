@@ -64,7 +64,7 @@ on = {
         seed=1,
     ),
     "dkt": dict(method=dict(finetuning=dict(early_epochs=3)), train_transform=dict(hole=0)),
-    "daformer": dict(optim_wrapper=dict(rho=0.5)),
+    "daformer": dict(method=dict(rho=0.5)),
     "cifar100": dict(scenario=dict(dataset=dict(verify=False))),
     "digits_single": dict(
         network=dict(backbone=dict(mean=(0.3,) * 3, std=(0.35,) * 3)),

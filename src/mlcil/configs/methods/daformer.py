@@ -11,11 +11,15 @@ settings = dict(
         backbone=dict(name="daformer", dim=384, depth=5, heads=12, drop_path=0.1),
         head=dict(type="daformer", edition="M", num_heads=12, drop_path=0.1),
     ),
-    method=dict(type="DAFormer", distillation="plain", finetuning=dict(lr=5e-5, base_batch_size=512, epochs=20)),
+    method=dict(
+        type="DAFormer",
+        distillation="plain",
+        finetuning=dict(lr=5e-5, base_batch_size=512, epochs=20),
+        mixup=dict(alpha=0.8, smoothing=0.1),
+        rho=3.0,
+    ),
     train_dataloader=dict(batch_size=128),
-    optim_wrapper=dict(type="SharpnessAwareOptimWrapper", rho=3.0),
     auto_scale_lr=dict(base_batch_size=512, published_batch_size=128),
-    custom_hooks=[dict(type="MixUp", alpha=0.8, smoothing=0.1)],
 )
 on = {
     "small_images": dict(network=dict(backbone=dict(patch=4))),
