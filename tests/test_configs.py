@@ -45,7 +45,7 @@ SYSTEM = (
 
 
 def parts(kind):
-    return {name: compose._part(kind, name) for name in compose.names(kind)}
+    return {name: compose.load_part(kind, name) for name in compose.names(kind)}
 
 
 FITTING = [
@@ -96,7 +96,7 @@ def planned(cfg):
 
 @pytest.mark.parametrize(("method", "data"), FITTING)
 def test_a_method_on_data_that_fit_it(method, data):
-    usual = compose._part("data", data).protocol
+    usual = compose.load_part("data", data).protocol
     cfg = load_config(method, [f"data={data}", *([] if usual else ["protocol=5-tasks"])])
     assert cfg.name == f"{method}_{data}_{(usual or '5-tasks').lower()}"
     assert set(cfg.to_dict()) == set(DEFAULTS)

@@ -40,6 +40,7 @@ def config(scenes, folder, name="run", **changes):
             "image_size": 32,
         },
         "method": {"type": "KRT"},
+        "train_transform": {"cutout": 0.5, "randaugment": True},
         "train_cfg": {"max_epochs": 2, "base_lr": 1e-3, "save_interval": 0},
         "train_dataloader": {"batch_size": 15, "num_workers": 0},
         "test_dataloader": {"batch_size": 16, "num_workers": 0},

@@ -49,7 +49,7 @@ def names(kind: str) -> list[str]:
 
 def summary(kind: str, name: str) -> str:
     """A line about a part: its name, what it is for, and the first sentence of its file."""
-    part = _part(kind, name)
+    part = load_part(kind, name)
     tasks = [part.task] if kind == "data" else list(part.recipes if kind == "methods" else part.tasks)
     fits = "one or many" if len(tasks) == 2 else {"multi_label": "many labels", "single_label": "one class"}[tasks[0]]
     text = str(part.__doc__).partition("\n")[0]
@@ -91,18 +91,18 @@ def resolve(name: str, choices: Mapping[str, Any], published: Mapping[str, Entry
         )
     entry = Entry(name, **choices)
     settings = compose(entry)
-    protocol = entry.protocol or _part("data", str(entry.data)).protocol
+    protocol = entry.protocol or load_part("data", str(entry.data)).protocol
     return settings, "_".join(str(word).lower() for word in (name, entry.data, protocol, entry.backbone) if word)
 
 
 def compose(entry: Entry) -> dict[str, Any]:
     """The settings of an entry. Raises as :func:`resolve`."""
-    method = _part("methods", entry.method)
+    method = load_part("methods", entry.method)
     if entry.data is None:
         raise UserError(f"{entry.method} needs data; add data=NAME with one of {', '.join(names('data'))}")
-    data = _part("data", entry.data)
+    data = load_part("data", entry.data)
     if data.task not in method.recipes:
-        fitting = [name for name in names("data") if _part("data", name).task in method.recipes]
+        fitting = [name for name in names("data") if load_part("data", name).task in method.recipes]
         raise UserError(
             f"{entry.method} is for {_spoken(next(iter(method.recipes)))}, but data={entry.data} has "
             f"{_spoken(data.task)}; use one of {', '.join(fitting)}"
@@ -116,9 +116,9 @@ def compose(entry: Entry) -> dict[str, Any]:
         raise UserError(f"data={entry.data} needs a protocol; add protocol=PROTOCOL, one of {PROTOCOLS}")
     backbone = entry.backbone or getattr(data, "backbone", None)
     recipe = method.recipes[data.task]
-    parts = [data, *([_part("recipes", recipe)] if recipe else []), method]
+    parts = [data, *([load_part("recipes", recipe)] if recipe else []), method]
     if backbone is not None:
-        parts.append(_part("backbones", backbone))
+        parts.append(load_part("backbones", backbone))
         if data.task not in parts[-1].tasks:
             raise UserError(f"backbone={backbone} is not for {_spoken(data.task)}; leave it out")
     words = {entry.method, entry.data, *tags, data.task, recipe, backbone, protocol}
@@ -165,7 +165,8 @@ def new_name(path: Path, known: Iterable[str]) -> str | None:
     return below.removeprefix("bench/") if below.removeprefix("bench/") in known else ""
 
 
-def _part(kind: str, name: str) -> ModuleType:
+def load_part(kind: str, name: str) -> ModuleType:
+    """The module of a part. Raises :class:`~mlcil.errors.UserError` for an unknown name."""
     if name not in names(kind):
         option = {"methods": "the method", "backbones": "backbone"}.get(kind, kind)
         raise UserError(f"{option} is {name!r}{_meant(name, names(kind))}; use one of {', '.join(names(kind))}")

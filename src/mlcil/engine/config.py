@@ -94,7 +94,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     words = list(overrides)
     if isinstance(config, str) and not config.endswith(".py") and not Path(config).is_file():
-        cfg, name = _named([*config.split(), *words])
+        cfg, name = _named(config, words)
         filename = None
     else:
         filename = Path(config)
@@ -109,11 +109,12 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     return finish_config(cfg, default_name=name, filename=filename)
 
 
-def _named(words: list[str]) -> tuple[dict[str, Any], str]:
+def _named(text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], str]:
     """Settings and run name of a method or of published settings."""
-    chosen = [word.partition("=") for word in words[1:]]
+    name, _, rest = text.strip().partition(" ")
+    chosen = [word.partition("=") for word in (*rest.split(), *words)]
     choices = {key: value for key, _, value in chosen if key in compose.CHOICES}
-    return compose.resolve(words[0], choices, PUBLISHED)
+    return compose.resolve(name, choices, PUBLISHED)
 
 
 def _file(path: Path, words: list[str]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _file(path: Path, words: list[str]) -> dict[str, Any]:
             "correct it"
         ) from error
     base = cfg.pop("based_on", None)
-    return compose.merge(_named(str(base).split())[0], cfg) if base else cfg
+    return compose.merge(_named(str(base))[0], cfg) if base else cfg
 
 
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
