@@ -1,6 +1,6 @@
 """The yardstick of an incremental run: logistic regression on frozen pretrained features.
 
-    python benchmarks/linear_probe.py configs/lite/voc_finetune.py [key=value ...]
+    python benchmarks/linear_probe.py lite/voc_finetune [key=value ...]
 
 One classifier a class on the pooled, standardised features of the config's pretrained backbone, test transforms.
 ``all images``: trained on the labels of the whole training split (no incremental method has them). ``own session``:

@@ -329,7 +329,17 @@ OVERRIDES = [
     (["sed=1"], ("'sed'", "did you mean 'seed'?")),
     (["train_cfg.max_epoks=1"], ("'max_epoks'", "did you mean 'max_epochs'?")),
     (["nonsense.more=1"], ("'nonsense'", "known:")),
-    (["epochs"], ("epochs is no config file", "expected a python file")),
+    (["epochs"], ("'epochs' is no config", "neither a python file nor a method", "`mlcil config`")),
+    (["lwf"], ("lwf needs data", "data=NAME", "coco")),
+    (["lwf", "data=coc"], ("data is 'coc'", "did you mean 'coco'?")),
+    (["krt", "data=cifar10"], ("krt is for many labels an image", "cifar10 has one class an image")),
+    (["krt", "data=coco", "protocol=B4"], ("protocol is 'B4'", "B40-C10", "10-tasks")),
+    (["krt", "data=coco_format"], ("data=coco_format needs a protocol",)),
+    (["abd", "data=cifar10", "backbone=lite0"], ("backbone=lite0 is not for one class",)),
+    (["dgr", "data=folder", "protocol=2-tasks"], ("dgr does not go with data=folder", "smaller images")),
+    (["configs/krt/coco_b0c10.py"], ("configs have names now", "`krt/coco_b0c10`", "`mlcil config`")),
+    (["configs/_base_/lite0_ica.py"], ("configs have names now", "`krt data=coco protocol=B0-C10`")),
+    (["data=coco"], ("'data=coco' goes with the name of a method", "run.py is a file")),
     (["=1"], ("'=1'", "overrides look like train_cfg.max_epochs=2")),
     (["method.type=KRTT"], ("'KRTT'", "did you mean 'KRT'?")),
     (["method.type=finetune"], ("'finetune'", "did you mean 'Finetune'?")),
@@ -381,7 +391,7 @@ def test_config_file_missing(capsys: pytest.CaptureFixture[str], world: World) -
     missing = world.root / "missing.py"
     for words in (["train", missing], ["plan", missing], ["test", "x.pth", missing]):
         check_refused(capsys, world, words, (str(missing), "is no config file", "expected a python file"))
-    check_refused(capsys, world, ["train", "seed=1"], ("no config given", "expected a python file"))
+    check_refused(capsys, world, ["train", "seed=1"], ("no config given", "python file"))
 
 
 def test_plan_takes_overrides_only(capsys: pytest.CaptureFixture[str], world: World) -> None:

@@ -264,7 +264,6 @@ DAFORMER = [
     f"network.backbone={{'name':'daformer',{_SMALL}}}",
     "network.head={'type':'daformer','num_heads':2}",
 ]
-SHARP = ["optim_wrapper.type=SharpnessAwareOptimWrapper"]
 WORDS = [
     (["scenario.increment=None", "scenario.num_sessions=11"], ("num_sessions is 11", "only 10 classes", "at most 10")),
     (["scenario.increment=None", "scenario.num_sessions=0"], ("num_sessions is 0", "at least 1")),
@@ -306,16 +305,15 @@ WORDS = [
     ([*DAFORMER, "network.backbone.patch=5"], ("image_size 32 is no multiple", "5 pixels")),
     ([*DAFORMER, "method.distillation=knn"], ("distillation 'knn' is unknown", "neighbours")),
     (["train_cfg.repeated_augmentation=0"], ("train_cfg.repeated_augmentation is 0", "at least 1")),
-    (["optim_wrapper.rho=3"], ("optim_wrapper.rho belongs to", "SharpnessAwareOptimWrapper")),
-    (["optim_wrapper.type=Sharp"], ("optim_wrapper.type is 'Sharp'", "SharpnessAwareOptimWrapper")),
-    ([*SHARP, "optim_wrapper.rho=-1"], ("optim_wrapper.rho is -1", "above 0")),
-    ([*SHARP, "optim_wrapper.accumulative_counts=2"], ("takes one batch", "remove optim_wrapper.accumulative_counts")),
+    (["optim_wrapper.rho=3"], ("'rho' in optim_wrapper",)),
+    (["optim_wrapper.type=Sharp"], ("optim_wrapper.type is 'Sharp'", "AutocastOptimWrapper")),
+    ([*DAFORMER, "method.rho=-1"], ("method.rho is -1", "above 0")),
+    ([*DAFORMER, "method.mixup={'alpha':0}"], ("mixup's alpha is 0", "above 0")),
+    ([*DAFORMER, "method.mixup={'beta':1}"], ("network or method of the config", "'beta'")),
     (["optim_wrapper.accumulative_counts=0"], ("accumulative_counts is 0", "at least 1")),
     (["auto_scale_lr={'base_batch_size':0}"], ("auto_scale_lr.base_batch_size is 0", "at least 1")),
     (["auto_scale_lr={'base':256}"], ("'base' in auto_scale_lr",)),
     (["auto_scale_lr={'base_batch_size':8,'published_batch_size':'x'}"], ("published_batch_size is 'x'",)),
-    (["custom_hooks=[{'type':'MixUp','alpha':0}]"], ("MixUp's alpha is 0", "above 0")),
-    (["custom_hooks=[{'type':'MixUp','beta':1}]"], ("'beta' in custom_hooks",)),
     (["network.backbone={'name':'resnet10t','mean':'cifar'}"], ("network.backbone.mean is 'cifar'", "'cifar100'")),
 ]
 

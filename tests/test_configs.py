@@ -1,36 +1,59 @@
-"""Every config of ``configs/`` resolves and plans with its classes, every bench finds its runs. No data is needed."""
+"""Every method on every data set that fits it plans, published settings stay as they are. No data is needed."""
 
+import hashlib
+import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from tiny import call
 
+from mlcil.commands.bench import find_bench, load_bench, plan_jobs, tables_of
+from mlcil.commands.plan import make_plan, plan_text
+from mlcil.configs import compose
+from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import SingleLabelTable
 from mlcil.engine import train
-from mlcil.engine.bench import load_bench, plan_jobs, tables_of
-from mlcil.engine.config import load_config
-from mlcil.engine.plan import make_plan, plan_text
+from mlcil.engine.config import DEFAULTS, load_config
+from mlcil.errors import UserError
 from mlcil.registry import DATASETS
-from mlcil.reporting.published import PUBLISHED, SINGLE_LABEL
+from mlcil.reporting.published import PUBLISHED as PUBLISHED_FIGURES
+from mlcil.reporting.published import SINGLE_LABEL
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-#: an experiment is a file that others are not made of
-EXPERIMENTS = sorted(
-    str(path.relative_to(CONFIGS))
-    for path in CONFIGS.rglob("*.py")
-    if path.parent.name not in ("_base_", "bench") and not path.name.startswith("_")
-)
-BENCHES = sorted(path.name for path in (CONFIGS / "bench").glob("*.py"))
 CLASSES = {"cifar100": 100, "cifar10": 10, "tiny_imagenet": 200, "imagenet": 100, "coco": 80, "voc": 20, "letters": 24}
+SECTIONS = {
+    "scenario": ["scenario"],
+    "network": ["network", "pretrained"],
+    "method": ["method", "memory"],
+    "images": ["train_transform", "train_dataloader"],
+    "schedule": ["train_cfg", "optim_wrapper", "param_scheduler", "auto_scale_lr", "custom_hooks", "precision", "seed"],
+}
+#: name of published settings -> hash of each of its sections
+DIGESTS = Path(__file__).with_name("published_settings.json")
 ABD = ("cifar100_5tasks", "cifar100_10tasks", "cifar100_20tasks", "tinyimagenet_20tasks", "imagenet50_5tasks")
+TASKS = ("multi_label", "single_label")
+MULTI_LABEL = {
+    "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm"
+}  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",
     "e2e", "bic",
 )  # fmt: skip
+
+
+def parts(kind):
+    return {name: compose.load_part(kind, name) for name in compose.names(kind)}
+
+
+FITTING = [
+    (method, data)
+    for method, part in parts("methods").items()
+    for data, other in parts("data").items()
+    if other.task in part.recipes and not set(getattr(part, "unfit", ())) & set(getattr(other, "tags", ()))
+]
 
 
 class Blank:
@@ -58,37 +81,139 @@ def blank_data(monkeypatch):
         options = train.as_dict(cfg.scenario)
         return Scenario(dataset=Blank(options.pop("dataset")), **options)
 
-    monkeypatch.setattr("mlcil.engine.plan.build_scenario", build)
+    monkeypatch.setattr("mlcil.commands.plan.build_scenario", build)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_a_config_resolves_and_plans(name):
-    cfg = load_config(CONFIGS / name)
+def planned(cfg):
     with torch.device("meta"):  # no weight is drawn
         plan = make_plan(cfg)
     assert plan["sessions"]
     assert f"{cfg.method.type} on " in plan_text(plan)
     if cfg.network.head.type == "full_linear":
-        assert cfg.network.head.num_classes == plan["num_classes"]
+        assert cfg.network.head.num_classes >= plan["num_classes"]
+    return plan
+
+
+@pytest.mark.parametrize(("method", "data"), FITTING)
+def test_a_method_on_data_that_fit_it(method, data):
+    usual = compose.load_part("data", data).protocol
+    cfg = load_config(method, [f"data={data}", *([] if usual else ["protocol=5-tasks"])])
+    assert cfg.name == f"{method}_{data}_{(usual or '5-tasks').lower()}"
+    assert set(cfg.to_dict()) == set(DEFAULTS)
+    assert all(cfg[key] is not ... for key in DEFAULTS)
+    planned(cfg)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "data"),
+    [("lite0", "voc"), ("lite0", "coco_format"), ("small", "coco"), ("small", "cifar10"), ("small", "tiny_imagenet")],
+)
+def test_another_backbone(backbone, data):
+    for method in [method for method, other in FITTING if other == data]:
+        cfg = load_config(f"{method} data={data} protocol=5-tasks backbone={backbone}")
+        assert cfg.name == f"{method}_{data}_5-tasks_{backbone}"
+        planned(cfg)
+
+
+def test_every_method_has_a_config():
+    fitting = {task: {name for name, part in parts("methods").items() if task in part.recipes} for task in TASKS}
+    assert fitting["multi_label"] == MULTI_LABEL
+    assert len(fitting["single_label"]) == 14
+    types = {load_config(method, [f"data={data}", "protocol=5-tasks"]).method.type for method, data in FITTING}
+    used = [train.METHODS.get(name) for name in types]
+    for cls in train.METHODS.module_dict.values():  # an alias is a class of its own
+        assert any(issubclass(cls, other) or issubclass(other, cls) for other in used)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sessions"),
+    [
+        ("B40-C10", {"base": 40, "increment": 10}),
+        ("10-tasks", {"num_sessions": 10}),
+        ("B50-10-tasks", {"base": 50, "num_sessions": 11}),
+        ("joint", {"base": 0, "increment": 4, "joint": True}),
+    ],
+)
+def test_protocols(protocol, sessions):
+    cfg = load_config("lwf", ["data=voc", f"protocol={protocol}"])
+    assert {key: value for key, value in cfg.scenario.items() if key not in ("dataset", "class_order")} == sessions
+
+
+@pytest.mark.parametrize("protocol", ["C10", "B10", "10", "B10-C", "x-tasks", ""])
+def test_no_protocols(protocol):
+    with pytest.raises(UserError, match="expected one such as B40-C10"):
+        compose.sessions(protocol)
+
+
+def test_the_words_of_a_run():
+    cfg = load_config("lwf", ["data=coco", "protocol=B40-C10", "memory.per_class=20", "seed=2"])
+    assert (cfg.name, cfg.seed, cfg.method.type) == ("lwf_coco_b40-c10", 2, "LwF")
+    assert cfg.memory.to_dict() == {"per_class": 20}
+    assert load_config("lwf data=coco protocol=B40-C10", ["memory.per_class=20", "seed=2"]).to_dict() == cfg.to_dict()
+    assert load_config("krt/coco_b0c10", ["protocol=B40-C10"]).name == "krt_coco_b0c10_b40-c10"
+    assert load_config("icarl data=coco", ["memory.total=5"]).memory.to_dict() == {"total": 5}
+
+
+def test_a_file_that_is_based_on_words(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text('based_on = "krt data=voc"\nmethod = dict(token_weight=9.0)\nmemory = dict(per_class=1)\n')
+    cfg = load_config(path, ["seed=5"])
+    assert cfg.method.to_dict() == {"type": "KRT", "token_weight": 9.0}
+    assert (cfg.seed, cfg.memory.per_class, cfg.scenario.increment) == (5, 1, 4)
+    assert cfg.name == f"{tmp_path.name}_mine"
+    (tmp_path / "config.py").write_text(cfg.pretty_text)
+    assert load_config(tmp_path / "config.py").to_dict() == cfg.to_dict()
+
+
+def test_merge_leaves_its_arguments_alone():
+    base, more = {"a": {"b": [1], "c": 2}}, {"a": {"_delete_": True, "d": {"e": 3}}}
+    merged = compose.merge(base, more)
+    assert merged == {"a": {"d": {"e": 3}}}
+    merged["a"]["d"]["e"] = 4
+    assert more["a"] == {"_delete_": True, "d": {"e": 3}}
+    compose.merge(base, {})["a"]["b"].append(2)
+    assert base == {"a": {"b": [1], "c": 2}}
+
+
+def digests():
+    """Hashes of the published settings as they are now."""
+    found = {}
+    for name in PUBLISHED:
+        cfg = load_config(name).to_dict()
+        texts = {section: json.dumps([cfg[key] for key in keys], sort_keys=True) for section, keys in SECTIONS.items()}
+        found[name] = {section: hashlib.sha256(text.encode()).hexdigest()[:8] for section, text in texts.items()}
+    return found
+
+
+def test_published_settings_stay_as_they_are():
+    """After a change that is meant: ``PYTHONPATH=src:tests python tests/test_configs.py``, and say why."""
+    known = json.loads(DIGESTS.read_text())
+    assert digests() == known
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings_plan(name):
+    cfg = load_config(name)
+    assert cfg.name == name.replace("/", "_")
+    planned(cfg)
 
 
 @pytest.mark.parametrize("method", SYSTEM)
 def test_abds_experiments_by_name(method):
-    for name in ABD:
-        path = CONFIGS / method / f"{name}.py"
-        if (method, name) == ("dgr", "imagenet50_5tasks"):
-            assert not path.exists()  # 224 pixels are too many for its auto-encoder
+    for stem in ABD:
+        name = f"{method}/{stem}"
+        if name == "dgr/imagenet50_5tasks":
+            assert name not in PUBLISHED  # 224 pixels are too many for its auto-encoder
             continue
-        cfg = load_config(path)
+        cfg = load_config(name)
         epochs, milestones = cfg.train_cfg.max_epochs, cfg.param_scheduler[0]["milestones"]
         assert (epochs, milestones) == ((100, [30, 60, 80, 90]) if "imagenet50" in name else (250, [100, 150, 200]))
         assert cfg.optim_wrapper.optimizer.lr == 0.1
         assert cfg.train_dataloader.drop_last
-        with torch.device("meta"):
-            plan = make_plan(cfg)
+        plan = planned(cfg)
         new = {len(session["classes"]) for session in plan["sessions"]}
-        assert len(plan["sessions"]) == int(name.split("_")[1].removesuffix("tasks"))
-        assert new == {10 if "net" in name else 100 // len(plan["sessions"])}
+        assert len(plan["sessions"]) == int(stem.split("_")[1].removesuffix("tasks"))
+        assert new == {10 if "net" in stem else 100 // len(plan["sessions"])}
         second = cfg.method.get("second")
         assert second is None or second["epochs"] == epochs
 
@@ -96,18 +221,18 @@ def test_abds_experiments_by_name(method):
 def test_class_orders_of_the_papers_and_the_first_fifty_of_imagenet():
     order = list(range(100))
     random.Random(0).shuffle(order)
-    plan = make_plan(load_config(CONFIGS / "lwf" / "cifar100_5tasks.py"))
+    plan = planned(load_config("lwf/cifar100_5tasks"))
     assert [int(name) for session in plan["sessions"] for name in session["classes"]] == order
     order = list(range(1000))
     np.random.RandomState(1993).shuffle(order)
-    plan = make_plan(load_config(CONFIGS / "lwf" / "imagenet50_5tasks.py"))
+    plan = planned(load_config("lwf/imagenet50_5tasks"))
     assert [int(name) for session in plan["sessions"] for name in session["classes"]] == order[:50]
     assert plan["unused_training_images"] == 2 * 950
 
 
-@pytest.mark.parametrize("name", BENCHES)
+@pytest.mark.parametrize("name", compose.names("bench"))
 def test_a_bench_finds_its_runs(name):
-    path = CONFIGS / "bench" / name
+    path = find_bench(name)
     bench = load_bench(path)
     folders = set()
     for table in tables_of(bench):
@@ -123,7 +248,7 @@ def test_a_bench_finds_its_runs(name):
                 sessions.add((cfg.scenario.num_sessions, cfg.scenario.get("base", 0)))
         assert len(sessions) <= 1  # one protocol a table
         labels = {run["label"] for run in bench["runs"]}
-        assert set(PUBLISHED.get(table["published"], {})) <= labels
+        assert set(PUBLISHED_FIGURES.get(table["published"], {})) <= labels
         if table["published"] in SINGLE_LABEL:
             assert set(SINGLE_LABEL[table["published"]]) & labels
 
@@ -132,7 +257,31 @@ def test_the_published_tables_are_complete():
     labels = {
         run["label"]
         for name in ("abd_cifar100", "abd_cifar100_coreset")
-        for run in Config.fromfile(CONFIGS / "bench" / f"{name}.py").runs
+        for run in load_bench(find_bench(name))["runs"]
     }
     for tasks in (5, 10, 20):
         assert set(SINGLE_LABEL[f"abd_cifar100_{tasks}tasks"]) <= labels
+
+
+def test_bench_names():
+    assert find_bench("demo").is_file()
+    with pytest.raises(UserError, match="its name is 'demo' now"):
+        find_bench("configs/bench/demo.py")
+    with pytest.raises(UserError, match="expected a python file or one of abd_cifar100, "):
+        find_bench("dem")
+
+
+def test_the_list_of_names(capsys):
+    code, out, err = call(capsys, "config")
+    assert (code, err) == (0, "")
+    for name in (*compose.names("methods"), *compose.names("data"), *PUBLISHED, *compose.names("bench")):
+        assert f"  {name}" in out
+    assert "B40-C10 (40 classes first and then 10 a session)" in out
+
+
+def test_few_files():
+    assert len(list(compose.FOLDER.rglob("*.py"))) < 80
+
+
+if __name__ == "__main__":
+    DIGESTS.write_text(json.dumps(digests(), indent=0).replace(',\n"', ', "').replace('{\n"scen', '{"scen') + "\n")

@@ -20,7 +20,7 @@ def experiment(tmp_path):
     (tmp_path / "less_forgetting.py").write_text(method)
     base = write_config(tmp_path, coco_folder(tmp_path / "coco"))
     path = tmp_path / "mine.py"
-    path.write_text(config.replace("configs/demo/_linear.py", base.name))
+    path.write_text(config.replace('based_on = "demo/finetune"', f"_base_ = [{base.name!r}]"))
     return path
 
 

@@ -1,17 +1,15 @@
 """Every config of multi-label runs on a laptop trains and predicts two sessions, on noise and without its weights."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import ImageTable
 from mlcil.engine import train
 from mlcil.engine.config import load_config
 
-LITE = Path(__file__).resolve().parents[1] / "configs" / "lite"
-CONFIGS = sorted(path.name for path in LITE.glob("*.py") if path.name.split("_")[0] in ("coco", "voc"))
+CONFIGS = sorted(name for name in PUBLISHED if name.startswith(("lite/coco", "lite/voc")))
 CLASSES = {"coco": 80, "voc": 20}
 IMAGES, SIDE = 40, 64
 
@@ -57,7 +55,7 @@ def test_a_config_runs(name, tmp_path, monkeypatch):
         "log_root": str(tmp_path / "logs"),
         "checkpoint_root": str(tmp_path / "saved"),
     }
-    cfg = load_config(LITE / name, [f"{key}={value!r}" for key, value in changes.items()])
+    cfg = load_config(name, [f"{key}={value!r}" for key, value in changes.items()])
     results = train.train(cfg)
     assert len(results) == (1 if cfg.scenario.get("joint") else 2)
     assert all(0 <= result["mAP"]["seen"] <= 100 for result in results)

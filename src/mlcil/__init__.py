@@ -14,13 +14,13 @@ __all__ = ["UserError", "__version__", "load"]
 from mlcil.errors import UserError
 
 if TYPE_CHECKING:
-    from mlcil.deploy.predictor import load
+    from mlcil.tagger.tagger import load
 
 
 def __getattr__(name: str) -> Any:
     """Import the heavy parts when they are first asked for."""
     if name == "load":
-        from mlcil.deploy.predictor import load
+        from mlcil.tagger.tagger import load
 
         return load
     raise AttributeError(f"module 'mlcil' has no attribute {name!r}")

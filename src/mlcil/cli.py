@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
+import importlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mlcil import __version__
 from mlcil.errors import StoppedError, UserError
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-#: label and config of the runs of a demo
-DEMOS = {
-    "scenes": (("pretraining", "pretrain"), ("KRT", "krt"), ("fine-tuning", "finetune")),
-    "transformers": (
-        ("DKT", "transformers"),
-        ("DAFormer-S", "transformers_daformer_s"),
-        ("DAFormer-M", "transformers_daformer_m"),
-    ),
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,15 +25,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"mlcil {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[..., int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(function=function)
-        return sub
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text)
 
-    sub = command("train", train, "Train all sessions of a config.")
-    sub.add_argument("config", help="a python config, such as configs/krt/coco_b0c10.py")
+    sub = command("train", "Train all sessions of a config.")
+    sub.add_argument("config", help="a method (krt data=coco protocol=B0-C10), published settings, or a python file")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as train_cfg.max_epochs=2; the last wins")
-    sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the config's path)")
+    sub.add_argument("--name", help="run name: logs/NAME and saved_models/NAME (default: from the words)")
     again = sub.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on where this run was saved last")
     again.add_argument("--overwrite", action="store_true", help="replace an existing run of this name")
@@ -54,43 +40,43 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
-    sub = command("demo", demo, "Train a few methods on embedded digits, without a download, and compare them.")
+    sub = command("demo", "Train a few methods on embedded digits, without a download, and compare them.")
     which = sub.add_mutually_exclusive_group()
     which.add_argument("--transformers", action="store_true", help="DKT and DAFormer on handwritten digits instead")
     kind = "single digits with Finetune, LwF, ABD, R-DFCIL, rehearsal and joint training instead"
     which.add_argument("--single-label", action="store_true", help=kind)
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run, such as seed=1")
 
-    sub = command("plan", plan, "Show what a config would train, without training.")
+    sub = command("plan", "Show what a config would train, without training.")
     sub.add_argument("config")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
     sub.add_argument("--json", action="store_true", help="print json instead of tables")
 
-    sub = command("config", config, "Print what a config resolves to, as a python config to train from.")
-    sub.add_argument("config")
+    sub = command("config", "Print what a config resolves to, as a python file to train from; or all names.")
+    sub.add_argument("config", nargs="?", help="default: list the names")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as seed=1; the last wins")
     sub.add_argument("--output", type=Path, metavar="FILE.py", help="write it to a file instead")
 
-    sub = command("bench", bench, "Train methods x seeds x class orders and write one table.")
-    sub.add_argument("config", type=Path, help="a bench config, such as configs/bench/demo.py")
+    sub = command("bench", "Train methods x seeds x class orders and write one table.")
+    sub.add_argument("config", help="a name of `mlcil config`, such as demo, or a python file")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="for every run")
     sub.add_argument("--jobs", type=int, help="runs at the same time (default: what the bench config says)")
     sub.add_argument("--table", action="store_true", help="train nothing, write the table of the finished runs")
 
-    sub = command("compare", compare, "Put finished runs of one protocol into a table.")
+    sub = command("compare", "Put finished runs of one protocol into a table.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
 
-    sub = command("report", report, "Write one HTML file about finished runs that opens without a network.")
+    sub = command("report", "Write one HTML file about finished runs that opens without a network.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/report.html, several: report.html")
 
-    sub = command("test", test, "Evaluate a stage checkpoint on the test images of a config.")
+    sub = command("test", "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("config")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
 
-    sub = command("predict", predict, "Tag images with a stage checkpoint; one json line per image.")
+    sub = command("predict", "Tag images with a stage checkpoint; one json line per image.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("images", type=Path, help="an image or a folder")
     sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
@@ -104,9 +90,7 @@ def parser() -> argparse.ArgumentParser:
         help="stop at an image that cannot be read (default), or name it and go on",
     )
 
-    sub = command(
-        "convert", convert, "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD."
-    )
+    sub = command("convert", "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD.")
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
@@ -127,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if rest:
             options.overrides = [*options.overrides, *rest]
-        return int(options.function(options))
+        return int(importlib.import_module(f"mlcil.commands.{options.command}").main(options))
     except UserError as error:
         print(f"mlcil: {error}", file=sys.stderr)
         return 2
@@ -147,140 +131,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _thread_failed(arguments: Any) -> None:
     if not isinstance(arguments.exc_value, OSError):
         threading.__excepthook__(arguments)
-
-
-def train(options: argparse.Namespace) -> int:
-    """``train CONFIG [key=value ...]``."""
-    # torchrun and our scripts may pass a second config: the last one given is meant
-    configs = [word for word in (options.config, *options.overrides) if "=" not in word]
-    overrides = [word for word in (options.config, *options.overrides) if "=" in word]
-    if not configs:
-        raise UserError("no config given; expected a python file such as configs/krt/coco_b0c10.py")
-    if options.name:
-        overrides.append(f"name={options.name!r}")
-    overrides.append(f"launcher={options.launcher!r}")
-    from mlcil.engine.build import check_run, folder_of
-    from mlcil.engine.config import load_config
-    from mlcil.engine.train import train as run
-
-    cfg = load_config(configs[-1], overrides)
-    resume = options.resume or (options.auto_resume and folder_of(cfg).is_begun())
-    if options.check:
-        check_run(cfg, resume, options.overwrite, options.accept_changes)
-    else:
-        run(cfg, resume=resume, overwrite=options.overwrite, accept_changes=options.accept_changes)
-    return 0
-
-
-def demo(options: argparse.Namespace) -> int:
-    """``demo``: the runs of an embedded scenario and one table."""
-    from mlcil.engine.train import train as run
-    from mlcil.reporting.tables import SPLITS, session_table
-
-    results = {}
-    demos = single_label_demo if options.single_label else named_demo
-    for label, cfg in demos(options.overrides, "transformers" if options.transformers else "scenes"):
-        print(f"\n== {label}: {cfg.method.type}, logs/{cfg.name} ==", flush=True)
-        results[label] = run(cfg, overwrite=True)
-    results.pop("pretraining", None)
-    print("\n" + session_table(results, SPLITS[:1] if options.single_label else SPLITS))
-    return 0
-
-
-def named_demo(overrides: Sequence[str], name: str) -> Iterator[tuple[str, Any]]:
-    """Label and config of the runs of :data:`DEMOS`, one after the other: KRT needs the pretraining's weights."""
-    from mlcil.engine.config import load_config
-
-    for label, stem in DEMOS[name]:
-        yield label, load_config(CONFIGS / "demo" / f"{stem}.py", overrides)
-
-
-def single_label_demo(overrides: Sequence[str], _: str) -> Iterator[tuple[str, Any]]:
-    """Label and config of the runs of ``configs/bench/demo_single_label.py``."""
-    from mlcil.engine.bench import load_bench, run_overrides
-    from mlcil.engine.config import load_config
-
-    path = CONFIGS / "bench" / "demo_single_label.py"
-    for entry in load_bench(path)["runs"]:
-        name = "demo_" + "".join(c if c.isalnum() else "_" for c in entry["label"].lower())
-        words = [*run_overrides(entry), f"name={name!r}", *overrides]
-        yield entry["label"], load_config(path.parent / entry["config"], words)
-
-
-def plan(options: argparse.Namespace) -> int:
-    """``plan CONFIG``."""
-    from mlcil.engine.config import load_config
-    from mlcil.engine.plan import make_plan, plan_text
-
-    content = make_plan(load_config(options.config, options.overrides))
-    print(json.dumps(content, indent=1) if options.json else plan_text(content))
-    return 0
-
-
-def config(options: argparse.Namespace) -> int:
-    """``config CONFIG [key=value ...]``."""
-    from mlcil.engine.config import load_config
-    from mlcil.files import write_text
-
-    cfg = load_config(options.config, options.overrides)
-    if options.output is None:
-        print(cfg.pretty_text, end="" if cfg.pretty_text.endswith("\n") else "\n")
-        return 0
-    if options.output.suffix != ".py" or options.output.is_dir():
-        raise UserError(f"--output {options.output} is no name of a python file; expected one such as mine.py")
-    write_text(options.output, cfg.pretty_text)
-    return 0
-
-
-def bench(options: argparse.Namespace) -> int:
-    """``bench CONFIG``."""
-    from mlcil.engine.bench import run_bench
-
-    return run_bench(options.config, options.overrides, options.jobs, options.table)
-
-
-def compare(options: argparse.Namespace) -> int:
-    """``compare RUN RUN ...``."""
-    from mlcil.engine.bench import compare_runs
-
-    print(compare_runs(options.runs, options.output))
-    return 0
-
-
-def report(options: argparse.Namespace) -> int:
-    """``report RUN [RUN ...]``."""
-    from mlcil.reporting.html import write_report
-
-    print(write_report(options.runs, options.output))
-    return 0
-
-
-def test(options: argparse.Namespace) -> int:
-    """``test CHECKPOINT CONFIG``."""
-    from mlcil.engine.config import load_config
-    from mlcil.engine.test import test_checkpoint
-
-    result = test_checkpoint(options.checkpoint, load_config(options.config, options.overrides))
-    print(json.dumps(result, indent=1))
-    return 0
-
-
-def predict(options: argparse.Namespace) -> int:
-    """``predict CHECKPOINT IMAGE_OR_FOLDER``: ``{"image": ..., "labels": [{"label": ..., "score": ...}]}`` lines."""
-    from mlcil.deploy.predictor import find_images, load
-
-    predictor = load(options.checkpoint, options.device, options.precision)
-    for path, scores in predictor.predict(find_images(options.images), on_bad_image=options.on_bad_image):
-        ranked: list[tuple[str, float]] = sorted(scores.items(), key=lambda item: -item[1])
-        kept = ranked[: options.top] if options.top else [x for x in ranked if x[1] >= options.threshold]
-        labels: list[dict[str, Any]] = [{"label": name, "score": round(score, 6)} for name, score in kept]
-        print(json.dumps({"image": str(path), "labels": labels}), flush=True)
-    return 0
-
-
-def convert(options: argparse.Namespace) -> int:
-    """``convert SOURCE TARGET``."""
-    from mlcil.engine.convert import convert_file
-
-    print(convert_file(options.source, options.target, options.classes, options.heads, options.size))
-    return 0

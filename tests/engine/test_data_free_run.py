@@ -253,7 +253,7 @@ def test_two_processes_change_phase_together(tmp_path):
 
 
 def test_corrected_predictions_go_with_the_checkpoint(tmp_path):
-    from mlcil.engine.test import test_checkpoint
+    from mlcil.commands.test import test_checkpoint
 
     method, head, memory = RUNS["BiC"]
     method = {**method, "correct_predictions": True, "second": {"epochs": 2, "milestones": [1], "lr": 1.0}}

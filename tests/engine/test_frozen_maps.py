@@ -105,7 +105,7 @@ def test_images_it_is_where_maps_would_not_do(scenes, tmp_path, passes, changes)
 
 @pytest.mark.parametrize("value", [-1, "4", True, None, float("nan")])
 def test_bad_limits(scenes, tmp_path, value):  # noqa: F811
-    with pytest.raises(UserError, match=r"frozen_maps_gb is .*expected a number of gigabytes"):
+    with pytest.raises(UserError, match=r"frozen_maps_gb is .*expected a number of at least 0"):
         frozen(scenes, tmp_path, "run", value)
 
 

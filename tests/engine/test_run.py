@@ -41,6 +41,7 @@ def config(scenes, folder, name="run", **changes):
             "image_size": 32,
         },
         "method": {"type": "KRT"},
+        "train_transform": {"cutout": 0.5, "randaugment": True},
         "train_cfg": {"max_epochs": 2, "base_lr": 1e-3, "save_interval": 0},
         "train_dataloader": {"batch_size": 15, "num_workers": 0},
         "test_dataloader": {"batch_size": 16, "num_workers": 0},
@@ -120,7 +121,7 @@ def test_stage_checkpoints_know_their_classes(finished):
 
 
 def test_the_test_command_gives_the_metrics_of_the_run(scenes, finished):
-    from mlcil.engine.test import test_checkpoint
+    from mlcil.commands.test import test_checkpoint
 
     folder, results = finished
     for session in (0, 2):

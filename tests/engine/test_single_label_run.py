@@ -134,7 +134,7 @@ def test_stage_checkpoints_predict_shares(finished: tuple[Path, list[dict[str, A
 
 
 def test_the_test_command_gives_the_metrics_of_the_run(finished: tuple[Path, list[dict[str, Any]]]) -> None:
-    from mlcil.engine.test import test_checkpoint
+    from mlcil.commands.test import test_checkpoint
 
     folder, results = finished
     for session in (0, 2):

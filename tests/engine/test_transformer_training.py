@@ -148,7 +148,7 @@ def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
         "from mlcil.engine.config import load_config\n"
         "from mlcil.engine.build import build_runner, check_run\n"
         "rank = os.environ['RANK']\n"
-        "runner = build_runner(check_run(load_config(sys.argv[1])))\n"
+        "runner = runner_of(check_run(load_config(sys.argv[1])))\n"
         "runner.train()\n"
         "rows, sessions = runner.run_settings.memory.contents()\n"
         "file = pathlib.Path(sys.argv[1]).with_name('memory' + rank + '.json')\n"

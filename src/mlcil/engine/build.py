@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from mlcil.engine.evaluate import Evaluator
 from mlcil.engine.hooks import FiniteLossHook, ProgressHook, PseudoLabelAuditHook, ResultsHook, StateHook
 from mlcil.engine.loop import SessionLoop
 from mlcil.engine.resume import MethodPart, Part, Restorer
-from mlcil.engine.run import LoaderSettings, OptimSettings, Run, TrainSettings
+from mlcil.engine.run import Run
 from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.runner import IncrementalRunner
+from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import UserError
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import build_memory
@@ -135,48 +136,32 @@ def build_run(cfg: Config, method: Method | None = None) -> Run:
         set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
         method = build_method(cfg)
         check_outputs(method, scenario)
-    method.fold_teacher = fold = bool(cfg.fold_batch_norm and not cfg.deterministic)
-    folder, test_loader = folder_of(cfg), as_dict(cfg.test_dataloader)
-    test_precision = test_loader.pop("precision")
-    scaling = cfg.auto_scale_lr or {}
+    settings = Plain(**{part.name: cfg[part.name] for part in fields(Plain)})
+    folder = folder_of(cfg)
     size = method.network.spec["image_size"]
-    return Run(
+    run = Run(
         name=cfg.name,
         run_dir=folder.run_dir,
         checkpoint_dir=folder.checkpoint_dir,
         scenario=scenario,
         method=method,
         memory=memory,
+        settings=settings,
         train=TrainSettings(**as_dict(cfg.train_cfg)),
-        optim=OptimSettings(
-            wrapper=as_dict(cfg.optim_wrapper),
-            schedules=[as_dict(schedule) for schedule in cfg.param_scheduler],
-            precision=cfg.precision,
-            base_batch_size=scaling.get("base_batch_size"),
-            published_batch_size=scaling.get("published_batch_size"),
-        ),
-        train_loader=LoaderSettings(**as_dict(cfg.train_dataloader)),
-        test_loader=LoaderSettings(**test_loader),
+        optimiser=Optimiser(**as_dict(cfg.optim_wrapper)),
+        schedules=[as_dict(schedule) for schedule in cfg.param_scheduler],
+        batch_sizes=BatchSizes(**as_dict(cfg.auto_scale_lr)) if cfg.auto_scale_lr else None,
+        train_loader=TrainLoader(**as_dict(cfg.train_dataloader)),
+        test_loader=TestLoader(**as_dict(cfg.test_dataloader)),
         transform=TrainTransform(size, **as_dict(cfg.train_transform)),
         image_size=size,
         cache=CacheOptions(**as_dict(cfg.image_cache)),
-        frozen_maps_gb=float(cfg.frozen_maps_gb),
-        seed=cfg.seed,
-        deterministic=cfg.deterministic,
-        test_precision=test_precision,
-        fold=fold,
-        channels_last=cfg.channels_last,
-        compile=cfg.compile,
-        on_bad_image=cfg.on_bad_image,
-        metric_options={"empty_as": cfg.empty_classes, "local_accuracy": cfg.local_accuracy},
-        launcher=cfg.launcher,
-        log_level=cfg.log_level,
-        log_interval=cfg.log_interval,
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
-        env=as_dict(cfg.get("env_cfg", {})),
-        conditions=conditions(cfg.to_dict(), cfg.launcher, cfg.plugins),
+        conditions=conditions(cfg.to_dict(), settings.launcher, cfg.plugins),
         config=cfg,
     )
+    method.fold_teacher = run.fold
+    return run
 
 
 @dataclass(frozen=True)
@@ -271,8 +256,9 @@ def build_runner(start: Start) -> IncrementalRunner:
     parts["progress"] = loop.progress
     runner._train_loop = loop
     processes = get_world_size()
-    loader, optim = run.train_loader, run.optim
-    update = (loader.batch_size, processes, optim.accumulated, optim.published_batch_size, optim.base_batch_size)
+    sizes = run.batch_sizes
+    published, base = (sizes.published_batch_size, sizes.base_batch_size) if sizes is not None else (None, None)
+    update = (run.train_loader.batch_size, processes, run.optimiser.accumulative_counts, published, base)
     for line in (
         *log_lines.start(run.name, run.scenario, facts, type(run.method).__name__),
         *log_lines.batch(*update),
@@ -290,11 +276,11 @@ def provenance(run: Run, began: datetime) -> dict[str, Any]:
         "command": shlex.join(sys.argv),
         "started": began.isoformat(timespec="seconds"),
         "versions": versions(),
-        "seed": run.seed,
-        "deterministic": run.deterministic,
+        "seed": run.settings.seed,
+        "deterministic": run.settings.deterministic,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "processes": get_world_size(),
-        "precision": str(resolve_precision(run.optim.precision, device)).removeprefix("torch."),
+        "precision": str(resolve_precision(run.settings.precision, device)).removeprefix("torch."),
         "abn": abn_in_use(run.method),
         "weights": run.weights,
         "parameters": sum(p.numel() for p in run.method.parameters()),

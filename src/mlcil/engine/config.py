@@ -8,7 +8,7 @@ and their meaning are in that docstring:
 ``network``        :class:`mlcil.models.network.IncrementalNetwork` (``backbone``, ``head``, ``image_size``)
 ``method``         a class of :mod:`mlcil.methods` by ``type``
 ``memory``         a class of :mod:`mlcil.memory` by its ``selection``, or ``None``
-``train_cfg``      :class:`mlcil.engine.run.TrainSettings`
+``train_cfg``      :class:`mlcil.engine.settings.TrainSettings`, as other sections without a class
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 ``image_cache``    :class:`mlcil.datasets.cache.CacheOptions`
 ``plugins``        python files with methods or data sets of one's own (docs/add_a_method.md)
@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
+import dataclasses
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -34,91 +35,105 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
+from mlcil.configs import compose
+from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.cache import CacheOptions
-from mlcil.datasets.loading import BAD_IMAGE
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.optim import decay_groups
-from mlcil.engine.run import TrainSettings
 from mlcil.engine.schedules import SESSION_SCHEDULERS
+from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import UserError
-from mlcil.evaluation.singlelabel import LOCAL_ACCURACIES
 from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.numerics import PRECISIONS
 from mlcil.models.resnet import VARIANTS as RESNETS
 from mlcil.models.resnet import ResNet
 from mlcil.models.tresnet import TResNet
 from mlcil.protocols import check_option
 from mlcil.registry import DATASETS, METHODS
+from mlcil.schema import check, check_keys, near
 
 #: every top-level key and its default; ``...`` marks what a config must give
 DEFAULTS: dict[str, Any] = {
     "plugins": [],  # python files, relative to the config, that register methods or data sets of one's own
-    "name": None,  # run name; default: the config's path under configs/
     "scenario": ...,
     "network": ...,
     "method": ...,
     "memory": None,
-    "pretrained": None,  # weight file, 'package:efficientnet-lite0', or None for random initial weights
-    "allow_leaky_weights": False,  # load weights that were trained on the evaluated classes
-    "train_transform": {"cutout": 0.5, "randaugment": True},
+    "train_transform": {"cutout": 0.0, "randaugment": False},
     "train_dataloader": {"batch_size": 64, "num_workers": 8},
     "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
     "image_cache": {"enabled": True, "folder": None, "limit_gb": 32},  # decoded images, shared by all runs
-    "frozen_maps_gb": 4,  # memory for the maps of a frozen backbone when nothing augments its images; 0: none is kept
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
-    # {"base_batch_size": 256}: the learning rates are meant for so many images an update and scaled in proportion;
-    # with "published_batch_size" too, the log says when an update has another number of images than that
     "auto_scale_lr": None,
-    "precision": "auto",  # auto, fp32, bf16, fp16
-    "channels_last": True,  # memory layout of convolutions; same numbers up to rounding
-    "fold_batch_norm": True,  # inside convolutions where nothing trains; not with deterministic=True
-    "deterministic": False,
-    "threads": None,  # CPU threads of the arithmetic; None leaves PyTorch's choice
-    "seed": 3407,
-    "empty_classes": "zero",  # a class without test positives counts as AP 0 (official) or is left out: 'skip'
-    "local_accuracy": "all",  # images that count where predictions are among a session's classes; 'official': ABD's
-    "on_bad_image": "raise",  # an image that cannot be read stops the run, or 'skip': it is left out and counted
-    "log_root": "logs",
-    "checkpoint_root": "saved_models",
-    "log_level": "INFO",
-    "log_interval": 50,  # steps between two loss lines
-    "launcher": "none",  # none, pytorch (torchrun), slurm
     "custom_hooks": [],
-    "compile": False,  # the backbone through torch.compile: other rounding, and minutes before the first step
+    **{field.name: field.default for field in dataclasses.fields(Plain)},
 }
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_LOADER_KEYS = ("batch_size", "num_workers")
-_TRAIN_LOADER_KEYS = (*_LOADER_KEYS, "drop_last")
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a config file, apply ``key=value`` overrides, fill in defaults and check every key.
+def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """The settings that a name or a file stands for, with overrides and defaults, every key of them checked.
+
+    Args:
+        config: a method (``lwf data=coco protocol=B40-C10``), the name of published settings (``krt/coco_b0c10``) or a
+            python file, which may begin with ``based_on = "lwf data=coco"``.
+        overrides: ``key=value`` words; ``data``, ``protocol`` and ``backbone`` choose parts of a name.
 
     Raises:
-        UserError: file missing or not python, unknown key (the near one is suggested), missing section.
+        UserError: no such file or name, a file that is not python, an unknown key (the near one is suggested), a
+            missing section, or a wrong value.
     """
-    path = Path(path)
+    words = list(overrides)
+    if isinstance(config, str) and not config.endswith(".py") and not Path(config).is_file():
+        cfg, name = _named(config, words)
+        filename = None
+    else:
+        filename = Path(config)
+        cfg, name = _file(filename, words), run_name(filename)
+    keys = [word.partition("=")[0] for word in words]
+    for given, other in (("total", "per_class"), ("per_class", "total")):  # a budget takes the place of the recipe's
+        if f"memory.{given}" in keys and isinstance(cfg.get("memory"), dict):
+            cfg["memory"].pop(other, None)
+    for override, key in zip(words, keys, strict=True):
+        if key not in compose.CHOICES:
+            _apply(cfg, override)
+    return finish_config(cfg, default_name=name, filename=filename)
+
+
+def _named(text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], str]:
+    """Settings and run name of a method or of published settings."""
+    name, _, rest = text.strip().partition(" ")
+    chosen = [word.partition("=") for word in (*rest.split(), *words)]
+    choices = {key: value for key, _, value in chosen if key in compose.CHOICES}
+    return compose.resolve(name, choices, PUBLISHED)
+
+
+def _file(path: Path, words: list[str]) -> dict[str, Any]:
+    """What a python file sets, on top of what it is based on."""
     if not path.is_file():
-        raise UserError(f"{path} is no config file; expected a python file such as configs/krt/coco_b0c10.py")
+        name = compose.new_name(path, PUBLISHED)
+        if name is None:
+            raise UserError(f"{path} is no config file; expected a python file, or a name that `mlcil config` lists")
+        known = f"`{name}`" if name else "a method and its data, such as `krt data=coco protocol=B0-C10`"
+        raise UserError(f"{path} does not exist: configs have names now, this one is {known}; `mlcil config` lists all")
+    chosen = [word for word in words if word.partition("=")[0] in compose.CHOICES]
+    if chosen:
+        raise UserError(f"{chosen[0]!r} goes with the name of a method, but {path} is a file; write it into the file")
     try:
-        raw = Config.fromfile(str(path), import_custom_modules=False)
+        cfg = Config.fromfile(str(path), import_custom_modules=False).to_dict()
     except Exception as error:  # anything can go wrong in somebody's python file
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{path} cannot be read as a config ({type(error).__name__}: {reason}); expected python that runs, so "
             "correct it"
         ) from error
-    cfg = raw.to_dict()
-    for override in overrides:
-        _apply(cfg, override)
-    return finish_config(cfg, default_name=run_name(path), filename=path)
+    base = cfg.pop("based_on", None)
+    return compose.merge(_named(str(base))[0], cfg) if base else cfg
 
 
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
@@ -179,10 +194,8 @@ def load_plugins(files: Any, folder: Path) -> list[str]:
 
 
 def run_name(path: Path) -> str:
-    """``configs/krt/coco_b0c10.py`` -> ``krt_coco_b0c10``: folders below ``configs``, elsewhere the last one."""
-    folders = path.parts[:-1]
-    inside = folders[len(folders) - folders[::-1].index("configs") :] if "configs" in folders else folders[-1:]
-    return "_".join([*inside, path.stem])
+    """``photos/mine.py`` -> ``photos_mine``: the folder and the file."""
+    return "_".join([*path.parts[:-1][-1:], path.stem])
 
 
 def _apply(cfg: dict[str, Any], override: str) -> None:
@@ -211,87 +224,33 @@ def _value(text: str) -> Any:
         return text
 
 
-def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    """Raise :class:`UserError` for the first unknown key, suggesting the near one."""
-    allowed = list(allowed)
-    for key in given:
-        if key not in allowed:
-            raise UserError(f"unknown key {key!r} in {where}; {_near(key, allowed)}")
-
-
-def _near(found: object, known: Iterable[str]) -> str:
-    """The known word that was probably meant, else all of them."""
-    lower = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(str(found).lower(), lower, 1)
-    return f"did you mean {lower[near[0]]!r}?" if near else f"known: {', '.join(sorted(lower.values()))}"
-
-
 def _mapping(value: Any, key: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise UserError(f"{key} in the config is {value!r}; expected a dictionary of options")
     return value
 
 
-def _arguments(function: Callable[..., Any], *without: str) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name not in ("self", "kwargs", *without)]
-
-
 def _check_sections(cfg: dict[str, Any]) -> None:
-    scenario = dict(_mapping(cfg["scenario"], "scenario"))
-    check_keys(scenario, _arguments(Scenario.__init__), "scenario")
-    _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
+    """Everything that the config alone can get wrong, section by section."""
+    check(Plain, {field.name: cfg[field.name] for field in dataclasses.fields(Plain)}, "")
+    scenario = _mapping(cfg["scenario"], "scenario")
     if "num_sessions" not in scenario:
         for key in ("base", "increment"):
             if key not in scenario:
                 raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
-    network = _mapping(cfg["network"], "network")
-    check_keys(network, _arguments(IncrementalNetwork.__init__), "network")
-    backbone = _mapping(network.get("backbone") or {}, "network.backbone")
-    if "name" not in backbone:
-        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(OWN) + " or a timm model")
-    try:
-        check_name(str(backbone["name"]))
-    except ValueError as error:
-        raise UserError(f"network.backbone.name: {error}") from error
-    backbone_class: Any = TResNet if backbone["name"] in OWN else TimmBackbone
-    if backbone["name"] in RESNETS:
-        backbone_class = ResNet
-    backbone_class = ENCODERS.get(str(backbone["name"]), backbone_class)
-    check_keys(backbone, {"name", *_arguments(backbone_class.__init__, "image_size")}, "network.backbone")
-    _name_normalisation(cfg["network"]["backbone"])
-    head = _mapping(network.get("head") or {}, "network.head")
-    head_class: Any = HEADS.get(str(head.get("type")))
-    if head_class is None:
-        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
-    check_keys(head, {"type", *_arguments(head_class.__init__, "in_channels", "grid")}, "network.head")
+    _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
+    check(Scenario, {key: value for key, value in scenario.items() if key != "dataset"}, "scenario", "dataset")
+    _check_network(cfg["network"])
     _check_typed(cfg["method"], METHODS, "method", "network")
     _check_memory(cfg)
-    check_keys(cfg["train_transform"], _arguments(TrainTransform.__init__, "size"), "train_transform")
-    TrainTransform(32, **cfg["train_transform"])  # refuses what it cannot do
-    check_keys(cfg["image_cache"], _arguments(CacheOptions.__init__), "image_cache")
-    CacheOptions(**cfg["image_cache"])
-    check_keys(cfg["train_dataloader"], _TRAIN_LOADER_KEYS, "train_dataloader")
-    check_keys(cfg["test_dataloader"], (*_LOADER_KEYS, "precision"), "test_dataloader")
-    check_keys(cfg["train_cfg"], _arguments(TrainSettings), "train_cfg")
-    views = cfg["train_cfg"].get("repeated_augmentation", 1)
-    if type(views) is not int or views < 1:
-        raise UserError(f"train_cfg.repeated_augmentation is {views!r}; expected a whole number of at least 1")
-    wrapper_keys = ("optimizer", "clip_grad", "accumulative_counts", "type", "constructor", "paramwise_cfg")
-    check_keys(cfg["optim_wrapper"], wrapper_keys, "optim_wrapper")
-    _check_wrapper(cfg["optim_wrapper"])
-    groups = _mapping(cfg["optim_wrapper"].get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg")
-    check_keys(groups, _arguments(decay_groups, "model", "weight_decay", "lr"), "optim_wrapper.paramwise_cfg")
-    optimizer = _mapping(cfg["optim_wrapper"].get("optimizer") or {}, "optim_wrapper.optimizer")
-    optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
-    if optimizer_class is None:
-        raise UserError(
-            f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
-        )
-    check_keys(optimizer, {"type", *_arguments(optimizer_class.__init__, "params")}, "optim_wrapper.optimizer")
-    try:
-        optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optim_wrapper.optimizer: {error}; correct its value") from error
+    _check_made(functools.partial(TrainTransform, 32), cfg, "train_transform", _arguments(TrainTransform, "size"))
+    _check_made(CacheOptions, cfg, "image_cache", _arguments(CacheOptions))
+    check(TrainLoader, cfg["train_dataloader"], "train_dataloader")
+    check(TestLoader, cfg["test_dataloader"], "test_dataloader")
+    check(TrainSettings, cfg["train_cfg"], "train_cfg")
+    if cfg["auto_scale_lr"] is not None:
+        check(BatchSizes, cfg["auto_scale_lr"], "auto_scale_lr")
+    _check_optimiser(cfg["optim_wrapper"])
     for key, registry in (("param_scheduler", PARAM_SCHEDULERS), ("custom_hooks", HOOKS)):
         if not isinstance(cfg[key], list) or not all(isinstance(section, Mapping) for section in cfg[key]):
             raise UserError(f"{key} in the config is {cfg[key]!r}; expected a list of dictionaries with a 'type'")
@@ -300,58 +259,53 @@ def _check_sections(cfg: dict[str, Any]) -> None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
         if scheduler["type"] in SESSION_SCHEDULERS:
-            arguments = _arguments(SESSION_SCHEDULERS[scheduler["type"]].__init__, "optimizer")
-            check_keys(scheduler, {"type", *arguments}, "param_scheduler")
-    for where, value in (("", cfg["precision"]), ("test_dataloader.", cfg["test_dataloader"]["precision"])):
-        if value not in PRECISIONS:
-            raise UserError(f"{where}precision is {value!r}; use one of {', '.join(PRECISIONS)}")
-    check_option("local_accuracy", cfg["local_accuracy"], LOCAL_ACCURACIES)
-    check_option("on_bad_image", cfg["on_bad_image"], BAD_IMAGE)
-    if cfg["auto_scale_lr"] is not None:
-        sizes = _mapping(cfg["auto_scale_lr"], "auto_scale_lr")
-        check_keys(sizes, ("base_batch_size", "published_batch_size"), "auto_scale_lr")
-        for key in ("base_batch_size", *(key for key in ("published_batch_size",) if key in sizes)):
-            if type(sizes.get(key)) is not int or sizes[key] < 1:
-                raise UserError(f"auto_scale_lr.{key} is {sizes.get(key)!r}; expected a whole number of at least 1")
-    if cfg["log_level"] not in LOG_LEVELS:
-        raise UserError(f"log_level is {cfg['log_level']!r}; use one of {', '.join(LOG_LEVELS)}")
-    for key in ("fold_batch_norm", "compile"):
-        if not isinstance(cfg[key], bool):
-            raise UserError(f"{key} is {cfg[key]!r}; expected True or False")
+            own = SESSION_SCHEDULERS[scheduler["type"]]
+            check(own, scheduler, "param_scheduler", "optimizer", "epochs", "epoch_length")
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
-    kept = cfg["frozen_maps_gb"]
-    if isinstance(kept, bool) or not isinstance(kept, (int, float)) or not kept >= 0:
-        raise UserError(f"frozen_maps_gb is {kept!r}; expected a number of gigabytes of at least 0")
-    if type(cfg["seed"]) is not int or cfg["seed"] < 0:
-        raise UserError(f"seed is {cfg['seed']!r}; expected a whole number of at least 0")
-    if not isinstance(cfg["train_dataloader"].get("drop_last", False), bool):
-        raise UserError(
-            f"train_dataloader.drop_last is {cfg['train_dataloader']['drop_last']!r}; expected True or False"
-        )
-    for key in ("batch_size", "num_workers"):
-        for section in ("train_dataloader", "test_dataloader"):
-            value = cfg[section][key]
-            if not isinstance(value, int) or value < (1 if key == "batch_size" else 0):
-                raise UserError(f"{section}.{key} is {value!r}; expected a whole number")
-    epochs = cfg["train_cfg"].get("max_epochs")
-    if not isinstance(epochs, int) or epochs < 1:
-        raise UserError(f"train_cfg.max_epochs is {epochs!r}; expected a whole number of at least 1")
 
 
-def _check_wrapper(wrapper: Mapping[str, Any]) -> None:
-    """The accumulated batches."""
-    counts = wrapper.get("accumulative_counts", 1)
-    if type(counts) is not int or counts < 1:
-        raise UserError(f"optim_wrapper.accumulative_counts is {counts!r}; expected a whole number of at least 1")
-
-
-def _name_normalisation(backbone: dict[str, Any]) -> None:
-    """Numbers in place of ``mean="cifar100"`` and ``std="cifar100"``."""
+def _check_network(network: Any) -> None:
+    """Backbone and head; the names of means and deviations become numbers."""
+    check(IncrementalNetwork, {"backbone": {}, "head": {}, **_mapping(network, "network")}, "network")
+    backbone, head = network.get("backbone") or {}, network.get("head") or {}
+    if "name" not in backbone:
+        raise UserError("network.backbone has no 'name'; use one of " + ", ".join(OWN) + " or a timm model")
+    try:
+        check_name(str(backbone["name"]))
+    except ValueError as error:
+        raise UserError(f"network.backbone.name: {error}") from error
     for index, key in enumerate(("mean", "std")):
         if isinstance(backbone.get(key), str):
             check_option(f"network.backbone.{key}", backbone[key], tuple(NORMALISATIONS))
             backbone[key] = list(NORMALISATIONS[backbone[key]][index])
+    name = str(backbone["name"])
+    backbone_class = ENCODERS.get(name, ResNet if name in RESNETS else TResNet if name in OWN else TimmBackbone)
+    options = {key: value for key, value in backbone.items() if key != "name" or backbone_class is TimmBackbone}
+    check(backbone_class, options, "network.backbone", "image_size")
+    head_class = HEADS.get(str(head.get("type")))
+    if head_class is None:
+        raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
+    check(head_class, head, "network.head", "in_channels", "grid")
+
+
+def _check_optimiser(wrapper: Any) -> None:
+    """The optimiser's class judges its arguments itself."""
+    check(Optimiser, wrapper, "optim_wrapper")
+    check(
+        decay_groups, wrapper.get("paramwise_cfg") or {}, "optim_wrapper.paramwise_cfg", "model", "weight_decay", "lr"
+    )
+    optimizer = wrapper["optimizer"]
+    optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
+    if optimizer_class is None:
+        raise UserError(
+            f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
+        )
+    check_keys(optimizer, {"type", *_arguments(optimizer_class, "params")}, "optim_wrapper.optimizer")
+    try:
+        optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"optim_wrapper.optimizer: {error}; correct its value") from error
 
 
 def _check_memory(cfg: Mapping[str, Any]) -> None:
@@ -367,11 +321,21 @@ def _check_memory(cfg: Mapping[str, Any]) -> None:
         return
     memory = _mapping(cfg["memory"], "memory")
     selection = memory.get("selection", "herding")
-    check_keys(memory, _arguments(memory_class(selection).__init__), "memory")
+    check(memory_class(selection), memory, "memory")
     if wanted and selection not in wanted:
         raise UserError(
             f"method {name} does not work with memory.selection={selection!r}; use {' or '.join(map(repr, wanted))}"
         )
+
+
+def _check_made(make: Callable[..., Any], cfg: Mapping[str, Any], where: str, keys: Iterable[str]) -> None:
+    """Sections whose class refuses wrong values itself."""
+    check_keys(cfg[where], keys, where)
+    make(**cfg[where])
+
+
+def _arguments(cls: type, *without: str) -> list[str]:
+    return [name for name in inspect.signature(cls).parameters if name not in without]
 
 
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
@@ -379,6 +343,5 @@ def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
     cls = registry.get(str(section["type"]))
     if cls is None:
-        raise UserError(f"{where}.type {section['type']!r} is unknown; {_near(section['type'], registry.module_dict)}")
-    function = cls.__init__ if inspect.isclass(cls) else cls
-    check_keys(section, {"type", *_arguments(function, *without)}, where)
+        raise UserError(f"{where}.type {section['type']!r} is unknown; {near(section['type'], registry.module_dict)}")
+    check(cls, section, where, *without)

@@ -18,7 +18,8 @@ from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler,
 from mlcil.datasets.sampling import RepeatedAugmentationSampler
 from mlcil.datasets.table import ImageTable
 from mlcil.datasets.tensor_augment import TensorAugment
-from mlcil.engine.run import LoaderSettings, Run
+from mlcil.engine.run import Run
+from mlcil.engine.settings import TestLoader, TrainLoader
 from mlcil.errors import UserError
 from mlcil.phases import Images
 from mlcil.reporting import log_lines
@@ -78,7 +79,7 @@ class Data:
         if training and not run.transform.whole:
             scenario.train = with_cache(scenario.train, run.image_size, run.cache, log, workers)
         scenario.test = with_cache(scenario.test, run.image_size, run.cache, log, workers, build=training)
-        if run.on_bad_image != "skip":
+        if run.settings.on_bad_image != "skip":
             return
         if not self.unreadable:
             found: list[Any] = [{}, {}]
@@ -204,7 +205,7 @@ class Data:
             return None
         rank, world_size = get_dist_info()
         draws = len(self.run.scenario.sessions) + t  # other ones than those of any session
-        sampler = SessionSampler(len(view), self.run.seed, draws, shuffle, rank, world_size)
+        sampler = SessionSampler(len(view), self.run.settings.seed, draws, shuffle, rank, world_size)
         return self._loader(view, sampler, self.run.train_loader)
 
     def _stored_view(self, t: int, shuffle: bool) -> SessionView | None:
@@ -225,11 +226,11 @@ class Data:
         run, (rank, world_size) = self.run, get_dist_info()
         views = run.train.repeated_augmentation
         if views > 1:
-            images = run.train_loader.batch_size * run.optim.accumulated  # whole updates
-            return RepeatedAugmentationSampler(length, run.seed, t, images, views, rank, world_size)
-        return SessionSampler(length, run.seed, t, True, rank, world_size)
+            images = run.train_loader.batch_size * run.optimiser.accumulative_counts  # whole updates
+            return RepeatedAugmentationSampler(length, run.settings.seed, t, images, views, rank, world_size)
+        return SessionSampler(length, run.settings.seed, t, True, rank, world_size)
 
-    def _loader(self, view: SessionView, sampler: SessionSampler, settings: LoaderSettings) -> Loader:
+    def _loader(self, view: SessionView, sampler: SessionSampler, settings: TrainLoader | TestLoader) -> Loader:
         """A loader whose images are read by the run's worker processes; maps in memory need none."""
         number, run = settings.num_workers, self.run
         if view.source.kind == "maps":
@@ -240,7 +241,8 @@ class Data:
             sources = [ImageSource(table, run.image_size, augment) for table, augment in images]
             self._readers[number] = Readers(number, sources)
         readers = self._readers.get(number)
-        return Loader(view, sampler, settings.batch_size, number, settings.drop_last, readers)
+        drop_last = isinstance(settings, TrainLoader) and settings.drop_last
+        return Loader(view, sampler, settings.batch_size, number, drop_last, readers)
 
 
 def no_labels(rows: np.ndarray) -> np.ndarray:

@@ -102,9 +102,10 @@ class Evaluator:
         if self._loader is None or not np.array_equal(rows, self._loader.dataset.rows):
             self._loader = self.data.plain_loader(self.data.plain_view(scenario.test, rows))
         started = time.monotonic()
-        dtype = resolve_precision(run.test_precision, next(method.parameters()).device)
+        dtype = resolve_precision(run.test_loader.precision, next(method.parameters()).device)
         logits_NC, _ = predict_view(method, self._loader, dtype, run.fold)
-        metrics = session_metrics(scenario, session, rows, logits_NC, **run.metric_options)
+        options = {"empty_as": run.settings.empty_classes, "local_accuracy": run.settings.local_accuracy}
+        metrics = session_metrics(scenario, session, rows, logits_NC, **options)
         if left_out := sum(map(len, self.data.unreadable.values())):
             metrics["unreadable_images"] = left_out
         metrics["evaluation_seconds"] = round(time.monotonic() - started, 1)

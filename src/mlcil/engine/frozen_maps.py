@@ -31,14 +31,14 @@ def keep_frozen_maps(run: Run, data: Data) -> None:
     """
     network, scenario = run.method.network, run.scenario
     wanted = network.frozen_backbone and not run.transform.steps and not run.method.needs_images
-    if not wanted or run.deterministic or get_world_size() > 1 or _changes_batches(run):
+    if not wanted or run.settings.deterministic or get_world_size() > 1 or _changes_batches(run):
         return
     tables = (scenario.train, scenario.test)
     shape = (int(network.backbone.out_channels), *grid_of(network.backbone, run.image_size))  # type: ignore[arg-type]
     gigabytes = 4e-9 * sum(map(len, tables)) * float(np.prod(shape))
-    limit = min(run.frozen_maps_gb, _free_gigabytes() / 2)
+    limit = min(run.settings.frozen_maps_gb, _free_gigabytes() / 2)
     if gigabytes > limit:
-        if run.frozen_maps_gb:
+        if run.settings.frozen_maps_gb:
             sentence = f"its maps would need {gigabytes:.1f} GB, more than frozen_maps_gb or half of the free memory"
             log(f"frozen backbone: {sentence}, so they are computed in every epoch")
         return

@@ -278,7 +278,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         """Of the random draws on a whole batch of this process."""
         place = self.position
         on_memory = int(_trains_on(self.phases[place.phase], "memory"))
-        return (self.run_settings.seed, place.session, on_memory, place.epoch, index, get_rank())
+        return (self.run_settings.settings.seed, place.session, on_memory, place.epoch, index, get_rank())
 
     def step(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Forward, backward and step on one batch."""

@@ -11,6 +11,7 @@ from typing import Any
 from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
+from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.memory import Memory
 from mlcil.methods.base import Method
 from mlcil.phases import Phase
@@ -97,77 +98,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class LoaderSettings:
-    """How images are read.
-
-    Attributes:
-        batch_size: images a process sees in one step, at least 1.
-        num_workers: processes that read images; 0 reads in the process that trains.
-        drop_last: leave out a last, smaller batch.
-    """
-
-    batch_size: int = 64
-    num_workers: int = 8
-    drop_last: bool = False
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How long a session trains, and how carefully.
-
-    Attributes:
-        max_epochs: epochs of a session.
-        base_lr: peak learning rate of session 0; later sessions use the optimiser's ``lr``.
-        base_epochs: epochs of session 0 when they differ from ``max_epochs``.
-        val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
-        stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
-        save_interval: iterations between two saved states, and the end of every epoch; 0 is the end of every epoch
-            alone; ``None`` chooses it so that saving takes less than 2% of the time.
-        skip_not_finite: how many steps whose loss is no number are left out, with a warning, before the run stops;
-            0 stops at the first.
-        repeated_augmentation: views of an image in a batch, see
-            :class:`~mlcil.datasets.sampling.RepeatedAugmentationSampler`; 1 is ordinary shuffling.
-    """
-
-    max_epochs: int = 20
-    base_lr: float | None = None
-    base_epochs: int | None = None
-    val_interval: int = 0
-    stop_after_session: int | None = None
-    save_interval: int | None = None
-    skip_not_finite: int = 0
-    repeated_augmentation: int = 1
-
-    def epochs(self, session: int) -> int:
-        """Epochs of a session."""
-        return self.base_epochs if session == 0 and self.base_epochs else self.max_epochs
-
-
-@dataclass(frozen=True)
-class OptimSettings:
-    """What the weights are updated with.
-
-    Attributes:
-        wrapper: arguments of mmengine's optimiser wrapper, ``optimizer`` among them.
-        schedules: each a dictionary with a ``type``, see :mod:`mlcil.engine.schedules`.
-        precision: of matrix products in training: auto, fp32, bf16 or fp16.
-        base_batch_size: the learning rates are meant for so many images an update and scaled in proportion.
-        published_batch_size: images an update in the paper, for the log.
-    """
-
-    wrapper: Mapping[str, Any]
-    schedules: Sequence[Mapping[str, Any]] = ()
-    precision: str = "auto"
-    base_batch_size: int | None = None
-    published_batch_size: int | None = None
-
-    @property
-    def accumulated(self) -> int:
-        """Batches of a process whose gradients make one update."""
-        return int(self.wrapper.get("accumulative_counts", 1))
-
-
-@dataclass(frozen=True)
 class Run:
     """One run: walks ``method`` through ``scenario`` and writes ``run_dir`` and ``checkpoint_dir``.
 
@@ -177,21 +107,12 @@ class Run:
         scenario: what the sessions hold.
         method: what learns, with pretrained weights when there are some.
         memory: kept images, or ``None``.
-        train: see :class:`TrainSettings`.
-        optim: see :class:`OptimSettings`.
-        train_loader, test_loader: see :class:`LoaderSettings`.
-        transform: the training augmentation; it knows the images' size.
+        settings, train, optimiser, batch_sizes, train_loader, test_loader: see :mod:`mlcil.engine.settings`.
+        schedules: each a dictionary with a ``type``, see :mod:`mlcil.engine.schedules`.
+        transform: the training augmentation.
+        image_size: side of the square images in pixels.
         cache: where decoded images are kept.
-        frozen_maps_gb: memory for the maps of a frozen backbone.
-        seed, deterministic: of the random generators and kernels.
-        test_precision: of matrix products in evaluation.
-        fold: networks that only predict have their batch norms inside the convolutions.
-        channels_last, compile: how the network is computed.
-        on_bad_image: ``raise`` or ``skip``.
-        metric_options: of :class:`~mlcil.evaluation.metrics.TestSet`.
-        launcher: none, pytorch or slurm.
-        log_level, log_interval, hooks: of mmengine; ``hooks`` are the user's.
-        env: mmengine's ``env_cfg``, or empty for the usual one.
+        hooks: the user's, as mmengine builds them.
         weights: provenance of the pretrained weights, or ``None``.
         conditions: what the numbers depend on, see :mod:`mlcil.engine.conditions`.
         config: the resolved config as it is written down; nobody reads single settings from it.
@@ -204,27 +125,17 @@ class Run:
     scenario: Scenario
     method: Method
     memory: Memory | None
+    settings: Plain
     train: TrainSettings
-    optim: OptimSettings
-    train_loader: LoaderSettings
-    test_loader: LoaderSettings
+    optimiser: Optimiser
+    schedules: Sequence[Mapping[str, Any]]
+    batch_sizes: BatchSizes | None
+    train_loader: TrainLoader
+    test_loader: TestLoader
     transform: TrainTransform
     image_size: int
-    cache: CacheOptions = field(default_factory=CacheOptions)
-    frozen_maps_gb: float = 4.0
-    seed: int = 3407
-    deterministic: bool = False
-    test_precision: str = "fp32"
-    fold: bool = True
-    channels_last: bool = True
-    compile: bool = False
-    on_bad_image: str = "raise"
-    metric_options: Mapping[str, str] = field(default_factory=dict)
-    launcher: str = "none"
-    log_level: str = "INFO"
-    log_interval: int = 50
+    cache: CacheOptions
     hooks: Sequence[Mapping[str, Any]] = ()
-    env: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     config: Any = None
@@ -237,6 +148,11 @@ class Run:
         stop = self.train.stop_after_session
         return last if stop is None else min(stop, last)
 
+    @property
+    def fold(self) -> bool:
+        """Networks that only predict have their batch norms inside the convolutions."""
+        return self.settings.fold_batch_norm and not self.settings.deterministic
+
     def images_per_step(self, processes: int) -> int:
         """Images of one update of the weights, over all processes and accumulated batches."""
-        return self.train_loader.batch_size * processes * self.optim.accumulated
+        return self.train_loader.batch_size * processes * self.optimiser.accumulative_counts

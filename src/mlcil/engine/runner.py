@@ -54,20 +54,20 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
             work_dir=str(run.run_dir),
             train_dataloader={},
             train_cfg={"by_epoch": True},
-            optim_wrapper=dict(run.optim.wrapper),
+            optim_wrapper=dict(vars(run.optimiser)),
             default_hooks={
-                "logger": {"type": "LoggerHook", "interval": run.log_interval},
+                "logger": {"type": "LoggerHook", "interval": run.settings.log_interval},
                 "timer": SessionTimerHook(),
                 "sampler_seed": None,  # the loop says where an epoch begins
                 "checkpoint": None,
             },
             custom_hooks=[*hooks, *run.hooks],
-            launcher=run.launcher,
-            env_cfg=dict(run.env) or {"dist_cfg": {"backend": backend}},
+            launcher=run.settings.launcher,
+            env_cfg={"dist_cfg": {"backend": backend}},
             log_processor=SessionLogProcessor(window_size=20),
-            log_level=run.log_level,
+            log_level=run.settings.log_level,
             visualizer={"type": "Visualizer", "vis_backends": visual_backends()},
-            randomness={"seed": run.seed, "deterministic": run.deterministic},
+            randomness={"seed": run.settings.seed, "deterministic": run.settings.deterministic},
             experiment_name=f"{run.name}_{time.time_ns()}",  # mmengine keeps loggers by name: one a run
             cfg=run.config,
         )
@@ -137,9 +137,9 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
         """
         run, loop = self.run_settings, loop_of(self)
         self.call_hook("before_run")
-        if run.channels_last:
+        if run.settings.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        if run.compile:
+        if run.settings.compile:
             self.compile_backbone()
         try:
             with self.signals:

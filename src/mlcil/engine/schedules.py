@@ -19,7 +19,7 @@ from mlcil.engine.run import Run
 def build_schedules(run: Run, wrapper: OptimWrapper, epochs: int, epoch_length: int) -> list[Any]:
     """The run's schedules over a session of so many epochs of ``epoch_length`` iterations."""
     made = []
-    for settings in run.optim.schedules:
+    for settings in run.schedules:
         options = dict(settings)
         if options["type"] in SESSION_SCHEDULERS:
             made.append(SESSION_SCHEDULERS[options.pop("type")](wrapper, epochs, epoch_length, **options))

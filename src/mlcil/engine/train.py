@@ -96,7 +96,7 @@ def explain(error: BaseException, run: Run | None, folder: str) -> str | None:
         )
     if "DataLoader worker" in text:
         return worker_killed(text)
-    if expected_processes(run.launcher) > 1 and any(word in text for word in LOST):
+    if expected_processes(run.settings.launcher) > 1 and any(word in text for word in LOST):
         return f"another process of the run has ended, its own error comes first ({text[:200]})"
     return None
 
@@ -108,7 +108,7 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "Connection ref
 def out_of_memory(run: Run, text: str) -> str:
     """What to lower, and by how much."""
     batch = run.train_loader.batch_size
-    half, steps = max(batch // 2, 1), 2 * run.optim.accumulated
+    half, steps = max(batch // 2, 1), 2 * run.optimiser.accumulative_counts
     where = "GPU" if "CUDA" in text else "machine"
     first = (
         f"halve train_dataloader.batch_size from {batch} to {half} and set optim_wrapper.accumulative_counts={steps}, "
@@ -119,7 +119,7 @@ def out_of_memory(run: Run, text: str) -> str:
     workers = max(run.train_loader.num_workers, run.test_loader.num_workers)
     rest = [f"test_dataloader.batch_size (now {run.test_loader.batch_size}), when it happened in an evaluation"]
     if where == "GPU":
-        rest.insert(0, f"precision='bf16' (now {run.optim.precision!r})")
+        rest.insert(0, f"precision='bf16' (now {run.settings.precision!r})")
     elif workers:
         rest.insert(0, f"num_workers of both loaders (now up to {workers}) to {workers // 2}")
     return (

@@ -1,3 +1,0 @@
-_base_ = ["abd_cifar100.py"]
-
-scenario = dict(num_sessions=10)

@@ -1,6 +1,0 @@
-# CIFAR-10 from its python archive, whole or unpacked; 5 sessions of 2 classes or 2 of 5 are usual.
-scenario = dict(
-    dataset=dict(type="cifar10", root="datasets/cifar10"),
-    class_order="random:0",
-)
-train_transform = dict(cutout=0.0, randaugment=False, crop="padded", padding=4, fill="cifar10", flip=True)

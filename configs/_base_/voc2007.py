@@ -1,6 +1,0 @@
-# PASCAL VOC 2007: Annotations/, ImageSets/Main/, JPEGImages/ (or a folder that holds VOCdevkit/VOC2007).
-# 1.4 labels an image over the 20 classes is the number in KRT's threshold search.
-scenario = dict(
-    dataset=dict(type="voc", root="datasets/voc2007", label_cardinality=1.4),
-    class_order="as_given",
-)

@@ -1,1 +1,0 @@
-_base_ = ["../_base_/abd_cifar100_10tasks.py", "_method.py"]

@@ -1,3 +1,0 @@
-_base_ = ["../_base_/abd_imagenet50_5tasks.py", "_method.py"]
-
-method = dict(inversion=dict(iterations=50000))

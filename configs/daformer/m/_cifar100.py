@@ -1,5 +1,0 @@
-# DAFormer-M on CIFAR-100 as released: order 1 of the class lists that DyTox, DKT and DAFormer share (the others:
-# scenario.class_order=dytox_cifar100_2, dytox_cifar100_3).
-_base_ = ["../../_base_/cifar100.py", "../../_base_/daformer_cifar.py"]
-scenario = dict(class_order="dytox_cifar100_1")
-train_transform = dict(fill="black", policy="rand-m9-mstd0.5-inc1")

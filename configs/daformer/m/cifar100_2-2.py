@@ -1,2 +1,0 @@
-_base_ = ["_cifar100.py"]
-scenario = dict(base=0, increment=2)

@@ -1,2 +1,0 @@
-_base_ = ["imagenet1000_100-100.py"]
-scenario = dict(joint=True)

@@ -1,2 +1,0 @@
-_base_ = ["imagenet100_10-10.py"]
-scenario = dict(joint=True)

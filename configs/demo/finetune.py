@@ -1,3 +1,0 @@
-_base_ = ["_linear.py"]
-
-method = dict(type="Finetune")

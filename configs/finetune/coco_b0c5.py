@@ -1,4 +1,0 @@
-_base_ = ["../_base_/coco2014.py", "../_base_/linear_coco.py"]
-
-scenario = dict(base=0, increment=5)
-method = dict(type="Finetune")

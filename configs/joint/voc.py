@@ -1,5 +1,0 @@
-_base_ = ["../_base_/voc2007.py", "../_base_/linear_voc.py"]
-
-# upper bound: all classes in one session, same recipe
-scenario = dict(base=0, increment=4, joint=True)
-method = dict(type="Finetune")

@@ -1,5 +1,0 @@
-_base_ = ["../_base_/coco2014.py", "../_base_/krt_coco.py"]
-
-# KRT-R: 20 exemplars a class by herding
-scenario = dict(base=0, increment=5)
-memory = dict(per_class=20, deduplicate=True)

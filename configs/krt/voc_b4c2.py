@@ -1,3 +1,0 @@
-_base_ = ["../_base_/voc2007.py", "../_base_/krt_voc.py"]
-
-scenario = dict(base=4, increment=2)

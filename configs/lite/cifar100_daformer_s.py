@@ -1,2 +1,0 @@
-_base_ = ["cifar100_daformer_m.py"]
-network = dict(head=dict(edition="S"))

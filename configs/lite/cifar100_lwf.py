@@ -1,3 +1,0 @@
-_base_ = ["../_base_/short_cifar100.py"]
-
-method = dict(type="LwF")

@@ -1,4 +1,0 @@
-_base_ = ["../_base_/coco2014.py", "../_base_/lite0_ica.py"]
-
-scenario = dict(base=0, increment=10)
-method = dict(type="KRT", token_weight=20.0)

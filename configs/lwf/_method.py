@@ -1,2 +1,0 @@
-# "LwF" of the tables without coreset.
-method = dict(type="LwF")

@@ -1,1 +1,0 @@
-_base_ = ["../_base_/abd_imagenet50_5tasks.py", "_method.py"]

@@ -1,3 +1,0 @@
-_base_ = ["../_base_/rdfcil_tiny_imagenet200.py"]
-
-scenario = dict(base=100, num_sessions=26)

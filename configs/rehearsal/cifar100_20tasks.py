@@ -1,1 +1,0 @@
-_base_ = ["../_base_/abd_cifar100_20tasks.py", "_method.py"]

@@ -1,0 +1,343 @@
+"""Many runs and one table: methods x seeds x class orders.
+
+A bench config is a python file with
+
+=================  ======================================================================
+``title``          heading of the table
+``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a name with its words
+                   (``lwf data=coco backbone=lite0``) or a path relative to the bench config, ``overrides`` are
+                   ``key=value`` settings as on the command line
+``seeds``          list of seeds
+``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
+``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
+``paired``         seed k goes with class order k alone, in place of every seed with every order
+``protocols``      list of ``dict(label, overrides={}, published=None)``: the same table once for each, such as for 5,
+                   10 and 20 sessions
+``upper_bound``    label of the runs that every other one is measured against (Omega), or ``None``
+``published``      experiment of :mod:`mlcil.reporting.published` to compare with, or ``None``
+``phases``         a second table, accuracy after every session: an experiment of
+                   :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``
+``overrides``      settings for all runs
+``jobs``           runs at the same time
+=================  ======================================================================
+
+Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>/`` and
+``saved_models/<bench>/<run>/``, and can be resumed. A finished run of the same config is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+import mlcil
+from mlcil.commands.compare import write_tables
+from mlcil.configs import compose
+from mlcil.engine.config import load_config
+from mlcil.errors import UserError
+from mlcil.files import write_text
+from mlcil.reporting import comparison
+from mlcil.reporting.published import experiments
+from mlcil.reporting.session_lines import LINES, session_lines
+from mlcil.schema import check_keys
+
+DEFAULTS: dict[str, Any] = {
+    "title": ...,
+    "runs": ...,
+    "seeds": [1],
+    "class_orders": None,
+    "prepare": [],
+    "paired": False,
+    "protocols": [],
+    "upper_bound": None,
+    "published": None,
+    "phases": None,
+    "overrides": {},
+    "jobs": 1,
+}
+RUN_KEYS = ("label", "config", "overrides")
+
+
+def main(options: argparse.Namespace) -> int:
+    """``bench CONFIG [key=value ...]``."""
+    return run_bench(find_bench(options.config), options.overrides, options.jobs, options.table)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a bench."""
+
+    name: str
+    label: str | None  # row of the table; None for a preparation
+    order: int
+    config: str  # name with its words, or path
+    overrides: tuple[str, ...]  # key=value
+    run_dir: Path
+    checkpoint_dir: Path
+    seed: int | None = None  # None for a preparation
+
+    @property
+    def repetition(self) -> tuple[int, int | None]:
+        """Class order and seed, which the runs of a row differ in."""
+        return self.order, self.seed
+
+    def command(self, resume: bool) -> list[str]:
+        """The command line of the run."""
+        how = "--resume" if resume else "--overwrite"
+        words = [self.config] if self.config.endswith(".py") else self.config.split()
+        return [sys.executable, "-m", "mlcil", "train", *words, *self.overrides, how]
+
+    def state(self) -> str:
+        """``done``, ``started`` (can be resumed) or ``new``; judged by the resolved config."""
+        wanted = load_config(self.config, [*self.overrides, "launcher='none'"]).pretty_text
+        results, config = self.run_dir / "results.json", self.run_dir / "config.py"
+        if results.is_file():
+            content = json.loads(results.read_text())
+            if content["status"] == "done" and content["config"] == wanted:
+                return "done"
+        same = config.is_file() and config.read_text() == wanted
+        return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"
+
+
+def find_bench(word: str) -> Path:
+    """The file of a bench: a path, or the name of one of ``mlcil/configs/bench/``.
+
+    Raises:
+        UserError: neither.
+    """
+    path, known = Path(word), compose.names("bench")
+    if word in known:
+        return compose.FOLDER / "bench" / f"{word}.py"
+    if path.is_file():
+        return path
+    name = compose.new_name(path, known)
+    now = f"; its name is {name!r} now" if name else f"; expected a python file or one of {', '.join(known)}"
+    raise UserError(f"{word} is no bench config{now}")
+
+
+def load_bench(path: Path) -> dict[str, Any]:
+    """Read and check a bench config.
+
+    Raises:
+        UserError: a file that does not run, an unknown key, a run without label or config, or a double label.
+    """
+    try:
+        bench = Config.fromfile(str(path), import_custom_modules=False).to_dict()
+    except Exception as error:  # anything can go wrong in somebody's python file
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); correct it") from error
+    bench = {key: value for key, value in bench.items() if not key.startswith("_")}  # the file's own names
+    check_keys(bench, DEFAULTS, str(path))
+    for key, default in DEFAULTS.items():
+        if default is ... and not bench.get(key):
+            raise UserError(f"{path} has no {key!r}; mlcil.commands.bench says what a bench config holds")
+        bench.setdefault(key, default)
+    for section in ("runs", "prepare"):
+        for run in bench[section]:
+            check_keys(run, RUN_KEYS, f"{section} of {path}")
+            if "config" not in run or (section == "runs" and "label" not in run):
+                raise UserError(f"{path}: an entry of {section} needs 'label' and 'config', but is {run!r}; add them")
+    labels = [run["label"] for run in bench["runs"]]
+    double = sorted({label for label in labels if labels.count(label) > 1})
+    if double:
+        raise UserError(f"{path}: the label {double[0]!r} stands for two runs; give every row its own")
+    for protocol in bench["protocols"]:
+        check_keys(protocol, ("label", "overrides", "published"), f"protocols of {path}")
+        if "label" not in protocol:
+            raise UserError(f"{path}: an entry of protocols needs a 'label', but is {protocol!r}; add it")
+    for name in (bench["published"], *(protocol.get("published") for protocol in bench["protocols"])):
+        if name is not None and name not in experiments():
+            raise UserError(f"{path}: published is {name!r}; expected one of {', '.join(experiments())} or None")
+    if bench["upper_bound"] is not None and bench["upper_bound"] not in labels:
+        raise UserError(f"{path}: upper_bound is {bench['upper_bound']!r}; expected the label of a run")
+    if bench["paired"] and len(bench["class_orders"] or ()) != len(bench["seeds"]):
+        raise UserError(f"{path}: paired needs as many class_orders as seeds; give one order a seed")
+    if bench["phases"] not in (None, True, *LINES):
+        raise UserError(f"{path}: phases is {bench['phases']!r}; expected one of {', '.join(LINES)}, True or None")
+    return bench
+
+
+def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The bench once for each of its protocols, whose ``suffix`` names the folders; or the bench itself."""
+    if not bench["protocols"]:
+        return [{**bench, "suffix": ""}]
+    return [
+        {
+            **bench,
+            "title": f"{bench['title']}, {protocol['label']}",
+            "overrides": {**bench["overrides"], **protocol.get("overrides", {})},
+            "published": protocol.get("published"),
+            "suffix": f"_{_file_name(protocol['label'])}",
+        }
+        for protocol in bench["protocols"]
+    ]
+
+
+def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -> tuple[list[Job], list[Job]]:
+    """Preparations and runs of a bench, seed by seed so that an early stop leaves comparable rows.
+
+    Args:
+        path: the bench config; its stem names the folders.
+        bench: its content, one of :func:`tables_of`.
+        extra: ``key=value`` overrides from the command line, for every run.
+    """
+    folder = f"bench_{path.stem}{bench['suffix']}"
+    logs, saved = Path("logs") / folder, Path("saved_models") / folder
+
+    def job(
+        run: Mapping[str, Any], label: str | None, suffix: str, more: Sequence[str], order: int, seed: int | None
+    ) -> Job:
+        settings = {**bench["overrides"], **run.get("overrides", {})} if label else dict(run.get("overrides", {}))
+        name = _file_name(label or Path(run["config"]).stem) + suffix
+        overrides = run_overrides({"overrides": settings})
+        overrides += [*more, *extra, f"name={name!r}", f"log_root={str(logs)!r}", f"checkpoint_root={str(saved)!r}"]
+        config = str(path.parent / run["config"]) if run["config"].endswith(".py") else run["config"]
+        return Job(name, label, order, config, tuple(overrides), logs / name, saved / name, seed)
+
+    first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]
+    orders = bench["class_orders"]
+    runs = []
+    for index, order in enumerate(orders or [None]):
+        for seed in [bench["seeds"][index]] if bench["paired"] else bench["seeds"]:
+            for run in bench["runs"]:
+                more = [f"seed={seed!r}"]
+                more += [f"scenario.class_order={order!r}"] if orders else []
+                suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
+                runs.append(job(run, run["label"], suffix, more, index, seed))
+    return first, runs
+
+
+def run_overrides(run: Mapping[str, Any]) -> list[str]:
+    """The ``key=value`` words of an entry of ``runs``."""
+    return [f"{key}={value!r}" for key, value in run.get("overrides", {}).items()]
+
+
+def _file_name(label: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in label.lower().replace("+", "p")).strip("_")
+
+
+def environment() -> dict[str, str]:
+    """The environment of a run: this very package is the one that it imports."""
+    sources = str(Path(mlcil.__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([sources, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
+
+
+def run_jobs(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = print) -> list[Job]:
+    """Run what is not done; returns the jobs that failed."""
+    waiting = []
+    for job in jobs:
+        state = job.state()  # a wrong config is found before anything is trained
+        if state == "done":
+            say(f"{job.name}: done before")
+        else:
+            waiting.append((job, state))
+    failed: list[Job] = []
+
+    def work(item: tuple[Job, str]) -> None:
+        job, state = item
+        started = time.time()
+        say(f"{job.name}: {'goes on' if state == 'started' else 'starts'}")
+        output = job.run_dir.parent / f"{job.name}.out"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with open(output, "w") as file:
+            command = job.command(state == "started")
+            code = subprocess.run(command, stdout=file, stderr=file, env=environment(), check=False).returncode
+        if code:
+            failed.append(job)
+            lines = output.read_text().strip().splitlines() or ["no output"]
+            say(f"{job.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {output})")
+        else:
+            say(f"{job.name}: done in {(time.time() - started) / 60:.1f} min")
+
+    with ThreadPoolExecutor(max(1, at_once)) as pool:
+        list(pool.map(work, waiting))
+    return failed
+
+
+def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison.Row]:
+    """A row a method from the runs that are done.
+
+    Raises:
+        UserError: runs of one class order differ in data or protocol.
+    """
+    found: dict[str, list[Any]] = {run["label"]: [] for run in bench["runs"]}
+    by_order: dict[int, dict[str, Any]] = {}
+    for job in jobs:
+        if job.state() == "done":
+            run = comparison.read_run(job.run_dir)
+            found[str(job.label)].append(run)
+            by_order.setdefault(job.order, {})[job.name] = run
+    for runs in by_order.values():
+        comparison.check_same_protocol(runs)
+    wanted = len(jobs) // max(len(bench["runs"]), 1)
+    rows = [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
+    if bench["upper_bound"] is not None:
+        bounds = {
+            job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
+        }
+        done = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
+        for row in rows:
+            pairs = [(job.run_dir, bounds[job.repetition]) for job in done if job.label == row.label]
+            shares = [comparison.omega(*map(comparison.read_run, pair)) for pair in pairs]
+            if any(share is not None for share in shares):
+                row.values[comparison.OMEGA] = [share for share in shares if share is not None]
+    return rows
+
+
+def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) -> str:
+    """``phases.md``: accuracy after every session, a line a method and class order; returns it."""
+    several = len(bench["class_orders"] or ()) > 1
+    found: dict[str, list[Any]] = {}
+    for job in jobs:
+        label = f"{job.label}, order {job.order + 1}" if several else str(job.label)
+        runs = found.setdefault(label, [])
+        if job.state() == "done":
+            runs.append(comparison.read_run(job.run_dir))
+    text = session_lines(bench["title"], found, None if bench["phases"] is True else bench["phases"])
+    write_text(folder / "phases.md", text)
+    return text
+
+
+def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, table_only: bool = False) -> int:
+    """The command ``bench``: train what is missing, write and print the table.
+
+    Args:
+        path: the bench config.
+        extra: overrides for every run.
+        jobs: runs at the same time; default: what the config says.
+        table_only: train nothing.
+
+    Returns:
+        0, or 1 when a run failed.
+    """
+    bench = load_bench(path)
+    failed: list[Job] = []
+    for table in tables_of(bench):
+        first, runs = plan_jobs(path, table, extra)
+        if not table_only:
+            unprepared = run_jobs(first, 1)
+            failed += unprepared or run_jobs(runs, jobs or bench["jobs"])
+        folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
+        facts = {
+            "bench": str(path),
+            "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
+            "seeds": bench["seeds"],
+            "class_orders": bench["class_orders"],
+        }
+        print("\n" + write_tables(folder, table["title"], bench_rows(table, runs), facts))
+        print(f"written: {folder}/table.md, .csv, .tex, .json")
+        if bench["phases"] is not None:
+            print("\n" + write_phases(folder, bench, runs))
+            print(f"written: {folder}/phases.md")
+    return 1 if failed else 0

@@ -1,0 +1,103 @@
+"""What a config would train: sessions, images, labels, steps, parameters, weights. Nothing is trained."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from mmengine.config import Config
+
+from mlcil.engine.build import build_method, build_scenario, check_outputs
+from mlcil.engine.config import load_config
+from mlcil.interop.pretrained import file_sha256, resolve_source
+from mlcil.reporting.tables import layout
+
+
+def main(options: argparse.Namespace) -> int:
+    """``plan CONFIG [key=value ...]``."""
+    content = make_plan(load_config(options.config, options.overrides))
+    print(json.dumps(content, indent=1) if options.json else plan_text(content))
+    return 0
+
+
+def make_plan(cfg: Config) -> dict[str, Any]:
+    """Builtins only, so that it goes to json."""
+    scenario = build_scenario(cfg)
+    epochs, loader = cfg.train_cfg.max_epochs, cfg.train_dataloader
+    plan: dict[str, Any] = scenario.plan(loader.batch_size, epochs, loader.get("drop_last", False))
+    method = build_method(cfg)
+    check_outputs(method, scenario)
+    parameters = []
+    for session in scenario.sessions:
+        method.network.grow(session.num_new)
+        parameters.append(sum(p.numel() for p in method.parameters()))
+    for row, count in zip(plan["sessions"], parameters, strict=True):
+        row["parameters"] = count
+    plan["method"] = type(method).__name__
+    plan["backbone"] = cfg.network.backbone.name
+    plan["memory"] = None if cfg.memory is None else dict(cfg.memory)
+    plan["weights"] = {"source": cfg.pretrained, "found": False, "sha256": None}
+    if cfg.pretrained is not None:
+        path, trained_on = resolve_source(cfg.pretrained)
+        found = path.is_file()
+        plan["weights"].update(found=found, sha256=file_sha256(path) if found else None, trained_on=trained_on)
+    return plan
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The plan as a table with its facts above and below."""
+    single = plan["task"] == "single_label"
+    hidden = [] if single else ["labels", "hidden old", "hidden future", "seen before"]
+    rows = [["session", "classes", "images", *hidden, "test images", "steps", "parameters"]]
+    for row in plan["sessions"]:
+        shown = row["classes"]
+        names = ", ".join(shown[:3]) + (f", ... ({len(shown)})" if len(shown) > 3 else "")
+        labels = [
+            str(row["labels_given"]),
+            str(row["hidden_old"]),
+            str(row["hidden_future"]),
+            f"{row['images_seen_before']} ({100 * row['share_seen_before']:.0f}%)",
+        ]
+        rows.append(
+            [
+                str(row["index"]),
+                names,
+                str(row["images"]),
+                *([] if single else labels),
+                str(row["test_images"]["seen"]),
+                str(row["steps"]),
+                f"{row['parameters']:,}",
+            ]
+        )
+    total = sum(row["steps"] for row in plan["sessions"])
+    rows.append(["all", "", str(sum(r["images"] for r in plan["sessions"])), *[""] * (len(hidden) + 1), str(total), ""])
+    weights = plan["weights"]
+    source = "none: the backbone starts from random values"
+    if weights["source"]:
+        state = f"sha256 {weights['sha256']}" if weights["found"] else "MISSING: training would stop here"
+        source = f"{weights['source']} ({state})"
+    return "\n".join(
+        [
+            f"{plan['method']} on {plan['name']}, protocol {plan['protocol']} ({plan['hash']})",
+            f"backbone {plan['backbone']}; weights: {source}",
+            f"memory: {plan['memory'] or 'none'}",
+            "",
+            layout(rows),
+            "",
+            *(SINGLE_LABEL_NOTES if single else _multi_label_notes(plan)),
+        ]
+    )
+
+
+SINGLE_LABEL_NOTES = ("test images: of all classes seen so far. steps: one process, without exemplars.",)
+
+
+def _multi_label_notes(plan: dict[str, Any]) -> list[str]:
+    return [
+        f"exposures per training image: {plan['exposures_per_image']:.2f}; "
+        f"test images fixed: {plan['fixed_test_images']}",
+        "labels hidden: positives of other sessions' classes on the session's images; seen before: images that an",
+        "earlier session has trained on already. test images: growing, of all classes seen so far. steps: one process,",
+        "without exemplars.",
+    ]

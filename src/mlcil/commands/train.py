@@ -1,0 +1,32 @@
+"""Train all sessions of a config."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlcil.engine.build import check_run, folder_of
+from mlcil.engine.config import load_config
+from mlcil.engine.train import train
+from mlcil.errors import UserError
+
+
+def main(options: argparse.Namespace) -> int:
+    """``train CONFIG [key=value ...]``."""
+    # torchrun and our scripts may pass a second config: the last one given is meant
+    configs = [word for word in (options.config, *options.overrides) if "=" not in word]
+    overrides = [word for word in (options.config, *options.overrides) if "=" in word]
+    if not configs:
+        raise UserError(
+            "no config given; expected a method with its data (krt data=coco), a name that `mlcil config` lists, or a "
+            "python file"
+        )
+    if options.name:
+        overrides.append(f"name={options.name!r}")
+    overrides.append(f"launcher={options.launcher!r}")
+    cfg = load_config(configs[-1], overrides)
+    resume = options.resume or (options.auto_resume and folder_of(cfg).is_begun())
+    if options.check:
+        check_run(cfg, resume, options.overwrite, options.accept_changes)
+    else:
+        train(cfg, resume=resume, overwrite=options.overwrite, accept_changes=options.accept_changes)
+    return 0

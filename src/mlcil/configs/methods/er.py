@@ -1,0 +1,7 @@
+"""Experience replay from a reservoir; 20 images a class of COCO."""
+
+recipes = {"multi_label": "multi_label"}
+settings = dict(method=dict(type="ER"), memory=dict(total=1600, selection="reservoir"))
+on = {
+    "voc": dict(memory=dict(total=40)),
+}

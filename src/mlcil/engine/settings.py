@@ -1,0 +1,141 @@
+"""The sections of a config that no class takes as they are, and its plain values, with their ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+
+Positive = Annotated[int, Ge(1)]
+NotNegative = Annotated[int, Ge(0)]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What stands in a config outside of its sections, with the defaults.
+
+    Attributes:
+        name: of the run; default: from the config's words or path.
+        pretrained: weight file, ``package:efficientnet-lite0``, or ``None`` for random initial weights.
+        allow_leaky_weights: load weights that were trained on the evaluated classes.
+        frozen_maps_gb: memory for the maps of a frozen backbone when nothing augments its images; 0 keeps none.
+        precision: of training.
+        channels_last: memory layout of convolutions; same numbers up to rounding.
+        fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
+        deterministic: the same bits from the same seed.
+        threads: CPU threads of the arithmetic; ``None`` leaves PyTorch's choice.
+        seed: of everything that is drawn.
+        empty_classes: a class without test positives counts as AP 0 (official) or is left out: ``skip``.
+        local_accuracy: images that count where predictions are among a session's classes; ``official`` is ABD's.
+        on_bad_image: an image that cannot be read stops the run, or is left out and counted: ``skip``.
+        log_root, checkpoint_root: folders of runs.
+        log_level: of the log file.
+        log_interval: steps between two loss lines.
+        launcher: ``pytorch`` under torchrun, ``slurm``, or ``none``.
+        compile: the backbone through ``torch.compile``: other rounding, and minutes before the first step.
+    """
+
+    name: str | None = None
+    pretrained: str | None = None
+    allow_leaky_weights: bool = False
+    frozen_maps_gb: Annotated[float, Ge(0)] = 4
+    precision: Precision = "auto"
+    channels_last: bool = True
+    fold_batch_norm: bool = True
+    deterministic: bool = False
+    threads: Positive | None = None
+    seed: NotNegative = 3407
+    empty_classes: Literal["zero", "skip"] = "zero"
+    local_accuracy: Literal["all", "official"] = "all"
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    log_root: str = "logs"
+    checkpoint_root: str = "saved_models"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_interval: Positive = 50
+    launcher: Literal["none", "pytorch", "slurm"] = "none"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Section ``train_cfg``: how long a session trains, and how carefully.
+
+    Attributes:
+        max_epochs: epochs of a session.
+        base_lr: peak learning rate of session 0; later sessions use the optimiser's ``lr``.
+        base_epochs: epochs of session 0 when they differ from ``max_epochs``.
+        val_interval: 0 evaluates at the end of a session only; n also every n epochs (official: 1).
+        stop_after_session: end the run behind this session index (a shortened run), ``None`` for all.
+        save_interval: iterations between two saved states, and the end of every epoch; 0 is the end of every epoch
+            alone; ``None`` chooses it so that saving takes less than 2% of the time.
+        skip_not_finite: how many steps whose loss is no number are left out, with a warning, before the run stops;
+            0 stops at the first.
+        repeated_augmentation: views of an image in a batch; 1 is ordinary shuffling.
+    """
+
+    max_epochs: Positive = 20
+    base_lr: Annotated[float, Gt(0)] | None = None
+    base_epochs: Positive | None = None
+    val_interval: NotNegative = 0
+    stop_after_session: NotNegative | None = None
+    save_interval: NotNegative | None = None
+    skip_not_finite: NotNegative = 0
+    repeated_augmentation: Positive = 1
+
+    def epochs(self, session: int) -> int:
+        """Epochs of a session."""
+        return self.base_epochs if session == 0 and self.base_epochs else self.max_epochs
+
+
+@dataclass(frozen=True)
+class TrainLoader:
+    """Section ``train_dataloader``; ``batch_size`` is that of a process."""
+
+    batch_size: Positive = 64
+    num_workers: NotNegative = 8
+    drop_last: bool = False
+
+
+@dataclass(frozen=True)
+class TestLoader:
+    """Section ``test_dataloader``, also of other passes without a gradient."""
+
+    batch_size: Positive = 64
+    num_workers: NotNegative = 8
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Section ``optim_wrapper``.
+
+    Attributes:
+        optimizer: a class of :mod:`torch.optim` by ``type`` and its arguments.
+        type: of the wrapper; a method that wants another step asks for it in its phases.
+        accumulative_counts: batches of an update.
+        clip_grad: arguments of :func:`torch.nn.utils.clip_grad_norm_` or ``clip_grad_value_``.
+        constructor: of the parameter groups.
+        paramwise_cfg: arguments of :func:`mlcil.engine.optim.decay_groups`.
+    """
+
+    optimizer: dict[str, Any]
+    type: Literal["AutocastOptimWrapper"] = "AutocastOptimWrapper"
+    accumulative_counts: Positive = 1
+    clip_grad: dict[str, Any] | None = None
+    constructor: str = "DecayGroupsConstructor"
+    paramwise_cfg: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class BatchSizes:
+    """Section ``auto_scale_lr``: the learning rates are scaled in proportion to the images of an update.
+
+    Attributes:
+        base_batch_size: images of an update that the rates are meant for.
+        published_batch_size: the log says when an update has another number of images than that.
+    """
+
+    base_batch_size: Positive
+    published_batch_size: Positive | None = None

@@ -1,0 +1,127 @@
+"""Settings checked against the signature of what takes them: the signature is the schema."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from mlcil.errors import UserError
+
+#: how a sentence speaks of a type: one value of it, several of it
+WORDS: dict[Any, tuple[str, str]] = {
+    bool: ("True or False", "truth values"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    NoneType: ("None", "None"),
+}
+BOUNDS = ((Ge, "ge", "of at least"), (Gt, "gt", "above"), (Le, "le", "of at most"), (Lt, "lt", "below"))
+
+
+def check(function: Callable[..., Any], given: Any, where: str, *without: str) -> None:
+    """Refuse settings that a function or class does not take.
+
+    Args:
+        function: what takes them as keyword arguments; its type hints say what is taken, ``Annotated`` with bounds of
+            :mod:`annotated_types` a range too.
+        given: the settings.
+        where: their name in the config, such as ``network.head``; empty for the config itself.
+        without: arguments that are no settings.
+
+    Raises:
+        UserError: no dictionary, an unknown key (with the near one), a missing key, or a value of another type or
+            outside its range. A key ``type``, which names the class, is left to the caller.
+    """
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} in the config is {given!r}; expected a dictionary of options")
+    function = function.__init__ if inspect.isclass(function) else function
+    hints = _hints(function, without)
+    check_keys(given, ("type", *hints) if "type" not in hints else hints, where or "the config")
+    try:
+        _model(function, without).model_validate({key: given[key] for key in given if key in hints})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, start = str(first["loc"][0]), f"{where}." if where else ""
+        expected = describe(hints[key][0])
+        if first["type"] == "missing":
+            raise UserError(f"{where or 'the config'} has no {key!r}; set {start}{key} to {expected}") from None
+        near = _near_choice(given[key], hints[key][0])
+        raise UserError(f"{start}{key} is {given[key]!r}{near}; expected {expected}") from None
+
+
+def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
+    """Raise :class:`UserError` for the first unknown key, suggesting the near one."""
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            raise UserError(f"unknown key {key!r} in {where}; {near(key, allowed)}")
+
+
+def near(found: object, known: Iterable[str]) -> str:
+    """The known word that was probably meant, else all of them."""
+    lower = {word.lower(): word for word in known}
+    matches = difflib.get_close_matches(str(found).lower(), lower, 1)
+    return f"did you mean {lower[matches[0]]!r}?" if matches else f"known: {', '.join(sorted(lower.values()))}"
+
+
+def describe(hint: Any) -> str:
+    """What a value of this type is, in words: ``int | None`` is "a whole number or None"."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        bounds = [
+            f"{text} {getattr(bound, name):g}"
+            for bound in arguments[1:]
+            for kind, name, text in BOUNDS
+            if isinstance(bound, kind)
+        ]
+        return f"{describe(arguments[0])} {' and '.join(bounds)}"
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(map(describe, arguments)))
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if hint in WORDS:
+        return WORDS[hint][0]
+    kind = origin or hint
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return "a dictionary"
+    if inspect.isclass(kind) and issubclass(kind, Sequence):
+        inside = arguments[0] if arguments else Any
+        return f"a list of {WORDS[inside][1]}" if inside in WORDS else "a list"
+    return "a path" if getattr(kind, "__name__", "") == "Path" else "another value"
+
+
+def _near_choice(value: object, hint: Any) -> str:
+    """`` (did you mean 'x'?)`` where the type is a choice of words."""
+    words = [word for word in get_args(hint) if isinstance(word, str)] if get_origin(hint) is Literal else []
+    matches = difflib.get_close_matches(str(value), words, 1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+@cache
+def _hints(function: Callable[..., Any], without: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
+    """Argument -> its type and its default (``...`` where there is none)."""
+    hints = get_type_hints(function, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in ("self", *without) and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            default = ... if parameter.default is parameter.empty else parameter.default
+            found[name] = (hints.get(name, Any), default)
+    return found
+
+
+@cache
+def _model(function: Callable[..., Any], without: tuple[str, ...]) -> type[BaseModel]:
+    """A pydantic model of the arguments; its own names of the fields are numbered, since some arguments are `copy`."""
+    fields: dict[str, Any] = {
+        f"argument_{index}": (hint, Field(default, alias=name))
+        for index, (name, (hint, default)) in enumerate(_hints(function, without).items())
+    }
+    strict = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+    return create_model("Settings", __config__=strict, **fields)
