@@ -16,10 +16,10 @@ from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import SingleLabelTable
-from mlcil.engine import train
+from mlcil.engine import build
 from mlcil.engine.config import DEFAULTS, load_config
 from mlcil.errors import UserError
-from mlcil.registry import DATASETS
+from mlcil.registry import DATASETS, METHODS
 from mlcil.reporting.published import PUBLISHED as PUBLISHED_FIGURES
 from mlcil.reporting.published import SINGLE_LABEL
 
@@ -77,16 +77,16 @@ class Blank:
 
 @pytest.fixture(autouse=True)
 def blank_data(monkeypatch):
-    def build(cfg):
-        options = train.as_dict(cfg.scenario)
+    def blank(cfg):
+        options = build.as_dict(cfg.scenario)
         return Scenario(dataset=Blank(options.pop("dataset")), **options)
 
-    monkeypatch.setattr("mlcil.commands.plan.build_scenario", build)
+    monkeypatch.setattr(build, "build_scenario", blank)
 
 
 def planned(cfg):
     with torch.device("meta"):  # no weight is drawn
-        plan = make_plan(cfg)
+        plan = make_plan(build.build_run(cfg, files=False))
     assert plan["sessions"]
     assert f"{cfg.method.type} on " in plan_text(plan)
     if cfg.network.head.type == "full_linear":
@@ -120,8 +120,8 @@ def test_every_method_has_a_config():
     assert fitting["multi_label"] == MULTI_LABEL
     assert len(fitting["single_label"]) == 14
     types = {load_config(method, [f"data={data}", "protocol=5-tasks"]).method.type for method, data in FITTING}
-    used = [train.METHODS.get(name) for name in types]
-    for cls in train.METHODS.module_dict.values():  # an alias is a class of its own
+    used = [METHODS.get(name) for name in types]
+    for cls in METHODS.module_dict.values():  # an alias is a class of its own
         assert any(issubclass(cls, other) or issubclass(other, cls) for other in used)
 
 

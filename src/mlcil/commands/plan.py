@@ -6,28 +6,24 @@ import argparse
 import json
 from typing import Any
 
-from mmengine.config import Config
-
-from mlcil.engine.build import build_method, build_scenario, check_outputs
+from mlcil.engine.build import build_run
 from mlcil.engine.config import load_config
+from mlcil.engine.run import Run
 from mlcil.interop.pretrained import file_sha256, resolve_source
 from mlcil.reporting.tables import layout
 
 
 def main(options: argparse.Namespace) -> int:
     """``plan CONFIG [key=value ...]``."""
-    content = make_plan(load_config(options.config, options.overrides))
+    content = make_plan(build_run(load_config(options.config, options.overrides), files=False))
     print(json.dumps(content, indent=1) if options.json else plan_text(content))
     return 0
 
 
-def make_plan(cfg: Config) -> dict[str, Any]:
-    """Builtins only, so that it goes to json."""
-    scenario = build_scenario(cfg)
-    epochs, loader = cfg.train_cfg.max_epochs, cfg.train_dataloader
-    plan: dict[str, Any] = scenario.plan(loader.batch_size, epochs, loader.get("drop_last", False))
-    method = build_method(cfg)
-    check_outputs(method, scenario)
+def make_plan(run: Run) -> dict[str, Any]:
+    """Builtins only, so that it goes to json; the run's network grows to all its classes."""
+    scenario, method, loader = run.scenario, run.method, run.train_loader
+    plan: dict[str, Any] = scenario.plan(loader.batch_size, run.train.max_epochs, loader.drop_last)
     parameters = []
     for session in scenario.sessions:
         method.network.grow(session.num_new)
@@ -35,11 +31,12 @@ def make_plan(cfg: Config) -> dict[str, Any]:
     for row, count in zip(plan["sessions"], parameters, strict=True):
         row["parameters"] = count
     plan["method"] = type(method).__name__
-    plan["backbone"] = cfg.network.backbone.name
-    plan["memory"] = None if cfg.memory is None else dict(cfg.memory)
-    plan["weights"] = {"source": cfg.pretrained, "found": False, "sha256": None}
-    if cfg.pretrained is not None:
-        path, trained_on = resolve_source(cfg.pretrained)
+    plan["backbone"] = method.network.spec["backbone"]["name"]
+    plan["memory"] = dict(run.memory_options) if run.memory_options is not None else None
+    source = run.settings.pretrained
+    plan["weights"] = {"source": source, "found": False, "sha256": None}
+    if source is not None:
+        path, trained_on = resolve_source(source)
         found = path.is_file()
         plan["weights"].update(found=found, sha256=file_sha256(path) if found else None, trained_on=trained_on)
     return plan

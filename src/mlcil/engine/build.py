@@ -20,7 +20,7 @@ from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.checkpoint import ResumeState, plain
-from mlcil.engine.conditions import conditions, differences
+from mlcil.engine.conditions import conditions, differences, expected_rank
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
 from mlcil.engine.hooks import FiniteLossHook, ProgressHook, PseudoLabelAuditHook, ResultsHook, StateHook
@@ -49,6 +49,11 @@ DEMO_HINT = "`sh train_mlcil_coco.sh --demo` runs without it"
 def folder_of(cfg: Config) -> RunFolder:
     """The folders of a config's run."""
     return RunFolder(Path(cfg.log_root) / cfg.name, Path(cfg.checkpoint_root) / cfg.name)
+
+
+def is_first(cfg: Config) -> bool:
+    """Whether this is the process that writes, before the processes know each other."""
+    return expected_rank(cfg.launcher) == 0
 
 
 def build_scenario(cfg: Config) -> Scenario:
@@ -112,21 +117,23 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     )
 
 
-def build_run(cfg: Config, method: Method | None = None) -> Run:
-    """Everything that a run is made of: data are read, the network is built, nothing is written.
+def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> Run:
+    """Everything that a run is made of: labels are read, the network is built, nothing is written.
 
     Args:
         cfg: a checked config.
         method: what is evaluated instead of the config's method, without memory (``mlcil test``).
+        files: look whether the images are there.
 
     Raises:
         UserError: what can be wrong with names, data and network.
     """
     resolve_precision(cfg.precision, get_device())
     scenario = build_scenario(cfg)
-    if method is None:
+    if files and method is None:
         scenario.train.check_files()
-    scenario.test.check_files()
+    if files:
+        scenario.test.check_files()
     if not torch.cuda.is_available():
         keep_freed_memory()
     if cfg.threads is not None:
@@ -146,6 +153,7 @@ def build_run(cfg: Config, method: Method | None = None) -> Run:
         scenario=scenario,
         method=method,
         memory=memory,
+        memory_options=as_dict(cfg.memory) if cfg.memory is not None else None,
         settings=settings,
         train=TrainSettings(**as_dict(cfg.train_cfg)),
         optimiser=Optimiser(**as_dict(cfg.optim_wrapper)),

@@ -10,6 +10,7 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import BaseLoop, Runner
 
+from mlcil.datasets.loading import Loader
 from mlcil.engine.data import Data, log
 from mlcil.engine.evaluate import Evaluator
 from mlcil.engine.optim import build_optimiser, share_buffers
@@ -19,7 +20,7 @@ from mlcil.engine.schedules import build_schedules
 from mlcil.engine.update_memory import update_memory
 from mlcil.errors import UserError
 from mlcil.methods.base import SessionContext
-from mlcil.phases import Fit, Invert, Phase, Train, UpdateMemory, chain_of
+from mlcil.phases import Batches, Fit, Invert, Phase, Train, UpdateMemory, chain_of
 from mlcil.protocols import Session
 from mlcil.reporting import log_lines
 from mlcil.system.signals import StopSignals
@@ -46,6 +47,8 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         learning: of the running training phase, else ``None``.
     """
 
+    dataloader: Loader  # of the running training phase
+
     def __init__(
         self,
         runner: Runner,
@@ -63,7 +66,6 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         self.phases: Sequence[Phase] = ()
         self.learning: Learning | None = None
         self.stop_training = False
-        self.dataloader: Any = None
         self._restorer = restorer
         self._parts: Mapping[str, Part] = {}
 
@@ -158,7 +160,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
             self.position = self.position.at(number + 1, self._epochs_before(number + 1))
             self.hooks("between_phases", at_once=isinstance(phase, Invert))
 
-    def fitting_images(self, number: int, phase: Fit) -> Any:
+    def fitting_images(self, number: int, phase: Fit) -> Batches:
         """The images of a :class:`~mlcil.phases.Fit`, with the draws of the last epoch before it."""
         loader = self.data.loader(phase.on, self.position.session)
         if loader is None:

@@ -226,20 +226,20 @@ def build_optimiser(
         constant: ``lr`` is taken as it is, also where the run scales its rates to the images of an update.
         rho: radius of the sharpness-aware step; ``None`` for a plain one.
     """
-    cfg = {key: value for key, value in vars(run.optimiser).items() if value is not None}
-    optimizer = cfg["optimizer"] = dict(cfg["optimizer"])
+    options = {key: value for key, value in vars(run.optimiser).items() if value is not None}
+    optimizer = options["optimizer"] = dict(options["optimizer"])
     if lr is not None:
         optimizer["lr"] = lr
     if run.batch_sizes is not None and not constant:
         optimizer["lr"] *= run.images_per_step(processes) / run.batch_sizes.base_batch_size
     if rho is not None:
-        cfg.update(type="SharpnessAwareOptimWrapper", rho=rho)
+        options.update(type="SharpnessAwareOptimWrapper", rho=rho)
     if not run.settings.deterministic and not {"fused", "foreach"} & set(optimizer):
         optimizer_class = getattr(torch.optim, optimizer["type"])
         if "fused" in inspect.signature(optimizer_class.__init__).parameters:
             optimizer["fused"] = True  # one kernel for all parameters, same rule
-    cfg.update(precision=run.settings.precision, device=next(model.parameters()).device.type)
-    wrapper: AutocastOptimWrapper = build_optim_wrapper(model, cfg)
+    options.update(precision=run.settings.precision, device=next(model.parameters()).device.type)
+    wrapper: AutocastOptimWrapper = build_optim_wrapper(model, options)
     wrapper.initialize_count_status(model, 0, steps)
     wrapper.guarded = run.train.skip_not_finite > 0
     return wrapper

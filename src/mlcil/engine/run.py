@@ -107,6 +107,7 @@ class Run:
         scenario: what the sessions hold.
         method: what learns, with pretrained weights when there are some.
         memory: kept images, or ``None``.
+        memory_options: what it was made with.
         settings, train, optimiser, batch_sizes, train_loader, test_loader: see :mod:`mlcil.engine.settings`.
         schedules: each a dictionary with a ``type``, see :mod:`mlcil.engine.schedules`.
         transform: the training augmentation.
@@ -125,6 +126,7 @@ class Run:
     scenario: Scenario
     method: Method
     memory: Memory | None
+    memory_options: Mapping[str, Any] | None
     settings: Plain
     train: TrainSettings
     optimiser: Optimiser

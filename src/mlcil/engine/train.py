@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mlcil.engine.build import build_runner, check_run, folder_of
-from mlcil.engine.conditions import expected_processes, expected_rank
+from mlcil.engine.build import build_runner, check_run, folder_of, is_first
+from mlcil.engine.conditions import expected_processes
 from mlcil.engine.hooks import ResultsHook
 from mlcil.engine.loop import worker_killed
 from mlcil.engine.run import Run
@@ -40,7 +40,7 @@ def train(
             cannot be read, a disk that takes no more, or not enough memory.
         StoppedError: a signal asked the run to stop; its state is saved.
     """
-    folder, first = folder_of(cfg), expected_rank(cfg.launcher) == 0
+    folder, first = folder_of(cfg), is_first(cfg)
     folder.check_free(resume, overwrite)
     run = None
     with ExitStack() as stack:

@@ -76,9 +76,9 @@ class TimmBackbone(nn.Module):
             self.trunk = timm.create_model(name, img_size=image_size, **options)
         except TypeError:  # convolutional models take any size and know no such option
             self.trunk = timm.create_model(name, **options)
-        cfg = self.trunk.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(mean or cfg["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std or cfg["std"]).view(1, 3, 1, 1), persistent=False)
+        usual = self.trunk.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(mean or usual["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std or usual["std"]).view(1, 3, 1, 1), persistent=False)
         self.image_size = image_size
         with torch.no_grad():
             training = self.trunk.training
