@@ -23,8 +23,9 @@ from mlcil.engine.checkpoint import ResumeState, plain
 from mlcil.engine.conditions import conditions, differences, expected_rank
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
-from mlcil.engine.hooks import FiniteLossHook, ProgressHook, PseudoLabelAuditHook, ResultsHook, StateHook
+from mlcil.engine.hooks import FiniteLossHook, PseudoLabelAuditHook, ResultsHook, StateHook
 from mlcil.engine.loop import SessionLoop
+from mlcil.engine.progress import ProgressHook
 from mlcil.engine.resume import MethodPart, Part, Restorer
 from mlcil.engine.run import Run
 from mlcil.engine.run_folder import RunFolder

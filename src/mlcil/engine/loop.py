@@ -141,8 +141,6 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
 
     def run_phase(self, number: int, phase: Phase) -> None:
         """Carry out one phase, or what is left of it."""
-        if self.position.phase != number:
-            self.position = self.position.at(number, self._epochs_before(number))
         if isinstance(phase, Train):
             self.train(number, phase)
         elif isinstance(phase, Fit):
@@ -362,6 +360,13 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
 
 def _trains_on(phase: Phase, images: str) -> bool:
     return isinstance(phase, Train) and phase.on == images
+
+
+def loop_of(runner: Runner) -> SessionLoop:
+    """The running loop."""
+    loop = runner.train_loop
+    assert isinstance(loop, SessionLoop)
+    return loop
 
 
 def worker_killed(text: str) -> str:

@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mlcil.engine.frozen_maps import keep_frozen_maps
-from mlcil.engine.hooks import SessionLogProcessor, SessionTimerHook, loop_of
+from mlcil.engine.loop import loop_of
+from mlcil.engine.progress import SessionLogProcessor, SessionTimerHook
 from mlcil.engine.run import Run
 from mlcil.errors import StoppedError, UserError
 from mlcil.files import write_text
