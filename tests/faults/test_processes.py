@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from mlcil.commands.test import test_checkpoint as evaluate
 from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
 from mlcil.methods.base import Batch
@@ -107,7 +108,7 @@ def test_two_processes_are_as_one(double: Path, tmp_path: Path, monkeypatch: pyt
         if one["report"]:
             assert two["report"]["dpl"]["threshold"] == one["report"]["dpl"]["threshold"]
     states = [torch.load(f / "saved" / "run" / "resume.pth", weights_only=True) for f in (tmp_path, double)]
-    assert states[0]["memory"] == states[1]["memory"]
+    assert states[0]["parts"]["memory"] == states[1]["parts"]["memory"]
     assert len(states[1]["random"]) == 2
     for session in range(2):
         one, two = weights(tmp_path, session), weights(double, session)
@@ -148,13 +149,56 @@ def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> 
         train(config(tmp_path, 1), resume=True)
 
 
+NORMS = {  # each process has batches, and so batch statistics, of its own
+    "KRT": ("ica", {"name": "tresnet", "layers": [1, 1, 1, 1], "width": 0.125}),
+    "RDFCIL": ("session_linear", harness.BACKBONE),
+}
+
+
+@pytest.mark.parametrize("method", NORMS)
+def test_running_statistics_are_one(tmp_path: Path, method: str) -> None:
+    """What two processes predict with is what the checkpoint holds, and a killed run ends with the same weights."""
+    head, backbone = NORMS[method]
+    sections = next(s for s in harness.candidates(method) if s["network"]["head"]["type"] == head)
+    sections["network"]["backbone"] = backbone
+    size = {"network": {"image_size": 32}}  # TResNet takes multiples of 32
+    changes = {
+        "train_cfg": {"max_epochs": 2, "save_interval": 1, "stop_after_session": 1},
+        "launcher": "pytorch",
+        **size,
+    }
+
+    def settings(folder: Path) -> Any:
+        return harness.config(method, folder, sections, 2, **changes)
+
+    def die(rank: int) -> None:
+        watcher = harness.Watcher("training step", 40) if rank == 1 else None
+        harness.run(settings(tmp_path / "cut"), watcher)
+
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    codes = both(lambda rank: harness.run(settings(tmp_path / "whole")), tmp_path / "whole")
+    assert codes == [0, 0], (tmp_path / "whole" / "rank0.txt").read_text()[-3000:]
+    assert 0 not in both(die, tmp_path / "cut")
+    codes = both(lambda rank: harness.run(settings(tmp_path / "cut")), tmp_path / "cut")
+    assert codes == [0, 0], (tmp_path / "cut" / "rank0.txt").read_text()[-3000:]
+    assert harness.fingerprints(tmp_path / "cut") == harness.fingerprints(tmp_path / "whole")
+
+    alone = harness.config(method, tmp_path / "whole", sections, 2, **size)
+    results = json.loads((tmp_path / "whole" / "logs" / "run" / "results.json").read_text())["sessions"]
+    headline = "mAP" if "mAP" in results[0] else "accuracy"
+    for session, result in enumerate(results):
+        again = evaluate(tmp_path / "whole" / "saved" / "run" / f"session_{session}.pth", alone)
+        assert again[headline] == pytest.approx(result[headline], abs=1e-6)
+
+
 def test_a_process_that_dies_takes_the_other_with_it(tmp_path: Path) -> None:
     def work(rank: int) -> None:
         if rank == 1:
             step = harness.mlcil.engine.loop.SessionLoop.step
 
             def dying(self: Any, batch: Any) -> Any:
-                if self.session == 1:
+                if self.position.session == 1:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return step(self, batch)
 
