@@ -6,8 +6,9 @@ import pytest
 from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import ImageTable
-from mlcil.engine import train
+from mlcil.engine import build
 from mlcil.engine.config import load_config
+from mlcil.engine.train import train
 
 CONFIGS = sorted(name for name in PUBLISHED if name.startswith(("lite/coco", "lite/voc")))
 CLASSES = {"coco": 80, "voc": 20}
@@ -39,11 +40,11 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_runs(name, tmp_path, monkeypatch):
-    def build(cfg):
-        options = {**train.as_dict(cfg.scenario), "allow_empty_classes": True}
+    def noise(cfg):
+        options = {**build.as_dict(cfg.scenario), "allow_empty_classes": True}
         return Scenario(dataset=Noise(options.pop("dataset")["type"]), **options)
 
-    monkeypatch.setattr(train, "build_scenario", build)
+    monkeypatch.setattr(build, "build_scenario", noise)
     changes = {
         "pretrained": None,
         "network.image_size": SIDE,
@@ -56,7 +57,7 @@ def test_a_config_runs(name, tmp_path, monkeypatch):
         "checkpoint_root": str(tmp_path / "saved"),
     }
     cfg = load_config(name, [f"{key}={value!r}" for key, value in changes.items()])
-    results = train.train(cfg)
+    results = train(cfg)
     assert len(results) == (1 if cfg.scenario.get("joint") else 2)
     assert all(0 <= result["mAP"]["seen"] <= 100 for result in results)
     assert (

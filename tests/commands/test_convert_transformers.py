@@ -43,8 +43,8 @@ def test_there_and_back(tmp_path: Path, case, sizes):
     said = convert_file(tmp_path / "checkpoint_1.pth", tmp_path / "stage.pth", names(tmp_path, sum(sizes)))
     assert f"{len(sizes)} session(s), {sum(sizes)} classes" in said
     stage = StageCheckpoint.load(tmp_path / "stage.pth")
-    assert stage["classes_per_session"] == sizes
-    assert (stage["method"], stage["task"]) == ("DKT" if case == "dkt" else "DAFormer", "single_label")
+    assert stage.classes_per_session == sizes
+    assert (stage.method, stage.task) == ("DKT" if case == "dkt" else "DAFormer", "single_label")
     again = stage.build(tmp_path / "stage.pth").eval()
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(again(images).logits_BC, network(images).logits_BC, rtol=0, atol=0)

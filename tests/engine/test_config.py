@@ -71,7 +71,7 @@ def test_unknown_keys_name_the_near_one(more: dict[str, Any], message: str) -> N
 
 def test_arguments_of_every_registered_class_are_named_and_typed() -> None:
     for registry in (DATASETS, METHODS):
-        for cls in registry.module_dict.values():
+        for cls in [cls for cls in registry.module_dict.values() if cls.__module__.startswith("mlcil.")]:
             parameters = inspect.signature(cls).parameters.values()
             assert all(p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
             assert all(p.annotation is not p.empty for p in parameters)

@@ -148,7 +148,7 @@ def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
         "from mlcil.engine.config import load_config\n"
         "from mlcil.engine.build import build_runner, check_run\n"
         "rank = os.environ['RANK']\n"
-        "runner = runner_of(check_run(load_config(sys.argv[1])))\n"
+        "runner = build_runner(check_run(load_config(sys.argv[1])))\n"
         "runner.train()\n"
         "rows, sessions = runner.run_settings.memory.contents()\n"
         "file = pathlib.Path(sys.argv[1]).with_name('memory' + rank + '.json')\n"
@@ -183,6 +183,7 @@ def test_accumulated_batches_make_the_update_of_one_large_batch(scenes, tmp_path
             "head": {"type": "daformer", "num_heads": 4, "drop_path": 0.0},
             "image_size": 32,
         },
+        "method": {"type": "DAFormer", "finetuning": {"epochs": 2, "early_epochs": 1, "early_sessions": 2}},
         "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 8.0}},
         "train_transform": {"cutout": 0.0, "randaugment": False},
     }

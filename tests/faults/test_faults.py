@@ -22,6 +22,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tiny import runner_of
 
+import mlcil.engine.conditions
 import mlcil.engine.resume
 from mlcil import cli, files
 from mlcil.engine.hooks import FiniteLossHook
@@ -160,7 +161,7 @@ def test_the_exit_code_of_a_stopped_run(
     def stop(*_: Any, **__: Any) -> None:
         raise StoppedError(signal.SIGTERM, "stopped by SIGTERM in session 3")
 
-    monkeypatch.setattr("mlcil.engine.train.train", stop)
+    monkeypatch.setattr("mlcil.commands.train.train", stop)
     data = tiny.coco_folder(tmp_path / "data")
     code, _, err = tiny.call(capsys, "train", tiny.write_config(tmp_path, data))
     assert (code, err) == (143, "mlcil: stopped by SIGTERM in session 3\n")
@@ -230,10 +231,10 @@ def test_resuming_under_other_conditions_says_what_differs(tmp_path: Path, monke
     )
     refused("train_dataloader.batch_size was 8 and is 4", train_dataloader={"batch_size": 4})
     with monkeypatch.context() as patch:
-        patch.setattr(mlcil.engine.resume, "source_digest", lambda: "0123456789ab")
+        patch.setattr(mlcil.engine.conditions, "source_digest", lambda: "0123456789ab")
         refused("source code of mlcil was ", " and is 0123456789ab")
     with monkeypatch.context() as patch:
-        patch.setattr(mlcil.engine.resume, "versions", lambda: {"torch": "9.9"})
+        patch.setattr(mlcil.engine.conditions, "versions", lambda: {"torch": "9.9"})
         refused("version of torch was ", " and is 9.9")
     with monkeypatch.context() as patch:
         patch.setenv("WORLD_SIZE", "4")
@@ -256,7 +257,7 @@ def test_auto_resume_starts_and_goes_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = []
-    monkeypatch.setattr("mlcil.engine.train.train", lambda cfg, **words: calls.append(words["resume"]))
+    monkeypatch.setattr("mlcil.commands.train.train", lambda cfg, **words: calls.append(words["resume"]))
     path = tiny.write_config(tmp_path, tiny.coco_folder(tmp_path / "data"))
     assert tiny.call(capsys, "train", path, "--auto-resume")[0] == 0
     (tmp_path / "saved" / f"{tmp_path.name}_run").mkdir(parents=True)
@@ -270,13 +271,14 @@ def test_auto_resume_starts_and_goes_on(
 
 def poison(monkeypatch: pytest.MonkeyPatch, runner: Any, *steps: int) -> None:
     """Make the inputs of some steps infinite, so that batch norms and loss are no numbers."""
-    loss, seen = runner.method.loss, []
+    method, seen = runner.run_settings.method, []
+    loss = method.loss
 
     def poisoned(batch: Batch) -> dict[str, torch.Tensor]:
         seen.append(1)
         return loss(dataclasses.replace(batch, inputs=batch.inputs * float("inf")) if len(seen) in steps else batch)
 
-    monkeypatch.setattr(runner.method, "loss", poisoned)
+    monkeypatch.setattr(method, "loss", poisoned)
 
 
 def test_steps_without_a_loss_are_skipped_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +287,7 @@ def test_steps_without_a_loss_are_skipped_up_to_a_limit(tmp_path: Path, monkeypa
     poison(monkeypatch, runner, 2, 4)
     runner.train()
     assert next(hook.count for hook in runner.hooks if isinstance(hook, FiniteLossHook)) == 2
-    assert all(bool(torch.isfinite(value).all()) for value in runner.method.state_dict().values())
+    assert all(bool(torch.isfinite(value).all()) for value in runner.run_settings.method.state_dict().values())
     assert "the step is skipped (2 of at most 2)" in (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
     runner = runner_of(config(tmp_path / "again", train_cfg={"max_epochs": 2, "skip_not_finite": 2}))
     poison(monkeypatch, runner, 1, 2, 3)

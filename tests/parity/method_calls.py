@@ -10,10 +10,16 @@ from mlcil.models.network import IncrementalNetwork
 
 
 def session(
-    index: int, low: int, high: int, step: int | None = None, classes: int | None = None, batch: int = 1
+    index: int,
+    low: int,
+    high: int,
+    step: int | None = None,
+    classes: int | None = None,
+    batch: int = 1,
+    task: str = "multi_label",
 ) -> SessionContext:
-    """A session's context: class range, increment, classes of the scenario, images a step."""
-    return SessionContext(index, low, high, step or high - low, classes or high, None, 1.0, batch_size=batch)
+    """A session's context: class range, increment, classes of the scenario, images a step, kind of labels."""
+    return SessionContext(index, low, high, step or high - low, classes or high, None, 1.0, batch, task=task)
 
 
 def place(method: Method, context: SessionContext, teacher: IncrementalNetwork | None = None) -> Method:

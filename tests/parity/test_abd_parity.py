@@ -276,7 +276,7 @@ def test_data_free_steps(Z, tag, count, side, outputs, low, high, steps, learner
     name = backbone_of(Z, last.shape[1])
     method = LEARNERS[learner](filled(Z, name, outputs, [low, high - low], side, dtype))
     teacher = filled(Z, name, outputs, [low], side, dtype, Z.seed + 1, last)
-    place(method, session(1, low, high, classes=outputs), teacher)
+    place(method, session(1, low, high, classes=outputs, task="single_label"), teacher)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
     for k in range(steps):
         key = f"df.{tag}.{learner}.step{k}"
@@ -341,7 +341,7 @@ def test_first_session(Z, tag, count, side, outputs, low, high, steps, learner, 
     method_class = {"AlwaysBeDreaming": ABD, "NormalNN": Finetune}[learner]
     name = backbone_of(Z, Z[f"df.{tag}.teacher.last.weight"].shape[1])
     method = method_class(filled(Z, name, outputs, [seen], side, dtype))
-    place(method, session(0, 0, seen, classes=outputs))
+    place(method, session(0, 0, seen, classes=outputs, task="single_label"))
     images = Z.xo(f"abd.df.{tag}.x0", (count, 3, side, side)).to(dtype)
     losses = losses_of(method, images, one_hot(labels, seen, dtype))
     Z.close(f"{key}.total", sum(losses.values()), FORWARD)
@@ -393,7 +393,7 @@ class Case:
         """A method around the given logits."""
         method = kind(Given(self.logits, self.sizes), **options)
         old = Given(self.old, self.sizes[:-1]) if teacher else None
-        return place(method, session(len(self.sizes) - 1, self.low, self.high), old)
+        return place(method, session(len(self.sizes) - 1, self.low, self.high, task="single_label"), old)
 
     def check(self, name, total, logits=None):
         """Total and gradient of a learner."""

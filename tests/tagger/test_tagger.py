@@ -35,7 +35,7 @@ def test_a_stage_holds_tensors_and_builtins_only(stage: Path) -> None:
 
 
 def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -> None:
-    predictor = mlcil.load(str(stage))
+    predictor = mlcil.load(str(stage), precision="fp32")
     assert predictor.classes == ["ant", "bee"]
     assert predictor.image_size == tiny.SIZE
     assert predictor.info.run == "tiny"
@@ -45,7 +45,7 @@ def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -
 
 
 def test_batches_do_not_matter(stage: Path, photos: Path) -> None:
-    predictor = mlcil.load(stage)
+    predictor = mlcil.load(stage, precision="fp32")
     paths = sorted(photos.glob("*.*g"))
     one, many = list(predictor.predict(paths, batch_size=1)), list(predictor.predict(map(str, paths), batch_size=16))
     assert [path for path, _ in one] == [path for path, _ in many] == paths
