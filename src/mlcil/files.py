@@ -96,3 +96,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Atomically write UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def stamp(file: Path) -> tuple[int, int, int]:
+    """Bytes, and nanoseconds of the last changes of content and of status; zeros for a file that is not there."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return (0, 0, 0)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -156,3 +156,14 @@ def test_ranks_are_those_of_a_stable_order(values, share):
     positive = rng.random(500) < share
     expected = np.flatnonzero(positive[np.argsort(-scores, kind="stable")]) + 1
     np.testing.assert_array_equal(ranks_of_positives(scores, positive), expected)
+
+
+def test_scores_that_are_no_numbers_are_not_ranked():
+    scores = np.array([[0.9, 0.1], [np.nan, 0.2], [0.3, 0.7]])
+    targets = np.array([[1, 0], [0, 1], [1, 0]])
+    for wrong in (np.nan, np.inf):
+        scores[1, 0] = wrong
+        with pytest.raises(ValueError, match="a score is no number"):
+            average_precision(scores, targets)
+    targets[1, 0] = -1  # nobody judges it
+    assert average_precision(scores, targets)[0] == pytest.approx(1.0)

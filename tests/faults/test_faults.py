@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fault_harness as harness
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -25,11 +26,12 @@ from tiny import runner_of
 import mlcil.engine.conditions
 import mlcil.engine.resume
 from mlcil import cli, files
-from mlcil.engine.hooks import FiniteLossHook
+from mlcil.engine.config import load_config
+from mlcil.engine.hooks import FiniteLossHook, PseudoLabelAuditHook
 from mlcil.engine.loop import SessionLoop
 from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
-from mlcil.methods.base import Batch
+from mlcil.methods.base import Batch, SessionContext
 from mlcil.system import lock
 
 SECTIONS = {
@@ -245,6 +247,48 @@ def test_resuming_under_other_conditions_says_what_differs(tmp_path: Path, monke
     text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
     assert "resumed under other conditions: train_cfg.max_epochs was 1 and is 2" in text
     assert "log_interval" not in text.split("resumed under")[1]
+
+
+def test_images_that_changed_are_other_conditions(tmp_path: Path) -> None:
+    """Of files their size and time count, of images in memory every pixel."""
+    path = tiny.write_config(tmp_path, tiny.coco_folder(tmp_path / "data"))
+    with path.open("a") as file:
+        file.write("train_cfg = dict(max_epochs=1, stop_after_session=0)\n")
+    train(load_config(path))
+    image = next((tmp_path / "data").rglob("*.jpg"))
+    tiny.write_image(image, seed=99)
+    os.utime(image, ns=(1, 1))
+    with pytest.raises(UserError, match=r"images of the (training|test) split was \w+ and is \w+"):
+        train(load_config(path), resume=True)
+    assert train(load_config(path), resume=True, accept_changes=True)
+
+    table = harness.FaultScenes().train()
+    pixels = table.pixels.copy()
+    pixels[3, 2, 1, 0] ^= 1
+    assert table.image_digest() == harness.FaultScenes().train().image_digest()
+    assert dataclasses.replace(table, pixels=pixels).image_digest() != table.image_digest()
+
+
+def test_a_network_whose_scores_are_no_numbers_is_not_evaluated(tmp_path: Path) -> None:
+    runner = runner_of(config(tmp_path))
+    run = runner.run_settings
+    run.method.begin_session(SessionContext(0, 0, 3, 3, 6, 1.5, 1.0, 8))
+    next(run.method.network.head.parameters()).data.fill_(torch.nan)
+    evaluate = runner.train_loop.evaluator
+    with pytest.raises(UserError, match=r"scores of image \d+ \(test\) and of \d+ more images are no numbers"):
+        evaluate(run.method, run.scenario.sessions[0])
+
+
+def test_pseudo_labels_in_cells_that_nobody_labelled_are_not_judged(tmp_path: Path) -> None:
+    runner = runner_of(config(tmp_path))
+    run = runner.run_settings
+    labels = run.scenario.train.labels_NC
+    labels[0, :2], labels[1, :2] = (1, -1), (0, -1)
+    fires = np.array([[True, True], [True, False]])
+    run.method.pseudo_label_decisions = lambda: (np.array([0, 1]), fires)
+    audit = next(hook for hook in runner.hooks if isinstance(hook, PseudoLabelAuditHook))
+    audit.before_train(runner)
+    assert audit.found == {"true": 0.5, "precision": 0.5, "recall": 1.0, "judged": pytest.approx(2 / 3)}
 
 
 def test_resuming_what_was_never_begun_is_refused(tmp_path: Path) -> None:

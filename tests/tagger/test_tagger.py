@@ -9,6 +9,7 @@ import mlcil
 from mlcil.commands.convert import convert_file
 from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import StageCheckpoint
+from mlcil.errors import UserError
 from mlcil.interop.official import to_official
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.numerics import resolve_precision
@@ -150,3 +151,19 @@ def test_precision(stage: Path) -> None:
 def test_device_or_precision_that_is_not_there(stage: Path, options: dict[str, str], sentence: str) -> None:
     with pytest.raises(mlcil.UserError, match=sentence):
         mlcil.load(stage, **options)
+
+
+def test_scores_that_are_no_numbers_are_refused(stage: Path, photos: Path) -> None:
+    tagger = mlcil.load(stage, precision="fp32")
+    found = tagger.predict([photos / "a.png", photos / "b.jpg"], batch_size=2)
+    scores = tagger.scores
+
+    def wrong(images: torch.Tensor) -> torch.Tensor:
+        result = scores(images).clone()
+        result[1, 0] = torch.nan
+        return result
+
+    tagger.scores = wrong  # type: ignore[method-assign]
+    assert next(found)[0].name == "a.png"
+    with pytest.raises(UserError, match=r"b\.jpg: the checkpoint gives scores that are no numbers"):
+        next(found)

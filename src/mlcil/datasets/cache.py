@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 from mlcil.datasets import transforms
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
-from mlcil.files import default_cache, write_arrays, write_text
+from mlcil.files import default_cache, stamp, write_arrays, write_text
 
 FORMAT = "mlcil-images-1"
 PIXELS, INDEX, ABOUT = "pixels.bin", "index.npz", "about.json"
@@ -133,15 +133,6 @@ class ImageCache:
                 return None
             self._checked_N[row] = True
         return image
-
-
-def stamp(file: Path) -> tuple[int, int, int]:
-    """Bytes, and nanoseconds of the last changes of content and of status; zeros for a file that is not there."""
-    try:
-        found = os.stat(file)
-    except OSError:
-        return (0, 0, 0)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def with_cache(

@@ -21,6 +21,7 @@ from PIL import Image
 
 from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import UserError
+from mlcil.files import stamp
 from mlcil.protocols import order_classes
 
 if TYPE_CHECKING:
@@ -208,6 +209,13 @@ class ImageTable:
         digest.update(np.ascontiguousarray(self.labels_NC).tobytes())
         digest.update(np.packbits(self.selects_NC).tobytes())
         return digest.hexdigest()
+
+    def image_digest(self) -> str:
+        """SHA-256 of the images: of pixels in memory, else of every file's size and time of its last change."""
+        if self.pixels is not None:
+            return hashlib.sha256(np.ascontiguousarray(self.pixels).tobytes()).hexdigest()
+        stamps_N2 = np.array([stamp(file)[:2] for file in self.files], np.int64)
+        return hashlib.sha256(stamps_N2.tobytes()).hexdigest()
 
     def check_files(self, limit: int | None = None) -> None:
         """Look whether the image files are there, without opening them.

@@ -166,7 +166,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         image_size=size,
         cache=CacheOptions(**as_dict(cfg.image_cache)),
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
-        conditions=conditions(cfg.to_dict(), settings.launcher, cfg.plugins),
+        conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
     )
     method.fold_teacher = run.fold

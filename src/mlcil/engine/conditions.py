@@ -1,4 +1,4 @@
-"""What a run's numbers depend on besides its data, by name: the fingerprint that a resumed run is held to."""
+"""What a run's numbers depend on besides labels and protocol: the fingerprint that a resumed run is held to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlcil
+from mlcil.datasets.scenario import Scenario
 from mlcil.system.provenance import versions
 
 #: settings that change no number; a prefix stands for all below it
@@ -43,11 +44,14 @@ def expected_rank(launcher: str) -> int:
     return int(os.environ.get(_PROCESSES.get(launcher, ("", ""))[1], "0"))
 
 
-def conditions(settings: Mapping[str, Any], launcher: str, plugins: Sequence[str]) -> dict[str, str]:
+def conditions(
+    settings: Mapping[str, Any], scenario: Scenario, launcher: str, plugins: Sequence[str]
+) -> dict[str, str]:
     """The fingerprint.
 
     Args:
         settings: the resolved config as nested dictionaries.
+        scenario: whose images count: their pixels, or size and time of their files.
         launcher: none, pytorch or slurm.
         plugins: python files of the user.
     """
@@ -58,6 +62,8 @@ def conditions(settings: Mapping[str, Any], launcher: str, plugins: Sequence[str
     }
     return {
         **found,
+        "images of the training split": scenario.train.image_digest()[:12],
+        "images of the test split": scenario.test.image_digest()[:12],
         "number of processes": str(expected_processes(launcher)),
         "source code of mlcil": source_digest(),
         **{f"source code of {Path(path).name}": _digest([Path(path)]) for path in plugins},

@@ -16,6 +16,7 @@ from mlcil.datasets.loading import Loader
 from mlcil.datasets.scenario import Scenario
 from mlcil.engine.data import Data
 from mlcil.engine.run import Run
+from mlcil.errors import UserError
 from mlcil.evaluation.metrics import METRICS, TestSet
 from mlcil.methods.base import Method
 from mlcil.models.folding import folded
@@ -38,6 +39,9 @@ def predict_view(
 
     Returns:
         Logits (N, C) and pooled features (N, K), float32, in the order of the view, on every process.
+
+    Raises:
+        UserError: a logit is no number; names the image.
     """
     was_training = method.training
     method.eval()
@@ -52,7 +56,16 @@ def predict_view(
     method.train(was_training)
     length = len(loader.dataset)
     parts = all_gather_object((_stack(logits), _stack(features)))
-    return _interleave([part[0] for part in parts], length), _interleave([part[1] for part in parts], length)
+    logits_NC = _interleave([part[0] for part in parts], length)
+    wrong = np.flatnonzero(~np.isfinite(logits_NC).all(1))
+    if len(wrong):
+        table, row = loader.dataset.source.table, int(loader.dataset.rows[wrong[0]])
+        more = f" and of {len(wrong) - 1} more images" if len(wrong) > 1 else ""
+        raise UserError(
+            f"the network's scores of image {table.files[row] if table.files else table.ids[row]} ({table.name}){more} "
+            "are no numbers; expected finite ones, so lower the learning rate or set precision='fp32', and train again"
+        )
+    return logits_NC, _interleave([part[1] for part in parts], length)
 
 
 @contextlib.contextmanager

@@ -172,8 +172,9 @@ class FiniteLossHook(Hook):
 class PseudoLabelAuditHook(Hook):
     """Compares the pseudo-labels that a session starts with to the labels that are hidden from the method.
 
-    For the report only: ``true`` are old-class labels per image that are really there, ``precision`` and ``recall`` of
-    the pseudo-labels are in [0, 1]. Nothing is said of a method that makes none.
+    For the report only: ``true`` are old-class labels per image that are known to be there, ``precision`` and
+    ``recall`` of the pseudo-labels are in [0, 1]. A pseudo-label in a cell that nobody labelled is not judged; where
+    there are such, ``judged`` is the share of the others. Nothing is said of a method that makes none.
 
     Args:
         run: its method and its training images.
@@ -195,16 +196,19 @@ class PseudoLabelAuditHook(Hook):
         if decided is None:
             return
         rows, fires_NO = decided
-        truth_NO = self.run.scenario.train.labels_of(rows, fires_NO.shape[1]) == 1
-        counts = [len(rows), truth_NO.sum(), fires_NO.sum(), (truth_NO & fires_NO).sum()]
+        labels_NO = self.run.scenario.train.labels_of(rows, fires_NO.shape[1])
+        true_NO, judged_NO = labels_NO == 1, fires_NO & (labels_NO >= 0)
+        counts = [len(rows), true_NO.sum(), fires_NO.sum(), judged_NO.sum(), (true_NO & fires_NO).sum()]
         total = torch.tensor(counts, dtype=torch.float64)
         all_reduce(total)
-        images, true, made, right = total.tolist()
+        images, true, made, judged, right = total.tolist()
         self.found = {
             "true": true / max(images, 1),
-            "precision": right / made if made else float("nan"),
+            "precision": right / judged if judged else float("nan"),
             "recall": right / true if true else float("nan"),
         }
+        if judged < made:
+            self.found["judged"] = judged / made
 
     def report(self) -> dict[str, Any]:
         """What the method tells of the session, its pseudo-labels with what they should have been."""

@@ -20,8 +20,13 @@ def average_precision(scores_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarr
     Args:
         scores_NC: (N, C), any monotone score; must be finite where judged.
         targets_NC: (N, C), 1 positive, 0 negative, negative numbers: not judged, left out of that class.
+
+    Raises:
+        ValueError: a judged score is no number.
     """
     scores_NC, targets_NC = np.asarray(scores_NC), np.asarray(targets_NC)
+    if not np.isfinite(scores_NC[targets_NC >= 0]).all():
+        raise ValueError("a score is no number, so there is no ranking; expected finite scores")
     found_C = np.full(scores_NC.shape[1], np.nan)
     for column, targets_N in enumerate(targets_NC.T):
         positive_N = targets_N > 0

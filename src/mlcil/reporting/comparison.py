@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcil.errors import UserError
+from mlcil.evaluation.metrics import metrics_of
 from mlcil.reporting import published as numbers
 from mlcil.reporting.tables import four_decimals, markdown
 
@@ -92,16 +94,41 @@ def read_results(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def check_summary(path: Path, content: Run) -> None:
+    """Whether the summary is that of the sessions in the same file.
+
+    Raises:
+        UserError: it is not, or the sessions lack what it is made of; says what differs.
+    """
+    sessions, told = content.get("sessions"), content.get("summary")
+    if not isinstance(sessions, list) or not isinstance(told, Mapping):
+        raise UserError(f"{path} has no list of sessions with a summary; train the run again")
+    try:
+        found = metrics_of(sessions[0]).summarise(sessions) if sessions else {}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} has sessions that no run writes ({reason}); train the run again") from error
+    for key in {**found, **told}:
+        a, b = told.get(key), found.get(key)
+        same = a == b if a is None or b is None else isinstance(a, (int, float)) and math.isclose(a, b, rel_tol=1e-9)
+        if not same:
+            raise UserError(
+                f"{path} was changed: its summary says {key} {a}, but its sessions give {b}; take the file from the "
+                "run again, or train it again"
+            )
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """The ``results.json`` of a finished run's directory, or of ``logs/NAME``.
 
     Raises:
-        UserError: there is none, it is no results file, or the run is not finished.
+        UserError: there is none, it is no results file or was changed by hand, or the run is not finished.
     """
     path = find_results(folder)
     content = read_results(path)
     if content["status"] != "done":
         raise UserError(f"{path} belongs to a run with status {content['status']!r}; finish it with --resume first")
+    check_summary(path, content)
     return content
 
 

@@ -74,7 +74,7 @@ class Tagger:
                 it out and logs a warning with its sentence.
 
         Raises:
-            UserError: an image that cannot be read, or no such policy.
+            UserError: an image that cannot be read or whose scores are no numbers, or no such policy.
         """
         check_option("on_bad_image", on_bad_image, BAD_IMAGE)
         batch: list[tuple[Path, np.ndarray]] = []
@@ -92,9 +92,14 @@ class Tagger:
 
     def _predict_batch(self, batch: Sequence[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, dict[str, float]]]:
         if batch:
-            scores = self.scores(network_input(torch.from_numpy(np.stack([image for _, image in batch])))).tolist()
-            for (path, _), row in zip(batch, scores, strict=True):
-                yield path, dict(zip(self.classes, row, strict=True))
+            scores_BC = self.scores(network_input(torch.from_numpy(np.stack([image for _, image in batch]))))
+            for (path, _), scores_C in zip(batch, scores_BC, strict=True):
+                if not torch.isfinite(scores_C).all():
+                    raise UserError(
+                        f"{path}: the checkpoint gives scores that are no numbers; expected finite ones, so try "
+                        "--precision fp32, or train it again with a lower learning rate"
+                    )
+                yield path, dict(zip(self.classes, scores_C.tolist(), strict=True))
 
 
 def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Tagger:
