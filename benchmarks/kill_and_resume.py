@@ -1,34 +1,32 @@
-"""Kill tiny runs of every registered method at drawn moments and compare what their resumptions leave.
+"""Does a run that is killed and resumed leave the same bits, and do runs of two processes end cleanly?
 
     python benchmarks/kill_and_resume.py --points 3 --seed 1
+    python benchmarks/kill_and_resume.py --two-process-runs 30
 
-draws so many moments in every phase of every method; the last line is ``killed N times, N identical``. With
-``--again 1`` every second run is killed once more while it is resumed. ``tests/faults`` has the short form.
+The first draws so many moments in every phase of every method, kills a tiny run there, resumes it and compares files.
+With ``--again 1`` every second run is killed once more while it is resumed; ``tests/faults`` has the short form. The
+second starts tiny runs under torchrun, one after the other, beside a process that keeps a core busy; an end is clean
+when the exit code is 0 and no process aborted. ``ratio`` is the share of identical runs, or of clean ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import torch
+from timing import header
 
-import fault_harness
+import fault_harness  # isort: skip  (of the tests, which timing has put on the path)
 
 
-def main() -> int:
-    """0 when all resumed runs were identical to the uninterrupted ones."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=1, help="moments in every phase of every method")
-    parser.add_argument("--again", type=int, default=0, help="further kills of every second resumption")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="*", help="default: all that are registered")
-    parser.add_argument("--phases", nargs="*", help="default: all; the draws do not depend on it")
-    options = parser.parse_args()
+def kill_and_resume(options: argparse.Namespace) -> float:
+    """Share of kills behind which the resumed run was identical to the uninterrupted one."""
     killed = identical = 0
     phases: dict[str, int] = {}
     for method in options.methods or sorted(fault_harness.METHODS.module_dict):
@@ -51,7 +49,55 @@ def main() -> int:
             print(f"{method}: {killed - before} kills, {time.monotonic() - started:.0f} s", flush=True)
     print("by phase: " + ", ".join(f"{phase} {count}" for phase, count in sorted(phases.items())))
     print(f"killed {killed} times, {identical} identical")
-    return 0 if killed == identical else 1
+    return identical / max(killed, 1)
+
+
+def two_processes(runs: int) -> float:
+    """Share of two-process runs that ended cleanly beside a busy core."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mlcil"]
+    sections = {
+        "method": {"type": "KRT"},
+        "memory": {"total": 12},
+        "network": {"backbone": fault_harness.BACKBONE, "head": {"type": "ica", "embed_dim": 16, "num_heads": 4}},
+    }
+    clean = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cfg = fault_harness.config("KRT", folder, sections, 3, threads=1)
+        cfg.plugins = [fault_harness.__file__]
+        cfg.dump(folder / "tiny.py")
+        busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            for run in range(runs):
+                command = [*launch, "train", str(folder / "tiny.py"), "--launcher", "pytorch", "--name", f"run{run}"]
+                started = time.monotonic()
+                ended = subprocess.run(command, capture_output=True, text=True, check=False)
+                if ended.returncode == 0 and "terminate called" not in ended.stderr:
+                    clean += 1
+                else:
+                    print(f"run {run} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+                print(f"run {run}: {time.monotonic() - started:.0f} s, {clean} clean of {run + 1}", flush=True)
+        finally:
+            busy.kill()
+            busy.wait()
+    print(f"{runs} two-process runs beside a busy core, {clean} clean ends")
+    return clean / runs
+
+
+def main() -> int:
+    """0 when every run was identical, or every end clean."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--points", type=int, default=1, help="moments in every phase of every method")
+    parser.add_argument("--again", type=int, default=0, help="further kills of every second resumption")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="*", help="default: all that are registered")
+    parser.add_argument("--phases", nargs="*", help="default: all; the draws do not depend on it")
+    parser.add_argument("--two-process-runs", type=int, default=0, metavar="N", help="count clean ends of N runs")
+    options = parser.parse_args()
+    print(header(torch.device("cpu")))
+    share = two_processes(options.two_process_runs) if options.two_process_runs else kill_and_resume(options)
+    print(f"ratio {share:.2f}")
+    return 0 if share == 1 else 1
 
 
 if __name__ == "__main__":

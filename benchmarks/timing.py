@@ -13,10 +13,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import formulations as formulations  # the straightforward ones, which the tests know too
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

@@ -1,13 +1,19 @@
-"""Images per second of the default training step against fp32, contiguous, per-session attention.
+"""How fast is a training step, and against what? The default step against straightforward formulations.
 
     python benchmarks/train_step.py [--device auto|cpu|cuda] [--backbone tresnet_m] [--sessions 8] [--batch 16]
+    python benchmarks/train_step.py --what ica|dkt|daformer [--network] [--sessions 1 8 16 40] [--classes 25]
+    python benchmarks/train_step.py --what inversion [--precision bf16]
+    python benchmarks/train_step.py --what counts [--machine NAME GFLOP/s GB/s]
 
-Both make KRT steps of the last of ``--sessions`` sessions (teacher forward, forward, asymmetric and token
-loss, backward, Adam) from the same weights on the same images; the losses of the first step, before any
-update, are compared first, and the program fails when they disagree. The default step is what a run makes:
-channels-last layout, the precision that ``auto`` picks on the device, attention shared by the sessions, the
-teacher's batch norms inside its convolutions, the fused optimiser. On the CPU freed memory is kept for both, as a
-run does. The last lines say where the time of the default step goes.
+``krt``, the default, makes KRT steps of the last of ``--sessions`` sessions (teacher forward, forward, asymmetric and
+token loss, backward, Adam) from the same weights on the same images, the way of the released code (fp32, contiguous
+layout, attention once a session) and ours: channels-last, the precision that ``auto`` picks on the device, attention
+shared by the sessions, the teacher's batch norms inside its convolutions, the fused optimiser. The losses of the first
+step, before any update, are compared first, and the program fails when they disagree. On the CPU freed memory is kept
+for both, as a run does. Printed are the shares of the machine's peak too, and where the time of our step goes.
+
+The other kinds: ``heads_step.py`` (one more session in the heads), ``inversion_step.py`` (ABD, R-DFCIL), ``counts.py``
+(operations and bytes of a step, computed on no device). ``ratio`` is straightforward over ours.
 """
 
 from __future__ import annotations
@@ -18,9 +24,22 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import counts
+import heads_step
+import inversion_step
 import torch
-from reference import PerSession
-from timing import CLOCKS, add_options, begin, header, medians, operations, peaks, print_peaks, synchronise
+from timing import (
+    CLOCKS,
+    add_options,
+    begin,
+    formulations,
+    header,
+    medians,
+    operations,
+    peaks,
+    print_peaks,
+    synchronise,
+)
 from torch import Tensor, nn
 
 from mlcil.engine.optim import AutocastOptimWrapper, decay_groups
@@ -28,8 +47,19 @@ from mlcil.methods import KRT
 from mlcil.methods.base import SessionContext
 from mlcil.models.network import build_network
 
-CLASSES = 10  # of a session
+CLASSES = 10  # of a session of KRT
 BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative, of each loss
+#: what is not given on the command line
+TRESNET = {"backbone": "tresnet_m", "sessions": [8], "batch": 16, "size": 224, "classes": CLASSES, "precision": "auto"}
+TRANSFORMER = {"sessions": [1, 5, 10, 20], "batch": 32, "size": 32, "classes": 5}
+USUAL: dict[str, dict[str, Any]] = {
+    "krt": TRESNET,
+    "ica": {**TRESNET, "sessions": [1, 4, 8, 16]},
+    "dkt": TRANSFORMER,
+    "daformer": TRANSFORMER,
+    "inversion": {"backbone": "resnet32_abd", "batch": 64, "size": 32, "classes": 20, "precision": "fp32"},
+    "counts": {**TRESNET, "batch": 64},
+}
 
 
 def trained(options: argparse.Namespace, device: torch.device, default: bool) -> tuple[KRT, AutocastOptimWrapper]:
@@ -57,12 +87,13 @@ def trained(options: argparse.Namespace, device: torch.device, default: bool) ->
             label_cardinality=2.9,
             labels_per_image=1.0,
             batch_size=options.batch,
+            firsts=tuple(range(0, seen, CLASSES)),
         )
     )
     method.threshold = 0.9
     if not default:
-        method._teacher = [PerSession(teacher).eval() for teacher in method._teacher]
-        method.network = PerSession(method.network)
+        method._teacher = [formulations.PerSession(teacher).eval() for teacher in method._teacher]
+        method.network = formulations.PerSession(method.network)
     wrapper = AutocastOptimWrapper(
         precision=options.precision if default else "fp32",
         device=device.type,
@@ -128,25 +159,15 @@ def shares(
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def main() -> None:
-    """Print images per second and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser)
-    parser.add_argument("--backbone", default="tresnet_m")
-    parser.add_argument("--sessions", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each")
-    parser.add_argument("--precision", default="auto", help="of the default step: auto, fp32, bf16 or fp16")
-    options = parser.parse_args()
-    device = begin(options)
+def measure(options: argparse.Namespace, device: torch.device) -> float:
+    """Print images per second of a KRT step; ours over the official formulation's."""
+    options.sessions = options.sessions[-1]
     batch = {name: value.to(device) for name, value in batch_of(options).items()}
     reference = step_of(*trained(options, device, default=False), batch)
     method, wrapper = trained(options, device, default=True)
     default = step_of(method, wrapper, batch)
     dtype = wrapper.dtype
     precision = str(dtype).removeprefix("torch.")
-    print(header(device))
     peak = print_peaks(peaks(device, options.clock))
     print(f"{options.backbone}, session {options.sessions}, batch {options.batch}, {options.size} px")
     expected, found = reference(), default()
@@ -155,17 +176,49 @@ def main() -> None:
         print(f"{name:12}{value:12.5f}{found[name]:12.5f}   differ by {difference:.1e}")
         if not difference <= BARS[dtype]:
             sys.exit(f"{name} differs by {difference:.1e}, more than {BARS[dtype]:.0e}")
-    steps = {"reference": reference, "default": default}
+    steps = {"official": reference, "default": default}
     seconds = medians(steps, device, options.steps, 0, options.clock)  # type: ignore[arg-type]
-    for name, row in (("formulation=official", "reference"), (f"default ({precision})", "default")):
+    for name, row in (("official formulation", "official"), (f"default ({precision})", "default")):
         work = operations(steps[row])
         print(
             f"{name:24}{options.batch / seconds[row]:10.2f} images/s{work:10.0f} GFLOP a step"
             f"{100 * work / seconds[row] / peak:8.0f} % of the peak"
         )
-    print(f"{'ratio':32}{seconds['reference'] / seconds['default']:10.2f}")
     found_parts = shares(default, method, wrapper, device, min(options.steps, 3), options.clock)
     print("default step: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in found_parts.items()))
+    return seconds["official"] / seconds["default"]
+
+
+def main() -> None:
+    """Print the tables of one kind and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_options(parser)
+    parser.add_argument("--what", default="krt", choices=tuple(USUAL))
+    parser.add_argument("--backbone", help="of krt, ica, counts and inversion")
+    parser.add_argument("--sessions", type=int, nargs="+", help="numbers of sessions; krt and counts take the last one")
+    parser.add_argument("--classes", type=int, help="of a session; krt has 10")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--size", type=int, help="side of the images in pixels")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps of each")
+    parser.add_argument("--precision", help="of our step in krt and inversion: auto, fp32 or bf16")
+    parser.add_argument("--network", action="store_true", help="the heads with their backbones in front")
+    parser.add_argument(
+        "--machine", nargs=3, action="append", metavar=("NAME", "GFLOP/s", "GB/s"), help="peaks for counts"
+    )
+    options = parser.parse_args()
+    for name, value in USUAL[options.what].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    device = begin(options)
+    torch.manual_seed(0)
+    print(header(device))
+    if options.what == "krt":
+        ratio = measure(options, device)
+    elif options.what == "counts":
+        ratio = counts.measure(options)
+    else:
+        ratio = (inversion_step if options.what == "inversion" else heads_step).measure(options, device)
+    print(f"ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

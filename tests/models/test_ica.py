@@ -1,16 +1,11 @@
 """The shared formulation of cross-attention against the attention repeated per session; growth and freezing."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from formulations import per_session_forward
 
 from mlcil.models.heads import ICAHead
 from mlcil.models.heads.ica import resize_pos_embed
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from reference import per_session_forward
 
 
 def head_of(classes, dim=24, heads=4, grid=(3, 3), **options):

@@ -1,19 +1,15 @@
 """DKT's and DAFormer's networks: shared work against the straightforward formulation, growth, freezing, sizes."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from formulations import whole_block_forward, whole_sequence_forward
 from timm.models.convit import GPSA
 
 from mlcil.models.heads import DAFormerHead, DKTHead
 from mlcil.models.network import IncrementalNetwork, build_network
 from mlcil.models.transformer_blocks import LocalAttention
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from reference import whole_block_forward, whole_sequence_forward
 
 HEADS = {
     "dkt": (lambda: DKTHead(24, (3, 3), num_heads=4), whole_sequence_forward),

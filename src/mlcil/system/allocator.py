@@ -2,8 +2,7 @@
 
 Every training step allocates and frees the same few hundred megabytes of feature maps. glibc returns such
 blocks to the kernel at once and gets them back page by page, zeroed, in the next step; on small machines
-that costs more than the arithmetic. Telling malloc to keep them is safe and changes no number
-(``benchmarks/allocator.py`` measures it).
+that costs more than the arithmetic. Telling malloc to keep them is safe and changes no number.
 """
 
 from __future__ import annotations

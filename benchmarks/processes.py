@@ -1,12 +1,12 @@
-"""Images per second of a training step in one process and in several: how far data parallelism scales.
+"""How much faster do several processes train than one?
 
-    python benchmarks/data_parallel.py [--processes 1 2] [--threads 1] [--backbone tresnet_m] [--batch 4]
+    python benchmarks/processes.py [--processes 1 2] [--threads 1] [--backbone tresnet_m] [--batch 4]
 
 Every process has ``--batch`` images, as in a run, and ``--threads`` threads, or a GPU of its own where there are
 enough. The step is KRT's of the last of ``--sessions`` sessions, wrapped as the runner wraps it. First the gradients of
 all processes together are compared with the mean of those that each process has alone. The groups of processes take
-turns; ``efficiency`` is the speed of a group over that of the first one, a process. On two cores that share their
-memory two processes cannot be quite twice as fast as one that had the memory to itself.
+turns; ``ratio`` is the speed of the last group over that of the first one, ``efficiency`` the same a process. On two
+cores that share their memory two processes cannot be quite twice as fast as one that had the memory to itself.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ def main() -> None:
     for count, speed in speeds.items():
         ratio = speed / speeds[first]
         print(f"{count:>10}{speed:>10.2f}{ratio:>8.2f}{100 * ratio * first / count:>10.0f} %")
+    print(f"ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 KRT and DAFormer: for every session the whole attention is run again, with everything projected anew; DKT:
 keys and values are formed for the whole sequence. Images are decoded and resized whenever they are asked for, augmented
-by Pillow alone, and floats from then on. Only the benchmarks and tests use them.
+by Pillow alone, and floats from then on. Tests and ``benchmarks/`` compare with them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Operations and bytes of a training step and of a prediction, and what a machine could make of them at best.
-
-    python benchmarks/roofline.py [--backbone tresnet_m] [--sessions 8] [--batch 64] [--machine NAME GFLOP/s GB/s]
+"""Operations and bytes of a step and a prediction, and a machine's best with them; ``train_step.py --what counts``.
 
 Nothing is computed: networks and images are on PyTorch's meta device, which knows shapes only. Operations are those of
 products and convolutions (two a multiply-add). Bytes are those that every layer reads (inputs, weights) and writes
@@ -17,14 +15,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from reference import PerSession
-from timing import kept_for_backward, operations
+from timing import formulations, kept_for_backward, operations
 from torch import Tensor, nn
 
 from mlcil.models.folding import folded
 from mlcil.models.network import build_network
 
-CLASSES = 10  # of a session
 MACHINES = (
     ("100 GFLOP/s, 20 GB/s", 100.0, 20.0),
     ("1 TFLOP/s, 100 GB/s", 1e3, 100.0),
@@ -50,28 +46,22 @@ def traffic(module: nn.Module, images: Tensor) -> float:
     return total
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backbone", default="tresnet_m")
-    parser.add_argument("--sessions", type=int, default=8)
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--batch", type=int, default=64, help="over which a step reads its weights once")
-    parser.add_argument(
-        "--machine", nargs=3, action="append", metavar=("NAME", "GFLOP/s", "GB/s"), help="a machine's peaks"
-    )
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> float:
+    """Print the tables; operations of a step, official over ours."""
     machines = [(name, float(flops), float(bytes_)) for name, flops, bytes_ in options.machine or MACHINES]
     with torch.device("meta"):
         spec = {"backbone": {"name": options.backbone}, "head": {"type": "ica"}, "image_size": options.size}
-        network = build_network(spec, [CLASSES] * options.sessions).eval()
+        network = build_network(spec, [options.classes] * options.sessions[-1]).eval()
         images = torch.empty(options.batch, 3, options.size, options.size)
     maps = network.backbone(images)[-1].detach()
-    plain, teacher = PerSession(network).eval(), folded(network)
+    plain, teacher = formulations.PerSession(network).eval(), folded(network)
     scale = 1 / options.batch
 
     def forward(module: Callable[[Tensor], Any], inputs: Tensor) -> float:
         return scale * operations(lambda: module(inputs))
+
+    def head_by_session(maps: Tensor) -> Any:
+        return formulations.per_session_forward(network.head, maps)
 
     def train(module: nn.Module, official: bool) -> float:
         module.train()
@@ -80,11 +70,12 @@ def main() -> None:
         return scale * work + forward(plain if official else teacher, images)
 
     count = sum(p.numel() for p in network.parameters())
-    print(f"{options.backbone} + ICA, {options.sessions} sessions of {CLASSES} classes, {options.size} px, an image:")
+    sessions = f"{options.sessions[-1]} sessions of {options.classes} classes"
+    print(f"{options.backbone} + ICA, {sessions}, {options.size} px, an image:")
     rows = {
         "forward: backbone": forward(network.backbone, images),
         "forward: head": forward(network.head, maps),
-        "forward: head, attention once a session": forward(lambda x: plain_head(network, x), maps),
+        "forward: head, attention once a session": forward(head_by_session, maps),
         "prediction": forward(network, images),
         "step with teacher": train(network, official=False),
         "step with teacher, official": train(plain, official=True),
@@ -108,14 +99,4 @@ def main() -> None:
         for machine, gflops, gbs in machines:
             bounds = [min(gflops / work, gbs * 1e9 / (scale * size * share)) for share in (1.0, 0.5)]
             print(f"{machine:44}" + "".join(f"{bound:14.1f}" for bound in bounds))
-
-
-def plain_head(network: nn.Module, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The head with its attention repeated for every session."""
-    from reference import per_session_forward
-
-    return per_session_forward(network.head, maps)  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    main()
+    return rows["step with teacher, official"] / rows["step with teacher"]
