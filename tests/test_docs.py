@@ -18,7 +18,6 @@ from mlcil.engine.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")])
-GUIDES = [page for page in PAGES if page.name != "REPRODUCIBILITY.md"]
 METHOD, DATA_SET = ROOT / "docs" / "add_a_method.md", ROOT / "docs" / "add_a_data_set.md"
 EXAMPLES = {"less_forgetting.py": METHOD, "photo_list.py": DATA_SET}
 #: words that stand for something of the reader's
@@ -76,7 +75,7 @@ def resolve_script(script, *words):
     load_config([default, *named][-1], [word for word in words if "=" in word])
 
 
-@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shown = files(page)
