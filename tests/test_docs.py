@@ -115,6 +115,30 @@ def test_every_guide_is_linked_from_the_readme():
     assert [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme] == []
 
 
+@pytest.mark.parametrize(
+    ("page", "most"), [(METHOD, 350), (DATA_SET, 300)], ids=lambda value: getattr(value, "stem", "")
+)
+def test_a_guide_and_what_it_copies_from_are_read_quickly(page, most):
+    text = page.read_text()
+    source = re.search(r"\]\(\.\./(src/\S+)\)\s+to copy from|to copy from,\s+\[\S+\]\(\.\./(src/\S+)\)", text)
+    copied = (ROOT / (source[1] or source[2])).read_text()
+    assert len((text + copied).splitlines()) < most
+
+
+def test_the_table_of_the_engine_says_what_each_file_knows():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    told = {}
+    for line in re.findall(r"^\| `.*\.py`.*\|$", page, re.MULTILINE):
+        names, _, knows = line.strip("| ").split(" | ")
+        told.update({name: set(re.findall(r"\w+", knows)) - {"nothing"} for name in re.findall(r"(\w+)\.py", names)})
+    engine = ROOT / "src" / "mlcil" / "engine"
+    parts = {path.stem for path in engine.glob("*.py")} - {"__init__"}
+    assert told.keys() == parts
+    for name in parts - {"build"}:  # which knows all of them
+        text = (engine / f"{name}.py").read_text()
+        assert told[name] == set(re.findall(r"^from mlcil\.engine(?: import |\.)(\w+)", text, re.MULTILINE)), name
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) < 120
 
@@ -160,6 +184,9 @@ def test_the_method_of_the_page(tmp_path, capsys, monkeypatch):
     assert not torch.equal(first[stem], second[stem])
     table = printed["mlcil compare logs/less_forgetting_digits logs/finetune_digits_b0-c5"]
     assert "| less_forgetting_digits | 1 |" in table
+    (code,) = fenced(ROOT / "docs" / "read_the_results.md", "py")
+    exec(code.replace("krt_voc_b0-c4", "less_forgetting_digits"), {})
+    assert str(results_of("less_forgetting_digits")[1]["mAP"]["seen"]) in capsys.readouterr().out
     code, _, err = call(capsys, "plan", "less_forgetting_digits.py", "method.wieght=1")
     assert code == 2
     assert "did you mean 'weight'?" in err
