@@ -1,7 +1,10 @@
-"""The method that docs/add_a_method.md adds works as the page says."""
+"""The guides do what they say: examples run from an empty folder, every command and link leads somewhere."""
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,40 +12,210 @@ import pytest
 import torch
 from tiny import call, coco_folder, write_config
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "add_a_method.md"
-PYTHON = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+from mlcil import cli
+from mlcil.commands.bench import find_bench, load_bench
+from mlcil.engine.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")])
+METHOD, DATA_SET = ROOT / "docs" / "add_a_method.md", ROOT / "docs" / "add_a_data_set.md"
+EXAMPLES = {"less_forgetting.py": METHOD, "photo_list.py": DATA_SET}
+#: words that stand for something of the reader's
+PLACEHOLDER = re.compile(r"\b[A-Z]{2,}[A-Z0-9_]*\b")
+#: programs that are not the project's
+OTHERS = ("pip",)
 
 
-@pytest.fixture
-def experiment(tmp_path):
-    """The page's method and config on a tiny data set instead of the demo's."""
-    method, config = PYTHON
-    (tmp_path / "less_forgetting.py").write_text(method)
-    base = write_config(tmp_path, coco_folder(tmp_path / "coco"))
-    path = tmp_path / "mine.py"
-    path.write_text(config.replace('based_on = "demo/finetune"', f"_base_ = [{base.name!r}]"))
-    return path
+def fenced(page, language):
+    """The fenced blocks of a page in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_method_of_the_page_trains_and_freezes_old_classifiers(experiment, tmp_path, capsys):
-    assert call(capsys, "train", experiment, "--name", "mine")[0] == 0
-    results = json.loads((tmp_path / "logs" / "mine" / "results.json").read_text())
-    assert len(results["sessions"]) == 2
-    assert np.isfinite(results["sessions"][1]["mAP"]["seen"])
-    log = (tmp_path / "logs" / "mine" / "log" / "log.txt").read_text()
-    assert re.search(r"loss_features: \d", log)
+def files(page):
+    """Name and content of the python files that a page shows: the name stands before the block."""
+    return dict(re.findall(r"`(\w+\.py)`[^`]*\n\n```python\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+def commands(page):
+    """Every command of a page's ``sh`` blocks, and those in the text whose first word says that they are some."""
+    for block in fenced(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for code in re.findall(r"`([^`]+)`", text):
+        words = shlex.split(code.replace("\n", " "))
+        if len(words) > 1 and words[0] in ("mlcil", "sh", "make", "python", "pytest"):
+            yield words
+
+
+def resolve(words):
+    """Fail unless the command of ``mlcil`` exists and the config that it names resolves, in the folder of the page."""
+    if len(words) == 1:  # a command by its name
+        assert (ROOT / "src" / "mlcil" / "commands" / f"{words[0]}.py").is_file(), words
+        return
+    options, rest = cli.parser().parse_known_args(words)
+    assert not [word for word in rest if word.startswith("-")], words
+    config = getattr(options, "config", None)
+    if config is None or PLACEHOLDER.search(config):
+        return
+    if options.command == "bench":
+        load_bench(find_bench(config))
+    elif options.command == "config":
+        assert cli.main(words) == 0
+    else:
+        load_config(config, [*options.overrides, *rest])
+
+
+def resolve_script(script, *words):
+    """The same for ``sh train_mlcil_coco.sh`` and its neighbour, whose first word may name another config."""
+    (default,) = re.findall(r"^run_experiment (\S+)", (ROOT / script).read_text(), re.MULTILINE)
+    named = [word for word in words if "/" in word and "=" not in word]
+    load_config([default, *named][-1], [word for word in words if "=" in word])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_exist(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = files(page)
+    for name, code in shown.items():
+        Path(name).write_text(code)
+    for words in commands(page):
+        if "mlcil" in words:
+            if page not in EXAMPLES.values() or words[2:3] == ["NAME"]:  # those are run below
+                resolve(words[words.index("mlcil") + 1 :])
+        elif words[0] == "make":
+            targets = (ROOT / "Makefile").read_text()
+            assert all(re.search(rf"^{word}:", targets, re.MULTILINE) for word in words[1:] if "=" not in word), words
+        elif words[0] in ("sh", "python", "pytest"):
+            named, *rest = [word for word in words[1:] if not word.startswith("-")]
+            assert (ROOT / named).exists() or named in shown, words
+            if named.startswith("train_mlcil") and "--demo" not in words:
+                resolve_script(named, *rest)
+        else:
+            assert words[0] in OTHERS or "=" in words[0], words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+def test_every_guide_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "most"), [(METHOD, 350), (DATA_SET, 300)], ids=lambda value: getattr(value, "stem", "")
+)
+def test_a_guide_and_what_it_copies_from_are_read_quickly(page, most):
+    text = page.read_text()
+    first = re.search(r"\]\(\.\./(src/\S+?)\)", text)  # the file to copy from
+    copied = (ROOT / first[1]).read_text()
+    assert len((text + copied).splitlines()) < most
+
+
+def test_the_table_of_the_engine_says_what_each_file_knows():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    told = {}
+    for line in re.findall(r"^\| `.*\.py`.*\|$", page, re.MULTILINE):
+        names, _, knows = line.strip("| ").split(" | ")
+        told.update({name: set(re.findall(r"\w+", knows)) - {"nothing"} for name in re.findall(r"(\w+)\.py", names)})
+    engine = ROOT / "src" / "mlcil" / "engine"
+    parts = {path.stem for path in engine.glob("*.py")} - {"__init__"}
+    assert told.keys() == parts
+    for name in parts - {"build"}:  # which knows all of them
+        text = (engine / f"{name}.py").read_text()
+        assert told[name] == set(re.findall(r"^from mlcil\.engine(?: import |\.)(\w+)", text, re.MULTILINE)), name
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 120
+
+
+# -- examples, run as the page says ------------------------------------------------------------------------------------
+
+
+def follow(page, folder, capsys, monkeypatch):
+    """Write the page's files into a folder and run its ``sh`` blocks there; returns what the commands print."""
+    monkeypatch.chdir(folder)
+    for name, code in files(page).items():
+        Path(name).write_text(code)
+    printed = {}
+    for block in fenced(page, "sh"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[0] == "python":
+                subprocess.run([sys.executable, *words[1:]], check=True, cwd=folder)
+                continue
+            assert words[0] == "mlcil", line
+            code, out, err = call(capsys, *words[1:])
+            assert code == 0, err
+            printed[line] = out
+    return printed
+
+
+def results_of(run):
+    return json.loads((Path("logs") / run / "results.json").read_text())["sessions"]
+
+
+def test_the_method_of_the_page(tmp_path, capsys, monkeypatch):
+    printed = follow(METHOD, tmp_path, capsys, monkeypatch)
+    assert len(results_of("less_forgetting_digits")) == 2
+    assert np.isfinite(results_of("less_forgetting_digits")[1]["mAP"]["seen"])
+    assert re.search(r"loss_features: \d", Path("logs/less_forgetting_digits/log/log.txt").read_text())
     first, second = (
-        torch.load(tmp_path / "saved" / "mine" / f"session_{t}.pth", weights_only=True)["state_dict"] for t in (0, 1)
+        torch.load(f"saved_models/less_forgetting_digits/session_{t}.pth", weights_only=True)["state_dict"]
+        for t in (0, 1)
     )
     name = "head.classifiers.0.weight"
     assert torch.equal(first[name], second[name])
     stem = next(key for key in first if key.startswith("backbone.") and first[key].ndim == 4)
     assert not torch.equal(first[stem], second[stem])
+    table = printed["mlcil compare logs/less_forgetting_digits logs/finetune_digits_b0-c5"]
+    assert "| less_forgetting_digits | 1 |" in table
+    (code,) = fenced(ROOT / "docs" / "read_the_results.md", "py")
+    exec(code.replace("krt_voc_b0-c4", "less_forgetting_digits"), {})
+    assert str(results_of("less_forgetting_digits")[1]["mAP"]["seen"]) in capsys.readouterr().out
+    code, _, err = call(capsys, "plan", "less_forgetting_digits.py", "method.wieght=1")
+    assert code == 2
+    assert "did you mean 'weight'?" in err
 
 
-def test_the_example_is_short():
-    code = [line for line in PYTHON[0].splitlines() if line.strip()]
-    assert len(code) <= 40
+def test_the_data_set_of_the_page(tmp_path, capsys, monkeypatch):
+    printed = follow(DATA_SET, tmp_path, capsys, monkeypatch)
+    assert len(list(Path("photos").glob("*.png"))) == 80
+    tagged = [json.loads(line) for line in list(printed.values())[-1].splitlines()]
+    assert len(tagged) == 80
+    assert {label["label"] for image in tagged for label in image["labels"]} <= {"red", "green", "blue", "yellow"}
+    assert results_of("colours")[-1]["mAP"]["seen"] > 60  # a guess has about 40
+    Path("photos/photos.csv").write_text("file,split\n1.png,train\n")
+    code, _, err = call(capsys, "plan", "colours.py")
+    assert code == 2
+    assert "expected columns file, split and labels" in err
+
+
+@pytest.mark.parametrize(("name", "most"), [("less_forgetting.py", 45), ("photo_list.py", 60)])
+def test_an_example_is_short(name, most):
+    assert len([line for line in files(EXAMPLES[name])[name].splitlines() if line.strip()]) <= most
+
+
+def test_the_first_run_of_the_guide(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for line in fenced(ROOT / "docs" / "train.md", "sh")[0].splitlines():
+        words = shlex.split(line, comments=True)
+        assert call(capsys, *words[1:])[0] == 0, line
+    assert (tmp_path / "logs" / "lwf_digits_single_5-tasks" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
@@ -54,10 +227,12 @@ def test_the_example_is_short():
         ('plugins = ["notes.txt"]', "expected a name that ends with .py"),
     ],
 )
-def test_a_plugin_that_cannot_be_used_is_named(experiment, capsys, line, says):
-    (experiment.parent / "broken.py").write_text("1 / 0\n")
-    (experiment.parent / "notes.txt").write_text("")
-    experiment.write_text(experiment.read_text().replace('plugins = ["less_forgetting.py"]', line))
+def test_a_plugin_that_cannot_be_used_is_named(tmp_path, capsys, line, says):
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "notes.txt").write_text("")
+    base = write_config(tmp_path, coco_folder(tmp_path / "coco"))
+    experiment = tmp_path / "mine.py"
+    experiment.write_text(f"_base_ = [{base.name!r}]\n{line}\n")
     code, _, err = call(capsys, "plan", experiment)
     assert code == 2
     assert says in err

@@ -44,7 +44,7 @@ from mlcil.system.allocator import keep_freed_memory
 from mlcil.system.provenance import versions
 from mlcil.system.signals import StopSignals
 
-DEMO_HINT = "`sh train_mlcil_coco.sh --demo` runs without it"
+DEMO_HINT = "`mlcil demo` (in a checkout `sh train_mlcil_coco.sh --demo`) runs without it"
 
 
 def folder_of(cfg: Config) -> RunFolder:

@@ -1,0 +1,15 @@
+# The four commands of CONTRIBUTING.md, in the environment that the other commands use.
+.PHONY: format check test demo
+python = set -e; REQUIREMENTS=requirements-dev.txt; . scripts/env.sh; "$$PYTHON" -m
+
+format:
+	@$(python) ruff check --fix .; "$$PYTHON" -m ruff format .
+
+check:
+	@$(python) ruff check .; "$$PYTHON" -m ruff format --check .; "$$PYTHON" -m mypy
+
+test:
+	@sh run_tests.sh $(ARGS)
+
+demo:
+	@sh train_mlcil_coco.sh --demo
