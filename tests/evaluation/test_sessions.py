@@ -193,3 +193,25 @@ def test_every_number_is_defined():
     assert set(summary) <= defined
     assert set(session(1)["f1"]["0.5"]) <= defined
     assert set(session(1)["fixed_mAP"]) <= defined
+
+
+def test_a_metric_that_rests_on_few_labels_says_so():
+    from mlcil.reporting import log_lines
+
+    rng = np.random.default_rng(0)
+    targets = (rng.random((40, 4)) < 0.4).astype(np.int8)
+    scores = np.clip(targets + rng.normal(scale=0.6, size=targets.shape), -3, 3)
+    options = {"selects_NC": targets == 1, "low": 2, "high": 4, "base_high": 2, "fixed_rows": np.arange(40)}
+    whole = evaluate_session(scores, targets, **options)
+    assert "judged" not in whole
+    assert not any("judged on" in line for line in log_lines.metrics(whole, "session"))
+    known = targets.copy()
+    known[::3, 0] = -1
+    part = evaluate_session(scores, known, **options)
+    rows = (targets == 1).any(1)
+    assert part["judged"] == pytest.approx((known[rows] >= 0).mean())
+    assert part["AP"][1:] == whole["AP"][1:]
+    line = next(line for line in log_lines.metrics(part, "session") if "judged on" in line)
+    assert (
+        line == f"session judged on {100 * part['judged']:.1f}% of the labels; the others are unknown and count nowhere"
+    )

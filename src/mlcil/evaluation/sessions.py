@@ -30,6 +30,7 @@ GLOSSARY: dict[str, str] = {
     "forgetting_learned": "the same with the fixed AP right after the class was learned instead of the best",
     "backward_transfer": "minus forgetting_learned",
     "plasticity": "mean over classes of the fixed AP in the session that brought the class (percent)",
+    "judged": "share of the labels that are known; the others count in no metric",
     "CF1_mean": "mean of the classes' F1 (KRT)",
     "CF1_harmonic": "2 CP CR / (CP + CR) (ASL, ML-GCN)",
     "CP / CR": "mean over classes of precision / recall in percent, score above the threshold",
@@ -72,7 +73,7 @@ def evaluate_session(
         ``mAP`` (growing set) and ``fixed_mAP`` {base, seen, new; fixed also old}, ``f1`` and ``fixed_f1``
         {threshold: measures} on seen classes, ``AP`` and ``fixed_AP`` per seen class, all in percent;
         ``images`` per test set; ``classes_without_positives``: seen classes that no image of the growing
-        seen set shows.
+        seen set shows; where labels of the growing seen set are unknown, ``judged``: the share of the others.
     """
     splits = {"base": (0, min(base_high, high)), "seen": (0, high), "new": (low, high)}
     growing = {name: np.flatnonzero(selects_NC[:, a:b].any(1)) for name, (a, b) in splits.items()}
@@ -95,6 +96,9 @@ def evaluate_session(
         }
     positives = (targets_NC[growing["seen"], :high] == 1).any(0)
     result["classes_without_positives"] = [int(c) for c in np.flatnonzero(~positives)]
+    judged = targets_NC[growing["seen"], :high] >= 0
+    if not judged.all():
+        result["judged"] = float(judged.mean())
     return result
 
 

@@ -89,6 +89,10 @@ def metrics(result: Mapping[str, Any], label: str) -> list[str]:
         return lines
     fixed = ", ".join(f"fixed_mAP_{split} = {number(result['fixed_mAP'][split])}" for split in splits)
     lines.append(f"{label} {fixed}")
+    if "judged" in result:
+        lines.append(
+            f"{label} judged on {100 * result['judged']:.1f}% of the labels; the others are unknown and count nowhere"
+        )
     for threshold, values in result["f1"].items():
         lines.append(f"{label} at {threshold}: " + ", ".join(f"{k} {number(v)}" for k, v in values.items()))
     return lines
