@@ -45,3 +45,13 @@ def test_the_log_gives_both(scenes, tmp_path):  # noqa: F811
     train(config(scenes, tmp_path, log_interval=1, train_cfg={"max_epochs": 1}))
     text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
     assert re.search(r"eta: 0:00:\d\d \(run 0:00:\d\d\)  time: ", text)
+
+
+def test_the_losses_in_the_log_are_those_of_the_session(scenes, tmp_path):  # noqa: F811
+    """The mean behind ``loss`` is that of the losses beside it, also in a session's first steps."""
+    train(config(scenes, tmp_path, log_interval=1, train_cfg={"max_epochs": 1}))
+    text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
+    lines = re.findall(r"  loss: ([\d.]+)  loss_cls: ([\d.]+)(?:  loss_token: ([\d.]+))?", text)
+    assert any(token for _, _, token in lines)
+    for total, *parts in lines:
+        assert float(total) == pytest.approx(sum(float(part) for part in parts if part), rel=1e-3)

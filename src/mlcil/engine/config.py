@@ -42,7 +42,7 @@ from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.optim import decay_groups
-from mlcil.engine.schedules import SESSION_SCHEDULERS
+from mlcil.engine.schedules import build_schedule, takes_session
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import UserError
 from mlcil.memory import memory_class
@@ -258,9 +258,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             if registry.get(str(section.get("type"))) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
-        if scheduler["type"] in SESSION_SCHEDULERS:
-            own = SESSION_SCHEDULERS[scheduler["type"]]
-            check(own, scheduler, "param_scheduler", "optimizer", "epochs", "epoch_length")
+        _check_schedule(scheduler)
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
 
@@ -306,6 +304,21 @@ def _check_optimiser(wrapper: Any) -> None:
         optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
     except (TypeError, ValueError) as error:
         raise UserError(f"optim_wrapper.optimizer: {error}; correct its value") from error
+
+
+def _check_schedule(section: Mapping[str, Any]) -> None:
+    """Keys by signature; mmengine's classes judge their values themselves."""
+    cls = PARAM_SCHEDULERS.get(section["type"])
+    if takes_session(cls):
+        check(cls, section, "param_scheduler", "optimizer", "epochs", "epoch_length")
+        return
+    known = {name for part in cls.__mro__ if "__init__" in vars(part) for name in inspect.signature(part).parameters}
+    known -= {"optimizer", "param_name", "args", "kwargs"}
+    check_keys(section, {"type", "convert_to_iter_based", *known}, f"param_scheduler {section['type']}")
+    try:
+        build_schedule({"end": 10**6, **section}, torch.optim.SGD([torch.zeros(1)], lr=1.0), 1, 1)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"param_scheduler {section['type']}: {error}; correct its values") from error
 
 
 def _check_memory(cfg: Mapping[str, Any]) -> None:

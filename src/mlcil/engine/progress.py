@@ -23,9 +23,12 @@ class SessionTimerHook(IterTimerHook):  # type: ignore[misc]
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Count from here."""
+        """Count from here; the means in the log are of the phase's own steps."""
         super().before_train(runner)
         self.time_sec_tot = 0
+        hub = runner.message_hub
+        for name in [name for name in hub.log_scalars if name.startswith("train/")]:
+            del hub.log_scalars[name]
 
     def _after_iter(self, runner: Runner, *arguments: Any, **more: Any) -> None:
         super()._after_iter(runner, *arguments, **more)

@@ -1,12 +1,15 @@
 """Schedules of learning rates, built for each session with its epochs and their length.
 
-A schedule of one's own is a class like these, or any of mmengine's by its name.
+A schedule of one's own is a class like these, registered in a plugin: it takes the optimiser, ``epochs`` and
+``epoch_length``, then its settings, and is stepped every epoch or, with a false ``by_epoch``, every iteration. Any of
+mmengine's goes by its name.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.optim import OptimWrapper
@@ -18,16 +21,25 @@ from mlcil.engine.run import Run
 
 def build_schedules(run: Run, wrapper: OptimWrapper, epochs: int, epoch_length: int) -> list[Any]:
     """The run's schedules over a session of so many epochs of ``epoch_length`` iterations."""
-    made = []
-    for settings in run.schedules:
-        options = dict(settings)
-        if options["type"] in SESSION_SCHEDULERS:
-            made.append(SESSION_SCHEDULERS[options.pop("type")](wrapper, epochs, epoch_length, **options))
-        else:
-            options.setdefault("end", epochs if options.get("by_epoch", True) else epochs * epoch_length)
-            known = {"optimizer": wrapper, "epoch_length": epoch_length}
-            made.append(PARAM_SCHEDULERS.build(options, default_args=known))
-    return made
+    return [build_schedule(options, wrapper, epochs, epoch_length) for options in run.schedules]
+
+
+def build_schedule(settings: Mapping[str, Any], wrapper: OptimWrapper, epochs: int, epoch_length: int) -> Any:
+    """One schedule; a class that takes ``epochs`` and ``epoch_length`` is given those of the session."""
+    options = dict(settings)
+    cls = PARAM_SCHEDULERS.get(options["type"])
+    if takes_session(cls):
+        del options["type"]
+        schedule = cls(wrapper, epochs, epoch_length, **options)
+        schedule.by_epoch = getattr(schedule, "by_epoch", False)  # when mmengine steps it
+        return schedule
+    options.setdefault("end", epochs if options.get("by_epoch", True) else epochs * epoch_length)
+    return PARAM_SCHEDULERS.build(options, default_args={"optimizer": wrapper, "epoch_length": epoch_length})
+
+
+def takes_session(cls: type) -> bool:
+    """Whether a schedule knows the length of a session, which a config does not."""
+    return {"epochs", "epoch_length"} <= set(inspect.signature(cls).parameters)
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -155,7 +167,3 @@ class Steps(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The epoch; everything else follows from the config."""
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count}
-
-
-#: schedules that know the length of a session, which a config does not
-SESSION_SCHEDULERS: dict[str, Any] = {"OneCycle": OneCycle, "Steps": Steps, "WarmupCosine": WarmupCosine}

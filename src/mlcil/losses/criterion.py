@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlcil.losses.asymmetric import asymmetric_loss
-from mlcil.losses.classification import class_labels
 from mlcil.losses.distillation import sigmoid_distillation, soft_target_kd
 from mlcil.models.numerics import at_least_float32
 
@@ -33,8 +32,9 @@ class Criterion:
 
 
 def cross_entropy(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """Mean cross-entropy of rows with a single 1; 0 without images."""
-    return F.cross_entropy(logits_BC, class_labels(targets_BC), reduction="sum") / max(len(logits_BC), 1)
+    """Mean cross-entropy of rows with a single 1, or of shares in [0, 1]; 0 without images. Negative targets count as 0."""
+    shares_BC = targets_BC.clamp(min=0).to(logits_BC)
+    return F.cross_entropy(logits_BC, shares_BC, reduction="sum") / max(len(logits_BC), 1)
 
 
 #: every class is a question of its own: asymmetric loss, and the teacher's sigmoid scores
