@@ -32,7 +32,7 @@ class Criterion:
 
 
 def cross_entropy(logits_BC: Tensor, targets_BC: Tensor) -> Tensor:
-    """Mean cross-entropy of rows with a single 1, or of shares in [0, 1]; 0 without images. Negative targets count as 0."""
+    """Mean cross-entropy of rows with a single 1, or of shares in [0, 1]; 0 without images. A negative target is 0."""
     shares_BC = targets_BC.clamp(min=0).to(logits_BC)
     return F.cross_entropy(logits_BC, shares_BC, reduction="sum") / max(len(logits_BC), 1)
 
