@@ -34,8 +34,8 @@ TASKS = ("multi_label", "single_label")
 class Dataset(Protocol):
     """What a scenario needs of a data set.
 
-    It may have a ``task``, else it is ``multi_label``, and a ``label_cardinality``: the labels an image shows on average
-    over all classes, else ``None``.
+    It may have a ``task``, else it is ``multi_label``, and a ``label_cardinality``: the labels an image shows on
+    average over all classes, else ``None``.
     """
 
     name: str
