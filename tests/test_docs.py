@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import HOOKS
 from tiny import call, coco_folder, write_config
 
 from mlcil import cli
@@ -203,6 +204,21 @@ def test_the_data_set_of_the_page(tmp_path, capsys, monkeypatch):
     code, _, err = call(capsys, "plan", "colours.py")
     assert code == 2
     assert "expected columns file, split and labels" in err
+
+
+def test_the_hook_of_the_page(tmp_path, capsys, monkeypatch):
+    page = ROOT / "docs" / "train.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(HOOKS.module_dict, "WorstClass", raising=False)  # of a copy of the page's file
+    Path("worst_class.py").write_text(files(page)["worst_class.py"])
+    (words,) = [words for words in commands(page) if "WorstClass" in words[-1]]
+    code, _, err = call(capsys, *words[1:], "protocol=B0-C5", "train_cfg.max_epochs=1")
+    assert code == 0, err
+    (folder,) = Path("logs").iterdir()
+    worst = re.findall(r"session (\d): class \d is worst, AP ([\d.]+)", (folder / "log" / "log.txt").read_text())
+    assert [(int(index), float(ap)) for index, ap in worst] == [
+        (index, pytest.approx(min(session["AP"]), abs=0.006)) for index, session in enumerate(results_of(folder.name))
+    ]
 
 
 @pytest.mark.parametrize(("name", "most"), [("less_forgetting.py", 45), ("photo_list.py", 60)])

@@ -1,9 +1,7 @@
 """The steps of a session that a method asks for: plain descriptions, which the engine carries out in their order.
 
-    class KRT:    [Fit(self.choose_threshold), Train(), UpdateMemory()]
-    class BiC:    [Train(), Fit(self.fit_correction, on="held_out"), UpdateMemory()]
-    class DKT:    [Train(), UpdateMemory(), Train(on="memory", epochs=10, lr=5e-5)]
-    class RDFCIL: [Invert(self.invert), Train(epochs=160), Train(epochs=40, begin=self.refine, goes_on=True)]
+    def phases(self, session: SessionContext) -> list[Phase]:
+        return [Fit(self.choose_thresholds), Train(), UpdateMemory()]
 
 A run can be stopped in and between phases and goes on there, so a method lists the same phases whenever it is asked in
 the same session, and a phase depends on what :meth:`~mlcil.methods.base.Method.method_state` holds.

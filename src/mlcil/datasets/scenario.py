@@ -32,10 +32,13 @@ TASKS = ("multi_label", "single_label")
 
 
 class Dataset(Protocol):
-    """What a scenario needs of a data set; ``task`` may be missing, which means ``multi_label``."""
+    """What a scenario needs of a data set.
+
+    It may have a ``task``, else it is ``multi_label``, and a ``label_cardinality``: the labels an image shows on
+    average over all classes, else ``None``.
+    """
 
     name: str
-    label_cardinality: float | None
 
     def train(self) -> ImageTable:
         """The training split."""
@@ -48,7 +51,7 @@ class Scenario:
     """A data set, a class order and a protocol.
 
     Args:
-        dataset: has ``name``, ``label_cardinality``, ``train()`` and ``test()``.
+        dataset: has ``name``, ``train()`` and ``test()``, see :class:`Dataset`.
         base: classes of session 0; 0 means ``increment``.
         increment: classes of every later session; or else ``num_sessions``.
         class_order: see :func:`mlcil.protocols.order_classes`.
@@ -80,7 +83,7 @@ class Scenario:
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
         comparison_hash: the same without ``joint``, ``cumulative`` and ``replay_labels``, which differ between
             methods; runs with equal ones may stand in one table.
-        label_cardinality: the data set's.
+        label_cardinality: the data set's, or ``None``.
 
     Raises:
         UserError: the protocol does not fit the classes, an option is unknown, the splits have different
@@ -150,7 +153,8 @@ class Scenario:
         self.protocol = kind + protocol_name(base, increment) + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
-        self.label_cardinality, self.allow_empty_classes = dataset.label_cardinality, allow_empty_classes
+        self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
+        self.allow_empty_classes = allow_empty_classes
         self._refuse_empty_classes()
         compared = {
             "dataset": dataset.name,
