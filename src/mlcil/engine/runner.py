@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import shutil
@@ -76,10 +75,11 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
     # -- mmengine's construction, with our file names ---------------------------------------------------
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """As mmengine, and processes without a GPU talk through gloo."""
+        """As mmengine, and processes without a GPU talk through gloo; the log's folder is not named after the clock."""
         if self._launcher != "none" and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(minutes=30))
         super().setup_env(env_cfg)
+        self._timestamp = "log"  # mmengine makes a folder of that name, in every process
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         """As mmengine, but draws go on behind those of the first weights instead of repeating them."""
@@ -89,12 +89,8 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
 
     def build_logger(self, log_level: str | int = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """``logs/<run>/log/log.txt``; other processes append ``rank<k>``."""
-        if is_main_process():
-            with contextlib.suppress(OSError):
-                os.rmdir(self._log_dir)  # mmengine's folder named after the clock
         self._log_dir = str(self.run_settings.run_dir)
         file = self.run_settings.run_dir / "log" / "log.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
         mode = "a" if self.log_goes_on else "w"
         logger = MMLogger.get_instance(
             name=self._experiment_name, log_file=str(file), log_level=log_level, file_mode=mode, logger_name="mlcil"
