@@ -32,10 +32,12 @@ TASKS = ("multi_label", "single_label")
 
 
 class Dataset(Protocol):
-    """What a scenario needs of a data set; ``task`` may be missing, which means ``multi_label``."""
+    """What a scenario needs of a data set.
+
+    It may have a ``label_cardinality`` (``None`` where it is missing) and a ``task`` (``multi_label``) too.
+    """
 
     name: str
-    label_cardinality: float | None
 
     def train(self) -> ImageTable:
         """The training split."""
@@ -48,7 +50,7 @@ class Scenario:
     """A data set, a class order and a protocol.
 
     Args:
-        dataset: has ``name``, ``label_cardinality``, ``train()`` and ``test()``.
+        dataset: has ``name``, ``train()`` and ``test()``, and may have ``label_cardinality`` and ``task``.
         base: classes of session 0; 0 means ``increment``.
         increment: classes of every later session; or else ``num_sessions``.
         class_order: see :func:`mlcil.protocols.order_classes`.
@@ -83,8 +85,8 @@ class Scenario:
         label_cardinality: the data set's.
 
     Raises:
-        UserError: the protocol does not fit the classes, an option is unknown, the splits have different
-            classes, a split has no image, or a class has no training image.
+        UserError: the protocol does not fit the classes, an option is unknown, the data set lacks a part, the splits
+            have different classes, a split has no image, or a class has no training image.
     """
 
     def __init__(
@@ -114,11 +116,12 @@ class Scenario:
         check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
         if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 <= validation < 1:
             raise UserError(f"scenario.validation is {validation!r}; expected a share of the training images below 1")
-        train = dataset.train()
+        self.task = check_dataset(dataset)
+        train = _table(dataset, "train")
         if validation:
             train, test = train.divided(validation)
         else:
-            test = dataset.test()
+            test = _table(dataset, "test")
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):
             if not len(table):
@@ -131,8 +134,6 @@ class Scenario:
                 f"{self.name}: the class {odd!r} is in only one of the training and test splits; expected the same "
                 "classes in both, so use matching annotation files"
             )
-        self.task: str = getattr(dataset, "task", "multi_label")
-        assert self.task in TASKS
         self.classes = order_classes(train.classes, class_order)
         if num_sessions is not None:
             base, increment = split_evenly(len(self.classes), num_sessions, base)
@@ -150,7 +151,8 @@ class Scenario:
         self.protocol = kind + protocol_name(base, increment) + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
-        self.label_cardinality, self.allow_empty_classes = dataset.label_cardinality, allow_empty_classes
+        self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
+        self.allow_empty_classes = allow_empty_classes
         self._refuse_empty_classes()
         compared = {
             "dataset": dataset.name,
@@ -342,3 +344,33 @@ class Scenario:
             },
             "steps": batches * epochs if batch_size and epochs else None,
         }
+
+
+def check_dataset(dataset: Any) -> str:
+    """The task of a data set that has the parts that a scenario needs.
+
+    Raises:
+        UserError: one of them is missing, or no such task.
+    """
+    where = f"data set class {type(dataset).__name__}"
+    parts = {"name": isinstance(getattr(dataset, "name", None), str)}
+    parts.update({f"{split}()": callable(getattr(dataset, split, None)) for split in ("train", "test")})
+    missing = [part for part, there in parts.items() if not there]
+    if missing:
+        raise UserError(
+            f"{where} has no {' and no '.join(missing)}; expected a text name and the methods train() and test(), with "
+            "label_cardinality and task as one likes, so add what is missing"
+        )
+    task = getattr(dataset, "task", TASKS[0])
+    check_option(f"{where}: task", task, TASKS)
+    return str(task)
+
+
+def _table(dataset: Any, split: str) -> ImageTable:
+    table = getattr(dataset, split)()
+    if not isinstance(table, ImageTable):
+        raise UserError(
+            f"data set class {type(dataset).__name__}: {split}() returns a {type(table).__name__}; expected an "
+            "ImageTable or a SingleLabelTable of mlcil.datasets.table, so return one"
+        )
+    return table
