@@ -1,5 +1,8 @@
 """The error that tells a user what to change."""
 
+#: what a user without the data or the weights can do, for the end of a sentence
+DEMO_HINT = "`mlcil demo` (in a checkout `sh train_mlcil_coco.sh --demo`) needs no download"
+
 
 class UserError(ValueError):
     """A mistake of the user: its message names what was found, what was expected and what to do.

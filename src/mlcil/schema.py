@@ -57,11 +57,15 @@ def check(function: Callable[..., Any], given: Any, where: str, *without: str) -
 
 
 def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
-    """Raise :class:`UserError` for the first unknown key, suggesting the near one."""
+    """Raise :class:`UserError` for the first unknown key, suggesting the near one.
+
+    Where a ``type`` says whose keys they are, the key may also be left from the type that a config is based on.
+    """
     allowed = list(allowed)
     for key in given:
         if key not in allowed:
-            raise UserError(f"unknown key {key!r} in {where}; {near(key, allowed)}")
+            left = " Or, if the config's base gives it, start the section anew with _delete_=True" * ("type" in given)
+            raise UserError(f"unknown key {key!r} in {where}; {near(key, allowed)}{left}")
 
 
 def near(found: object, known: Iterable[str]) -> str:

@@ -180,6 +180,43 @@ def test_bad_options(options: dict[str, Any], words: str) -> None:
         made(**options)
 
 
+class Bare:
+    """No more than a data set needs."""
+
+    name = "bare"
+
+    def train(self) -> ImageTable:
+        return table(TRAIN, "train")
+
+    def test(self) -> ImageTable:
+        return table(TEST, "test")
+
+
+def test_a_data_set_needs_no_more_than_a_name_and_two_splits() -> None:
+    scenario = Scenario(Bare(), 0, 2)
+    assert (scenario.name, scenario.task, scenario.label_cardinality) == ("bare", "multi_label", None)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        (
+            "name",
+            None,
+            r"class Bare has no name; expected a text name and the methods train\(\) and test\(\)",
+        ),
+        ("test", None, r"class Bare has no test\(\); expected"),
+        ("task", "multilabel", "class Bare: task is 'multilabel'.*did you mean 'multi_label'"),
+        ("train", list, r"class Bare: train\(\) returns a list; expected an ImageTable"),
+    ],
+)
+def test_a_data_set_that_lacks_a_part(part: str, value: Any, message: str) -> None:
+    dataset = Bare()
+    setattr(dataset, part, value)
+    with pytest.raises(UserError, match=message):
+        Scenario(dataset, 0, 2)
+
+
 def test_splits_must_fit() -> None:
     with pytest.raises(UserError, match="the test split has no image"):
         Scenario(Made(test=[]), 0, 2)

@@ -77,6 +77,54 @@ def test_arguments_of_every_registered_class_are_named_and_typed() -> None:
             assert all(p.annotation is not p.empty for p in parameters)
 
 
+def test_keys_left_by_the_type_that_a_config_is_based_on(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from mlcil.methods.finetune import Finetune\nfrom mlcil.registry import METHODS\n"
+        "@METHODS.register_module(force=True)\nclass OwnOnConfigBase(Finetune):\n    pass\n"
+    )
+    path, text = tmp_path / "mine.py", 'based_on = "krt data=voc"\nplugins = ["own.py"]\nmemory = None\n'
+    path.write_text(f'{text}method = dict(type="OwnOnConfigBase", token_weight=1.0)\n')
+    with pytest.raises(UserError, match=r"'token_weight' in method; .*the config's base gives it.*_delete_=True$"):
+        load_config(path)
+    path.write_text(f'{text}method = dict(_delete_=True, type="OwnOnConfigBase")\n')
+    assert load_config(path).method.to_dict() == {"type": "OwnOnConfigBase"}
+
+
+@pytest.mark.parametrize("section", ["method", "dataset"])
+def test_an_unknown_type_may_be_in_a_plugin(section: str) -> None:
+    cfg = tiny_config()
+    {"method": cfg["method"], "dataset": cfg["scenario"]["dataset"]}[section]["type"] = "Mine"
+    with pytest.raises(UserError, match=r"type 'Mine' is unknown; a class of your own needs its file in plugins; "):
+        finish_config(cfg, "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=coco", "protocl=B0-C4"], "unknown key 'protocl' in 'protocl=B0-C4'; did you mean 'protocol'"),
+        (["dta=coco"], "unknown key 'dta' in 'dta=coco'; did you mean 'data'"),
+        (["data=coco", "sceanrio.base=4"], "unknown key 'sceanrio' in .*did you mean 'scenario'"),
+        (["data=coco", "param_scheduler.0.end_factor=1"], r"a list; expected .* param_scheduler=\[...\], .*--output"),
+        (["data=coco", "optim_wrapper.optimizer.betas.0=1"], r"whole list as optim_wrapper.optimizer.betas=\[...\]"),
+    ],
+)
+def test_words_beside_a_name(words: list[str], message: str) -> None:
+    betas = ["optim_wrapper.optimizer.betas=(0.9,0.999)"] if "betas" in message else []
+    with pytest.raises(UserError, match=message):
+        load_config("krt", [*betas, *words])
+
+
+def test_words_inside_a_name() -> None:
+    with pytest.raises(UserError, match=r"'protocl=B0-C4' in 'krt data=coco .* did you mean 'protocol'"):
+        load_config("krt data=coco protocl=B0-C4")
+
+
+@pytest.mark.parametrize("words", [[], ["data=cifar100"]])
+def test_only_data_that_a_method_takes_are_offered(words: list[str]) -> None:
+    with pytest.raises(UserError, match=r"one of coco, coco_format, digits, letters, voc, voc_format$"):
+        load_config("krt", words)
+
+
 @pytest.mark.parametrize(("path", "name"), [("photos/a.py", "photos_a"), ("a.py", "a"), ("/x/y/z.py", "y_z")])
 def test_run_name(path: str, name: str) -> None:
     assert run_name(Path(path)) == name

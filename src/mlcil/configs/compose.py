@@ -99,13 +99,12 @@ def compose(entry: Entry) -> dict[str, Any]:
     """The settings of an entry. Raises as :func:`resolve`."""
     method = load_part("methods", entry.method)
     if entry.data is None:
-        raise UserError(f"{entry.method} needs data; add data=NAME with one of {', '.join(names('data'))}")
+        raise UserError(f"{entry.method} needs data; add data=NAME with one of {', '.join(fitting_data(method))}")
     data = load_part("data", entry.data)
     if data.task not in method.recipes:
-        fitting = [name for name in names("data") if load_part("data", name).task in method.recipes]
         raise UserError(
             f"{entry.method} is for {_spoken(next(iter(method.recipes)))}, but data={entry.data} has "
-            f"{_spoken(data.task)}; use one of {', '.join(fitting)}"
+            f"{_spoken(data.task)}; use one of {', '.join(fitting_data(method))}"
         )
     tags = getattr(data, "tags", ())
     for tag, reason in getattr(method, "unfit", {}).items():
@@ -133,6 +132,12 @@ def compose(entry: Entry) -> dict[str, Any]:
         head.setdefault("num_classes", data.classes)
     settings = merge(settings, {"scenario": sessions(protocol, data.protocol)})
     return merge(settings, entry.settings)
+
+
+def fitting_data(method: ModuleType) -> list[str]:
+    """Names of the data sets that a method of ``methods/`` can be trained on."""
+    unfit, parts = set(getattr(method, "unfit", ())), ((name, load_part("data", name)) for name in names("data"))
+    return [name for name, data in parts if data.task in method.recipes and unfit.isdisjoint(getattr(data, "tags", ()))]
 
 
 def sessions(protocol: str, usual: str | None = None) -> dict[str, Any]:

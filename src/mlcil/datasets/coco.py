@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mlcil.datasets.table import ImageTable, check_root
-from mlcil.errors import UserError
+from mlcil.errors import DEMO_HINT, UserError
 from mlcil.protocols import check_option, did_you_mean
 
 CROWD = ("select", "label", "ignore")
@@ -79,8 +79,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(
             f"annotation file {path} does not exist; expected a COCO instances json there, so put it there "
-            "or set its "
-            "name in scenario.dataset (docs/data.md says where to get it; `--demo` runs without it)"
+            f"or set its name in scenario.dataset; docs/data.md says where to get it, and {DEMO_HINT}"
         )
     try:
         with open(path, encoding="utf-8-sig") as file:

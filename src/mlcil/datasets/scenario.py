@@ -86,8 +86,8 @@ class Scenario:
         label_cardinality: the data set's, or ``None``.
 
     Raises:
-        UserError: the protocol does not fit the classes, an option is unknown, the splits have different
-            classes, a split has no image, or a class has no training image.
+        UserError: the protocol does not fit the classes, an option is unknown, the data set lacks a part, the splits
+            have different classes, a split has no image, or a class has no training image.
     """
 
     def __init__(
@@ -117,11 +117,12 @@ class Scenario:
         check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
         if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 <= validation < 1:
             raise UserError(f"scenario.validation is {validation!r}; expected a share of the training images below 1")
-        train = dataset.train()
+        self.task = check_dataset(dataset)
+        train = _table(dataset, "train")
         if validation:
             train, test = train.divided(validation)
         else:
-            test = dataset.test()
+            test = _table(dataset, "test")
         self.name = dataset.name if name is None else name
         for split, table in (("training", train), ("test", test)):
             if not len(table):
@@ -134,8 +135,6 @@ class Scenario:
                 f"{self.name}: the class {odd!r} is in only one of the training and test splits; expected the same "
                 "classes in both, so use matching annotation files"
             )
-        self.task: str = getattr(dataset, "task", "multi_label")
-        assert self.task in TASKS
         self.classes = order_classes(train.classes, class_order)
         if num_sessions is not None:
             base, increment = split_evenly(len(self.classes), num_sessions, base)
@@ -346,3 +345,33 @@ class Scenario:
             },
             "steps": batches * epochs if batch_size and epochs else None,
         }
+
+
+def check_dataset(dataset: Any) -> str:
+    """The task of a data set that has the parts that a scenario needs.
+
+    Raises:
+        UserError: one of them is missing, or no such task.
+    """
+    where = f"data set class {type(dataset).__name__}"
+    parts = {"name": isinstance(getattr(dataset, "name", None), str)}
+    parts.update({f"{split}()": callable(getattr(dataset, split, None)) for split in ("train", "test")})
+    missing = [part for part, there in parts.items() if not there]
+    if missing:
+        raise UserError(
+            f"{where} has no {' and no '.join(missing)}; expected a text name and the methods train() and test(), with "
+            "label_cardinality and task as one likes, so add what is missing"
+        )
+    task = getattr(dataset, "task", TASKS[0])
+    check_option(f"{where}: task", task, TASKS)
+    return str(task)
+
+
+def _table(dataset: Any, split: str) -> ImageTable:
+    table = getattr(dataset, split)()
+    if not isinstance(table, ImageTable):
+        raise UserError(
+            f"data set class {type(dataset).__name__}: {split}() returns a {type(table).__name__}; expected an "
+            "ImageTable or a SingleLabelTable of mlcil.datasets.table, so return one"
+        )
+    return table

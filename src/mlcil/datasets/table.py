@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
-from mlcil.errors import UserError
+from mlcil.errors import DEMO_HINT, UserError
 from mlcil.files import stamp
 from mlcil.protocols import order_classes
 
@@ -47,6 +48,8 @@ class KeptImages(Protocol):
 class ImageTable:
     """The images and labels of one split.
 
+    Labels and selections of any integer or bool type are taken and converted.
+
     Attributes:
         name: the split, for messages.
         classes: names of the C columns.
@@ -59,6 +62,9 @@ class ImageTable:
         cache: the images at one size, kept on disk (:meth:`cached`), or ``None``.
         maps: (N, K, h, w) float32, a frozen backbone's last maps in the images' place (:meth:`with_maps`), or ``None``.
         readable_N: (N,) bool, which images can be read (:meth:`without`); ``None`` when all can.
+
+    Raises:
+        UserError: an id is there twice, or images, labels and selections do not fit each other or have other values.
     """
 
     name: str
@@ -75,20 +81,31 @@ class ImageTable:
 
     def __post_init__(self) -> None:
         shape = (len(self.ids), len(self.classes))
-        assert self.labels_NC.shape == shape, "one label per image and class"
-        assert self.selects_NC.shape == shape, "one flag per image and class"
-        assert self.labels_NC.dtype == np.int8, "labels are int8"
-        assert self.selects_NC.dtype == np.bool_, "flags are bool"
+        for field, low, dtype in (("labels_NC", -1, np.int8), ("selects_NC", 0, np.bool_)):
+            whole = _whole_numbers(self.name, field, getattr(self, field), shape, low, 1)
+            object.__setattr__(self, field, whole.astype(dtype, copy=False))
         self._check_images()
 
     def _check_images(self) -> None:
+        """The parts that every table has."""
+        twice = next((name for name, count in Counter(self.ids).items() if count > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"split {self.name!r}: the id {twice!r} is there more than once; expected every image once, so give "
+                "each an id of its own"
+            )
         if self.pixels is None:
-            assert len(self.files) == len(self.ids), "one file per image"
+            found = f"{len(self.files)} files"
+            fits = len(self.files) == len(self.ids)
         else:
-            assert not self.files, "images come from files or from memory"
-            assert self.pixels.ndim == 4, "(N, H, W, 3)"
-            assert (len(self.pixels), self.pixels.shape[3]) == (len(self.ids), 3), "(N, H, W, 3)"
-            assert self.pixels.dtype == np.uint8, "pixels are uint8"
+            found = f"{len(self.files)} files and pixels of {self.pixels.dtype}, shape {self.pixels.shape}"
+            fits = not self.files and self.pixels.dtype == np.uint8 and self.pixels.ndim == 4
+            fits = fits and (len(self.pixels), self.pixels.shape[3]) == (len(self.ids), 3)
+        if not fits:
+            raise UserError(
+                f"split {self.name!r} has {len(self.ids)} ids and {found}; expected one file an id, or no files and "
+                f"pixels of uint8, shape ({len(self.ids)}, height, width, 3), so correct the table"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -246,9 +263,31 @@ class ImageTable:
         raise UserError(
             f"split {self.name!r}: {len(missing)} of {len(files)} image files are missing, the folder "
             f"{folder} {found}; "
-            f"expected every listed image there, so put or link the images into it (docs/data.md says where to "
-            "get them; `--demo` runs without them)"
+            "expected every listed image there, so put or link the images into it; docs/data.md says where to "
+            f"get them, and {DEMO_HINT}"
         )
+
+
+def _whole_numbers(name: str, field: str, given: Any, shape: tuple[int, ...], low: int, high: int) -> np.ndarray:
+    """What a split's table was given, as an array of that shape with whole numbers of [low, high]."""
+    try:
+        values = np.asarray(given)
+    except ValueError:  # rows of different lengths
+        values = np.asarray(None)
+    if not values.size and 0 in shape:
+        return np.zeros(shape, np.int8)
+    if values.dtype.kind not in "iub":
+        found = f"is a {type(given).__name__} of {values.dtype}"
+    elif values.shape != shape:
+        found = f"has the shape {values.shape}"
+    elif values.min() < low or values.max() > high:
+        found = f"has values from {values.min()} to {values.max()}"
+    else:
+        return values
+    raise UserError(
+        f"split {name!r}: {field} {found}; expected whole numbers from {low} to {high} in an array of the shape "
+        f"{shape}, {'images and classes' if len(shape) == 2 else 'images'}, so correct the table"
+    )
 
 
 def _is_file(file: Path) -> bool:
@@ -280,6 +319,9 @@ class SingleLabelTable(ImageTable):
         files, pixels: one of them, see :class:`ImageTable`.
         ids: N image ids; ``None`` numbers them.
         fit: see :class:`ImageTable`.
+
+    Raises:
+        UserError: as :class:`ImageTable`.
     """
 
     labels_N: np.ndarray
@@ -305,12 +347,11 @@ class SingleLabelTable(ImageTable):
             "cache": None,
             "maps": None,
             "readable_N": None,
-            "labels_N": np.asarray(labels_N, np.int64),
         }
         for key, value in fields.items():
             object.__setattr__(self, key, value)
-        assert len(self.labels_N) == len(self.ids), "one label per image"
-        assert not len(self.labels_N) or (self.labels_N.min() >= 0 and self.labels_N.max() < len(classes))
+        labels_N = _whole_numbers(name, "labels_N", labels_N, (len(self.ids),), 0, len(self.classes) - 1)
+        object.__setattr__(self, "labels_N", labels_N.astype(np.int64, copy=False))
         self._check_images()
 
     @property
@@ -375,5 +416,5 @@ def check_root(root: Path, contents: str) -> None:
         found = "is a file" if root.exists() else "does not exist"
         raise UserError(
             f"data folder {root} {found}; expected a folder with {contents} there, so put or link the data set to "
-            "that place or set scenario.dataset.root (docs/data.md says where to get it; `--demo` runs without it)"
+            f"that place or set scenario.dataset.root; docs/data.md says where to get it, and {DEMO_HINT}"
         )

@@ -31,7 +31,7 @@ from mlcil.engine.run import Run
 from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.runner import IncrementalRunner
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
-from mlcil.errors import UserError
+from mlcil.errors import DEMO_HINT, UserError
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import build_memory
 from mlcil.methods.base import Method
@@ -43,8 +43,6 @@ from mlcil.reporting import log_lines
 from mlcil.system.allocator import keep_freed_memory
 from mlcil.system.provenance import versions
 from mlcil.system.signals import StopSignals
-
-DEMO_HINT = "`mlcil demo` (in a checkout `sh train_mlcil_coco.sh --demo`) runs without it"
 
 
 def folder_of(cfg: Config) -> RunFolder:

@@ -27,7 +27,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     words = list(overrides)
     if isinstance(config, str) and not config.endswith(".py") and not Path(config).is_file():
+        _check_words(words, [*compose.CHOICES, *DEFAULTS])
         cfg, name = _named(config, words)
         filename = None
     else:
@@ -105,9 +106,24 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
     return finish_config(cfg, default_name=name, filename=filename)
 
 
+def _check_words(words: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse ``key=value`` words of an unknown key before they are missed as a choice."""
+    for word in words:
+        key, sign, _ = word.partition("=")
+        top = key.partition(".")[0]
+        if sign and top and top not in known:
+            raise UserError(f"unknown key {top!r} in {word!r}; {near(top, known)}")
+
+
 def _named(text: str, words: Iterable[str] = ()) -> tuple[dict[str, Any], str]:
     """Settings and run name of a method or of published settings."""
     name, _, rest = text.strip().partition(" ")
+    for word in rest.split():
+        if word.partition("=")[0] not in compose.CHOICES:
+            raise UserError(
+                f"{word!r} in {text!r} is no choice of data, protocol or backbone; other settings are set beside the "
+                f"name; {near(word.partition('=')[0], compose.CHOICES)}"
+            )
     chosen = [word.partition("=") for word in (*rest.split(), *words)]
     choices = {key: value for key, _, value in chosen if key in compose.CHOICES}
     return compose.resolve(name, choices, PUBLISHED)
@@ -206,7 +222,12 @@ def _apply(cfg: dict[str, Any], override: str) -> None:
         )
     *parents, last = key.split(".")
     node = cfg
-    for parent in parents:
+    for depth, parent in enumerate(parents, 1):
+        if isinstance(node.get(parent, DEFAULTS.get(parent) if node is cfg else None), (list, tuple)):
+            raise UserError(
+                f"{override!r} reaches into a list; expected the whole list as {'.'.join(parents[:depth])}=[...], or a "
+                "list set in a file: `mlcil config ... --output mine.py` writes one to edit"
+            )
         if not isinstance(node.get(parent), dict):
             default = DEFAULTS.get(parent) if node is cfg else None
             node[parent] = copy.deepcopy(default) if isinstance(default, dict) else {}
@@ -356,5 +377,8 @@ def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
     cls = registry.get(str(section["type"]))
     if cls is None:
-        raise UserError(f"{where}.type {section['type']!r} is unknown; {near(section['type'], registry.module_dict)}")
+        raise UserError(
+            f"{where}.type {section['type']!r} is unknown; a class of your own needs its file in plugins; "
+            f"{near(section['type'], registry.module_dict)}"
+        )
     check(cls, section, where, *without)
