@@ -79,7 +79,7 @@ class FullDisk:
 
 
 #: all writes of the run with MLCIL_ALL_WRITES=1
-WRITES = range(1, 27) if os.environ.get("MLCIL_ALL_WRITES") else (1, 2, 5, 9, 14)
+WRITES = range(1, 29) if os.environ.get("MLCIL_ALL_WRITES") else (1, 2, 5, 9, 14)
 
 
 @pytest.mark.parametrize("number", WRITES)
