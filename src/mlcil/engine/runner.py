@@ -153,8 +153,7 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
         finally:
             self.call_hook("after_run")
             self.model = run.method
-            if self.distributed and torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
+            leave_group(run)
 
     def compile_backbone(self) -> None:
         """``torch.compile`` for the part that does not grow, so that later sessions compile nothing anew.
@@ -169,3 +168,9 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
         if on_cpu and not any(shutil.which(name) for name in compilers if name):
             raise UserError("compile=True needs a C++ compiler such as g++ on the PATH; install one or leave it False")
         self.run_settings.method.network.backbone.compile(dynamic=False)  # a graph for every batch size
+
+
+def leave_group(run: Run) -> None:
+    """End the communication between the processes that the run's launcher has started, if it is still open."""
+    if run.settings.launcher != "none" and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -15,6 +15,7 @@ from mlcil.engine.conditions import expected_processes
 from mlcil.engine.hooks import ResultsHook
 from mlcil.engine.loop import worker_killed
 from mlcil.engine.run import Run
+from mlcil.engine.runner import leave_group
 from mlcil.errors import UserError
 from mlcil.system.lock import RunLock
 
@@ -56,6 +57,7 @@ def train(
         try:
             start = check_run(cfg, resume, overwrite, accept_changes)
             run = replace(start.run, notes=(*start.run.notes, *notes))
+            stack.callback(leave_group, run)  # also where the run ends before its first session
             if overwrite:
                 folder.remove_checkpoints()
             runner = build_runner(replace(start, run=run))
