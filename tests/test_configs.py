@@ -36,7 +36,8 @@ DIGESTS = Path(__file__).with_name("published_settings.json")
 ABD = ("cifar100_5tasks", "cifar100_10tasks", "cifar100_20tasks", "tinyimagenet_20tasks", "imagenet50_5tasks")
 TASKS = ("multi_label", "single_label")
 MULTI_LABEL = {
-    "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm"
+    "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm",
+    "csc", "hcp", "kbk",
 }  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",

@@ -132,10 +132,15 @@ def mean_score_of_positives(logits_NC: Tensor, targets_NC: Tensor) -> Tensor:
     The per-class threshold of recall ``class``: a later image is labelled when the teacher is as sure as it
     was, on average, of the images it learned the class from.
     """
-    shown_NC = (targets_NC == 1).to(logits_NC)
+    return mean_over_positives(torch.sigmoid(logits_NC), targets_NC, 1.0)
+
+
+def mean_over_positives(values_NC: Tensor, targets_NC: Tensor, without: float) -> Tensor:
+    """(C,) mean of a class's values over the images that show it; ``without`` for a class that none shows."""
+    shown_NC = (targets_NC == 1).to(values_NC)
     count_C = shown_NC.sum(0)
-    mean_C = (torch.sigmoid(logits_NC) * shown_NC).sum(0) / count_C.clamp(min=1)
-    return torch.where(count_C > 0, mean_C, torch.ones_like(mean_C))
+    mean_C = (values_NC * shown_NC).sum(0) / count_C.clamp(min=1)
+    return torch.where(count_C > 0, mean_C, torch.full_like(mean_C, without))
 
 
 def quantile_thresholds(logits_NO: Tensor, rates_O: Tensor) -> Tensor:
