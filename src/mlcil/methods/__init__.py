@@ -16,6 +16,7 @@ from mlcil.methods.krt import KRT
 from mlcil.methods.lwf import LwF
 from mlcil.methods.lwf_mc import LwFMC
 from mlcil.methods.lwf_synthetic import LwFSynthetic
+from mlcil.methods.multi_lane import MultiLane
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
 from mlcil.methods.rdfcil import RDFCIL
@@ -60,5 +61,6 @@ __all__ = [
     "LwF",
     "LwFMC",
     "LwFSynthetic",
+    "MultiLane",
     "SingleLabelBiC",
 ]

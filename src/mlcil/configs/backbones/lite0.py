@@ -7,6 +7,7 @@ The attention head of KRT wants low rates: at 1e-3 it forgets more than fine-tun
 """
 
 tasks = ("multi_label",)
+unfit = {"multi_lane": "its lanes run through the blocks of a vision transformer"}
 settings = dict(
     network=dict(
         backbone=dict(name="tf_efficientnet_lite0", mean=[127 / 255] * 3, std=[128 / 255] * 3), frozen_backbone=True
