@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compare", "Put finished runs of one protocol into a table.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+    sub.add_argument("--published", action="store_true", help="say what stands between each row and a published number")
 
     sub = command("report", "Write one HTML file about finished runs that opens without a network.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")

@@ -143,6 +143,8 @@ class RunFolder:
             "protocol": scenario.protocol,
             "protocol_hash": scenario.hash,
             "comparison_hash": scenario.comparison_hash,
+            "data_hash": scenario.data_hash,
+            "images": {"train": len(scenario.train), "test": len(scenario.test)},
             "dataset": scenario.name,
             "classes": list(scenario.classes),
             "sessions": list(results),
