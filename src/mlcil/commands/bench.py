@@ -50,7 +50,7 @@ from mlcil.engine.config import load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
-from mlcil.reporting.published import COLUMNS, Published, differences, experiments, published, source_of
+from mlcil.reporting.published import Published, differences, experiments, published, source_of
 from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.schema import check_keys
@@ -318,7 +318,7 @@ def published_for(runs: Sequence[Mapping[str, Any]], experiment: str | None = No
             continue
         found = [min((differences(run, settings) for settings in configs), key=len) for run in runs]
         most, numbers = max(found, key=len), published(name, label)
-        value = ", ".join(f"{column} {numbers[column][0]:g}" for column in numbers if column in COLUMNS[:2]) or "-"
+        value = ", ".join(f"{column} {numbers[column][0]:g}" for column in numbers if column not in ("CF1", "OF1"))
         sentence = f"{label} of {name} ({value})"
         if most:
             rest = f" and {len(most) - 6} more" if len(most) > 6 else ""
@@ -330,8 +330,11 @@ def published_for(runs: Sequence[Mapping[str, Any]], experiment: str | None = No
 
 def _alike(run: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether a published row is of the run's method and data set at all."""
-    ours = settings_of(run)
-    kinds = [(cfg["method"]["type"], cfg["scenario"]["dataset"]["type"]) for cfg in (ours, settings) if cfg]
+    kinds = [
+        (given["method"]["type"], given["scenario"]["dataset"]["type"])
+        for given in (settings_of(run), settings)
+        if given
+    ]
     return len(kinds) == 2 and kinds[0] == kinds[1]
 
 

@@ -34,7 +34,14 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
-        yield prefix, repr(list(value) if isinstance(value, tuple) else value)
+        yield prefix, repr(_sorted(value))
+
+
+def _sorted(value: Any) -> Any:
+    """Lists for tuples, and dictionaries inside them in the order of their keys."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value, key=str)}
+    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def without(settings: Any, left_out: tuple[str, ...]) -> dict[str, str]:
