@@ -66,10 +66,15 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compare", "Put finished runs of one protocol into a table.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+    sub.add_argument("--published", action="store_true", help="say what stands between each row and a published number")
 
     sub = command("report", "Write one HTML file about finished runs that opens without a network.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/report.html, several: report.html")
+
+    sub = command("results", "Write the results of runs as one table: a row a run, session and class.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--to", type=Path, required=True, metavar="FILE", help="FILE.csv or FILE.parquet")
 
     sub = command("test", "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
