@@ -40,12 +40,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 import mlcil
 from mlcil.commands.compare import write_tables
 from mlcil.configs import compose
-from mlcil.engine.config import load_config
+from mlcil.engine.config import load_config, read_python
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
@@ -133,10 +131,7 @@ def load_bench(path: Path) -> dict[str, Any]:
     Raises:
         UserError: a file that does not run, an unknown key, a run without label or config, or a double label.
     """
-    try:
-        bench = Config.fromfile(str(path), import_custom_modules=False).to_dict()
-    except Exception as error:  # anything can go wrong in somebody's python file
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); correct it") from error
+    bench = read_python(path)
     bench = {key: value for key, value in bench.items() if not key.startswith("_")}  # the file's own names
     check_keys(bench, DEFAULTS, str(path))
     for key, default in DEFAULTS.items():
