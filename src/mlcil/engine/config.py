@@ -26,6 +26,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,8 @@ from mlcil.schema import check, check_keys, near
 
 for _format in ("yaml", "yml"):  # mmengine would make, and call, any python object that a YAML base names
     file_handlers.pop(_format, None)
+
+LONGEST_NAME = 200  # bytes of a run's name: file systems take 255, and temporary names are longer
 
 #: every top-level key and its default; ``...`` marks what a config must give
 DEFAULTS: dict[str, Any] = {
@@ -187,6 +190,11 @@ def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None 
     cfg["name"] = str(cfg["name"] or default_name)
     if Path(cfg["name"]).name != cfg["name"] or cfg["name"] in (".", ".."):
         raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes; change --name")
+    if len(os.fsencode(cfg["name"])) > LONGEST_NAME or "\0" in cfg["name"]:
+        raise UserError(
+            f"run name {cfg['name'][:40]!r}... is no name of a folder: expected at most {LONGEST_NAME} bytes, none of "
+            "them zero; give a shorter --name"
+        )
     _check_sections(cfg)
     return Config(cfg, filename=str(filename) if filename else None)
 
