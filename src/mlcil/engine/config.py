@@ -309,7 +309,7 @@ def _check_network(network: Any) -> None:
     head_class = HEADS.get(str(head.get("type")))
     if head_class is None:
         raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
-    check(head_class, head, "network.head", "in_channels", "grid")
+    check(head_class, head, "network.head", "in_channels", "middle_channels", "grid")
 
 
 def _check_optimiser(wrapper: Any) -> None:

@@ -79,6 +79,7 @@ class TimmBackbone(nn.Module):
         usual = self.trunk.pretrained_cfg
         self.register_buffer("mean", torch.tensor(mean or usual["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std or usual["std"]).view(1, 3, 1, 1), persistent=False)
+        self.middle: int | None = None  # number of the stage whose map is given before the last one
         self.image_size = image_size
         with torch.no_grad():
             training = self.trunk.training
@@ -86,9 +87,27 @@ class TimmBackbone(nn.Module):
             self.train(training)
         self.out_channels = last.shape[1]
 
+    def give_middle(self) -> int | None:
+        """Give the map of an intermediate stage before the last one from now on; returns its channels.
+
+        It is that of the deepest stage with a larger map, and where all maps have one size (transformers) of the block
+        at three quarters of the depth. ``None`` for a model whose stages timm does not give.
+        """
+        stages = list(getattr(self.trunk, "feature_info", ()))
+        if len(stages) < 2 or not hasattr(self.trunk, "forward_intermediates"):
+            return None
+        larger = [k for k, stage in enumerate(stages) if stage["reduction"] < stages[-1]["reduction"]]
+        self.middle = larger[-1] if larger else 3 * len(stages) // 4 - 1
+        return int(stages[self.middle]["num_chs"])
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] -> [(B, C, h, w)]."""
-        x = self.trunk.forward_features((images - self.mean) / self.std)
+        images = (images - self.mean) / self.std
+        middle: list[Tensor] = []
+        if self.middle is None:
+            x = self.trunk.forward_features(images)
+        else:
+            x, middle = self.trunk.forward_intermediates(images, indices=[self.middle])
         if x.ndim == 3:  # (B, tokens, C) of a transformer
             x = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
             side = int(x.shape[1] ** 0.5)
@@ -97,7 +116,7 @@ class TimmBackbone(nn.Module):
             x = x.transpose(1, 2).reshape(len(x), -1, side, side)
         elif getattr(self.trunk, "output_fmt", "NCHW") == "NHWC":
             x = x.permute(0, 3, 1, 2)
-        return [x]
+        return [*middle, x]
 
 
 def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Module:
@@ -128,6 +147,17 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
     if name in ENCODERS:
         return ENCODERS[name](**options)
     return TimmBackbone(name, image_size, **options)
+
+
+def give_middle(backbone: nn.Module) -> int | None:
+    """Channels of the map before the last one, which a timm model gives from now on too; ``None`` where there is none.
+
+    Of TResNet and ResNet it is the third stage's, in general that of the stage before the last.
+    """
+    if isinstance(backbone, TimmBackbone):
+        return backbone.give_middle()
+    channels: Sequence[int] = getattr(backbone, "stage_channels", ())
+    return channels[-2] if len(channels) > 1 else None
 
 
 def grid_of(backbone: nn.Module, image_size: int) -> tuple[int, int]:
