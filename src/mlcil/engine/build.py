@@ -166,6 +166,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
+        method_options={key: value for key, value in as_dict(cfg.method).items() if key != "type"},
     )
     method.fold_teacher = run.fold
     return run

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import HEADS, TOKEN_HEADS
+from mlcil.models.composed import build_head
 
 
 @dataclass
@@ -82,7 +82,8 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head; or the heads of
+            :class:`~mlcil.models.composed.ComposedHead`.
         image_size: side of the square input in pixels.
         frozen_statistics: batch norm in the backbone uses the pretrained running statistics in training too and
             never changes them; for small batches.
@@ -108,13 +109,8 @@ class IncrementalNetwork(nn.Module):
         self._last_maps = LastMaps()
         self.classes_per_session: list[int] = []
         self.backbone = build_backbone(image_size=image_size, **backbone)
-        options = dict(head)
-        kind = options.pop("type")
-        if kind not in HEADS:
-            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
-        if kind in TOKEN_HEADS:
-            options["grid"] = grid_of(self.backbone, image_size)
-        self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
+        channels = int(self.backbone.out_channels)  # type: ignore[arg-type]
+        self.head = build_head(head, channels, lambda: grid_of(self.backbone, image_size))
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""

@@ -1,0 +1,98 @@
+"""Heads by their description, and several of them side by side on one map.
+
+A tagger that is extended, merged with another or rid of a label keeps the heads that it was trained with: what they
+compute is not touched, and the scores of their classes stay the same to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlcil.models.heads import HEADS, TOKEN_HEADS
+
+COMPOSED = "composed"
+
+
+class ComposedHead(nn.Module):
+    """Outputs of finished heads, and behind them those of a head that grows.
+
+    Args:
+        in_channels: channels K of the map.
+        grid: its height and width.
+        parts: finished heads, each a dictionary of ``head`` (its description), ``sizes`` (its classes a session) and
+            ``columns`` (which of its outputs are used, in their order; ``None`` for all).
+        growing: description of the head of later sessions, or ``None``: no more classes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        grid: Callable[[], tuple[int, int]],
+        parts: Sequence[Mapping[str, Any]],
+        growing: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList()
+        self.columns: list[list[int] | None] = []
+        self.finished = 0  # outputs of the parts
+        self.outputs = 0  # of all that was grown so far
+        for part in parts:
+            head = build_head(part["head"], in_channels, grid)
+            for classes in part["sizes"]:
+                head.grow(classes)  # type: ignore[operator]
+            columns = part.get("columns")
+            if columns is not None and not all(0 <= column < sum(part["sizes"]) for column in columns):
+                raise ValueError(f"columns {columns} are not all among the {sum(part['sizes'])} outputs of a head")
+            self.parts.append(head)
+            self.columns.append(None if columns is None else list(columns))
+            self.finished += sum(part["sizes"]) if columns is None else len(columns)
+        self.growing = None if growing is None else build_head(growing, in_channels, grid)
+
+    def grow(self, classes: int) -> None:
+        """A session more: the parts' own sessions first, then those of the growing head."""
+        self.outputs += classes
+        if self.outputs > self.finished:
+            if self.growing is None or self.outputs - classes < self.finished:
+                raise ValueError(f"{self.outputs} classes, but the heads of the parts have {self.finished} outputs")
+            self.growing.grow(classes)  # type: ignore[operator]
+
+    def freeze_old_sessions(self) -> None:
+        """The parts stay as they are."""
+        for part in self.parts:
+            part.requires_grad_(False)
+
+    def forward(self, feature_map: Tensor) -> tuple[Tensor, None]:
+        """(B, K, h, w) -> logits (B, C) and no tokens."""
+        found = []
+        for part, columns in zip(self.parts, self.columns, strict=True):
+            logits_BC = part(feature_map)[0]
+            found.append(logits_BC if columns is None else logits_BC[:, columns])
+        if self.growing is not None and self.outputs > self.finished:
+            found.append(self.growing(feature_map)[0])
+        return torch.cat(found, 1), None
+
+
+def build_head(head: Mapping[str, Any], in_channels: int, grid: Callable[[], tuple[int, int]]) -> nn.Module:
+    """A head without outputs.
+
+    Args:
+        head: ``type``, a key of :data:`~mlcil.models.heads.HEADS` or ``composed``, and its options.
+        in_channels: channels of the map.
+        grid: gives height and width of the map.
+
+    Raises:
+        ValueError: no such head.
+    """
+    options = dict(head)
+    kind = options.pop("type")
+    if kind == COMPOSED:
+        return ComposedHead(in_channels, grid, **options)
+    if kind not in HEADS:
+        raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
+    if kind in TOKEN_HEADS:
+        options["grid"] = grid()
+    return HEADS[kind](in_channels, **options)  # type: ignore[no-any-return]
