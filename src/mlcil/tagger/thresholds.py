@@ -94,7 +94,9 @@ def calibrate(
             reason = f"{present_C[c]} photos show it and {absent_C[c]} lack it" if not enough_C[c] else (
                 "its scores do not tell its photos from others"
             )  # fmt: skip
-            notes.append(f"{name}: {reason}, so it has the calibration of the other labels and the threshold {FALLBACK}")
+            notes.append(
+                f"{name}: {reason}, so it has the calibration of the other labels and the threshold {FALLBACK}"
+            )
         if nothing_EC is not None and len(nothing_EC):
             chosen = max(chosen, quiet(probability(nothing_EC[:, c], correction_C2[c])))
         thresholds_C[c] = min(max(chosen, 0.0), 1.0)
