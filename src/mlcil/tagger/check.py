@@ -23,6 +23,7 @@ from mlcil.reporting.formats import number
 from mlcil.reporting.html import environment
 
 DRAWS = 1000
+LARGEST = 8_000_000  # cells of a table of draws
 SHOWN = 24  # photos of a kind on the page
 WIDTH = 95  # percent of the draws that an interval covers
 
@@ -96,7 +97,6 @@ def compare(
         "new": {"name": new.name, "sha256": new.digest},
         "photos": len(files),
         "max_drop": max_drop,
-        "draws": DRAWS,
         "labels": rows,
         "dropped": [row["label"] for row in rows if row["dropped"]],
         "gone": [name for name in old.classes if name not in set(new.classes)],
@@ -139,9 +139,10 @@ def _label(name: str, taggers: Sequence[Tagged | None], cells_N: np.ndarray) -> 
 
 
 def _draws(photos: int) -> np.ndarray:
-    """How often each photo is drawn: (D, N), the same for the same number of photos."""
-    rng = np.random.default_rng([photos, DRAWS])
-    return rng.multinomial(photos, np.full(photos, 1 / photos), DRAWS).astype(np.float32)
+    """How often each photo is drawn: (D, N), the same for the same number of photos; fewer draws of very many."""
+    draws = min(DRAWS, max(LARGEST // photos, 100))
+    rng = np.random.default_rng([photos, draws])
+    return rng.multinomial(photos, np.full(photos, 1 / photos), draws).astype(np.float32)
 
 
 def weighted_ap(scores_N: np.ndarray, present_N: np.ndarray, weights_DN: np.ndarray) -> np.ndarray:
@@ -220,7 +221,8 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     """The same for a terminal: a table and what follows from it."""
     wide = max([5, *(len(row["label"]) for row in result["labels"])])
     text = [
-        f"{'label':<{wide}}  shown on   AP before    after   change ({WIDTH}% interval)   precision  recall  given/shown"
+        f"{'label':<{wide}}  shown on   AP before    after   change ({WIDTH}% interval)   precision  recall"
+        "  given/shown"
     ]
     for row in result["labels"]:
         before, after, change = row["before"], row["after"], row["difference"]
