@@ -7,15 +7,15 @@ from mlcil.models.network import IncrementalNetwork, build_network
 ROWS = {"type": "session_linear"}
 
 
-def composed(parts, growing=None):
-    return {"type": "composed", "parts": parts, "growing": growing}
+def composed(parts):
+    return {"type": "composed", "parts": parts}
 
 
 @pytest.mark.parametrize("head", [{"type": "linear"}, tiny.ICA])
-def test_a_finished_head_stays_and_the_growing_one_comes_behind(head):
+def test_finished_heads_stand_side_by_side(head):
     torch.manual_seed(0)
     old = build_network({"backbone": tiny.BACKBONE, "head": head, "image_size": tiny.SIZE}, [2, 1]).eval()
-    spec = {**old.spec, "head": composed([{"head": head, "sizes": [2, 1]}], ROWS)}
+    spec = {**old.spec, "head": composed([{"head": head, "sizes": [2, 1]}, {"head": ROWS, "sizes": [2]}])}
     new = build_network(spec, [2, 1, 2]).eval()
     new.backbone.load_state_dict(old.backbone.state_dict())
     new.head.parts[0].load_state_dict(old.head.state_dict())
@@ -24,7 +24,7 @@ def test_a_finished_head_stays_and_the_growing_one_comes_behind(head):
     assert logits.shape == (3, 5)
     assert torch.equal(logits[:, :3], old(images).logits_BC)
     pooled = new(images).features_BK
-    torch.testing.assert_close(logits[:, 3:], pooled @ new.head.growing.classifiers[0].weight.T)
+    torch.testing.assert_close(logits[:, 3:], pooled @ new.head.parts[1].classifiers[0].weight.T)
 
 
 def test_columns_choose_and_order_outputs():
@@ -44,6 +44,3 @@ def test_what_cannot_be_composed():
         IncrementalNetwork(tiny.BACKBONE, composed([{"head": ROWS, "sizes": [2], "columns": [2]}]), tiny.SIZE)
     with pytest.raises(ValueError, match="head type 'tail' is unknown"):
         IncrementalNetwork(tiny.BACKBONE, composed([{"head": {"type": "tail"}, "sizes": [2]}]), tiny.SIZE)
-    network = IncrementalNetwork(tiny.BACKBONE, composed([{"head": ROWS, "sizes": [2]}], ROWS), tiny.SIZE)
-    with pytest.raises(ValueError, match="3 classes, but the heads of the parts have 2"):
-        network.grow(3)

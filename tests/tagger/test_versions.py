@@ -36,17 +36,13 @@ def extension(parent, name, label, seed):
     """A child with one more row on the same backbone."""
     stage = StageCheckpoint.load(parent)
     torch.manual_seed(seed)
-    columns = list(range(len(stage.classes)))
-    child = versions._of_columns([(stage, columns)], {"parents": [versions.file_sha256(parent)]})
-    child.network["head"]["growing"] = {"type": "linear"}
-    child.classes, child.classes_per_session = [*stage.classes, label], [*stage.classes_per_session, 1]
-    rows = {
-        "head.growing.linear.weight": torch.randn(1, width(stage)),
-        "head.growing.linear.bias": torch.zeros(1),
-    }
-    child.state_dict.update(rows)
-    child.thresholds = [*stage.thresholds, 0.7]
-    child.logit_correction = torch.cat([stage.logit_correction, torch.tensor([[1.5, 0.5]])])
+    row = tiny.stage((label,))
+    row.network, backbone = {**stage.network, "head": {"type": "linear"}}, stage.state_dict
+    rows = {"head.linear.weight": torch.randn(1, width(stage)), "head.linear.bias": torch.zeros(1)}
+    row.state_dict = {**{k: v for k, v in backbone.items() if k.startswith("backbone.")}, **rows}
+    row.thresholds, row.logit_correction = [0.7], torch.tensor([[1.5, 0.5]])
+    parts = [(stage, list(range(len(stage.classes)))), (row, [0])]
+    child = versions.side_by_side(parts, {"parents": [versions.file_sha256(parent)]})
     child.save(parent.parent / name)
     return parent.parent / name
 
@@ -143,7 +139,7 @@ def test_taggers_that_do_not_belong_together(parent, tmp_path):
     with pytest.raises(UserError, match="have other backbone weights"):
         versions.merge(one, tmp_path / "tuned.tagger", tmp_path / "out")
     changed = {
-        k: v + 1 if k == "head.growing.linear.bias" else v for k, v in StageCheckpoint.load(one).state_dict.items()
+        k: v + 1 if k == "head.parts.1.linear.bias" else v for k, v in StageCheckpoint.load(one).state_dict.items()
     }
     StageCheckpoint(
         **{**vars(StageCheckpoint.load(one)), "state_dict": changed, "classes": ["ant", "bee", "cat", "dog"]}

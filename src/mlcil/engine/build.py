@@ -117,20 +117,23 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     )
 
 
-def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> Run:
+def build_run(cfg: Config, method: Method | None = None, files: bool = True, scenario: Scenario | None = None) -> Run:
     """Everything that a run is made of: labels are read, the network is built, nothing is written.
 
     Args:
         cfg: a checked config.
-        method: what is evaluated instead of the config's method, without memory (``mlcil test``).
+        method: what is evaluated instead of the config's method, without memory (``mlcil test``); with a scenario it
+            is what learns.
         files: look whether the images are there.
+        scenario: instead of the config's.
 
     Raises:
         UserError: what can be wrong with names, data and network.
     """
     resolve_precision(cfg.precision, get_device())
-    scenario = build_scenario(cfg)
-    if files and method is None:
+    evaluated = method is not None and scenario is None
+    scenario = build_scenario(cfg) if scenario is None else scenario
+    if files and not evaluated:
         scenario.train.check_files()
     if files:
         scenario.test.check_files()
@@ -138,7 +141,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and method is None else None
+    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and not evaluated else None
     if method is None:
         set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
         method = build_method(cfg)

@@ -18,14 +18,13 @@ COMPOSED = "composed"
 
 
 class ComposedHead(nn.Module):
-    """Outputs of finished heads, and behind them those of a head that grows.
+    """Outputs of finished heads; it never gets more of them.
 
     Args:
         in_channels: channels K of the map.
         grid: its height and width.
         parts: finished heads, each a dictionary of ``head`` (its description), ``sizes`` (its classes a session) and
             ``columns`` (which of its outputs are used, in their order; ``None`` for all).
-        growing: description of the head of later sessions, or ``None``: no more classes.
     """
 
     def __init__(
@@ -33,13 +32,11 @@ class ComposedHead(nn.Module):
         in_channels: int,
         grid: Callable[[], tuple[int, int]],
         parts: Sequence[Mapping[str, Any]],
-        growing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList()
         self.columns: list[list[int] | None] = []
-        self.finished = 0  # outputs of the parts
-        self.outputs = 0  # of all that was grown so far
+        self.finished = self.outputs = 0  # outputs of the parts, and of the sessions so far
         for part in parts:
             head = build_head(part["head"], in_channels, grid)
             for classes in part["sizes"]:
@@ -50,20 +47,13 @@ class ComposedHead(nn.Module):
             self.parts.append(head)
             self.columns.append(None if columns is None else list(columns))
             self.finished += sum(part["sizes"]) if columns is None else len(columns)
-        self.growing = None if growing is None else build_head(growing, in_channels, grid)
+        self.pools = all(getattr(part, "pools", False) for part in self.parts)
 
     def grow(self, classes: int) -> None:
-        """A session more: the parts' own sessions first, then those of the growing head."""
+        """One of the sessions that the parts have."""
         self.outputs += classes
         if self.outputs > self.finished:
-            if self.growing is None or self.outputs - classes < self.finished:
-                raise ValueError(f"{self.outputs} classes, but the heads of the parts have {self.finished} outputs")
-            self.growing.grow(classes)  # type: ignore[operator]
-
-    def freeze_old_sessions(self) -> None:
-        """The parts stay as they are."""
-        for part in self.parts:
-            part.requires_grad_(False)
+            raise ValueError(f"{self.outputs} classes, but the heads of the parts have {self.finished} outputs")
 
     def forward(self, feature_map: Tensor) -> tuple[Tensor, None]:
         """(B, K, h, w) -> logits (B, C) and no tokens."""
@@ -71,8 +61,6 @@ class ComposedHead(nn.Module):
         for part, columns in zip(self.parts, self.columns, strict=True):
             logits_BC = part(feature_map)[0]
             found.append(logits_BC if columns is None else logits_BC[:, columns])
-        if self.growing is not None and self.outputs > self.finished:
-            found.append(self.growing(feature_map)[0])
         return torch.cat(found, 1), None
 
 

@@ -98,7 +98,7 @@ def drop(path: Path, names: Sequence[str], out: Path) -> StageCheckpoint:
     columns = [column for column in range(len(stage.classes)) if column not in gone]
     if not columns:
         raise UserError(f"{path} has {len(stage.classes)} labels, and all of them are to be dropped; keep at least one")
-    made = _of_columns([(stage, columns)], _origin([path], f"{path.name} without {', '.join(names)}"))
+    made = side_by_side([(stage, columns)], _origin([path], f"{path.name} without {', '.join(names)}"))
     made.build(out)
     made.save(out)
     return made
@@ -135,7 +135,7 @@ def merge(first: Path, second: Path, out: Path) -> StageCheckpoint:
     check_names([*one.classes, *(two.classes[c] for c in columns)], str(out))
     _same_scores(first, one, second, two)
     parts = [(one, list(range(len(one.classes)))), (two, columns)]
-    made = _of_columns(parts, _origin([first, second], f"{first.name} and {second.name}"))
+    made = side_by_side(parts, _origin([first, second], f"{first.name} and {second.name}"))
     made.build(out)
     made.save(out)
     return made
@@ -166,7 +166,7 @@ def _same_scores(first: Path, one: StageCheckpoint, second: Path, two: StageChec
             )
 
 
-def _of_columns(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Mapping[str, Any]) -> StageCheckpoint:
+def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Mapping[str, Any]) -> StageCheckpoint:
     """The chosen outputs of taggers with one backbone, side by side."""
     first = parts[0][0]
     heads, state = [], {name: value for name, value in first.state_dict.items() if name.startswith("backbone.")}
