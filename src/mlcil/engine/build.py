@@ -20,7 +20,7 @@ from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.checkpoint import ResumeState, plain
+from mlcil.engine.checkpoint import ResumeState, StageCheckpoint, plain
 from mlcil.engine.conditions import conditions, differences, expected_rank
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
@@ -77,6 +77,43 @@ def build_method(cfg: Config) -> Method:
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise UserError(f"network or method of the config: {error}") from error
+
+
+def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
+    """The method of a config around the network of a stage checkpoint, as its last session left both.
+
+    The arguments of the checkpoint's own method come before the config's.
+
+    Raises:
+        UserError: the method wants another head, or network, arguments or state do not fit.
+    """
+    arguments = as_dict(cfg.method)
+    kind, wanted, found = arguments.pop("type"), cfg.network.head.type, stage.network["head"].get("type")
+    if found != wanted:
+        raise UserError(
+            f"{kind} works with the head {wanted!r}, but {path} has {found!r}; leave --method out, or choose a method "
+            "with that head"
+        )
+    same = METHODS.get(kind).__name__ == stage.method
+    try:
+        network = stage.build(path)
+        method = METHODS.get(kind)(network=network, **{**arguments, **(stage.method_options if same else {})})
+        if same:
+            method.load_method_state(stage.method_state)
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: its method {stage.method} cannot go on ({reason}); choose another --method, or train it again "
+            "with this version"
+        ) from error
+    return method  # type: ignore[no-any-return]
+
+
+def method_options(cfg: Config) -> dict[str, Any]:
+    """Arguments of a config's method besides the network."""
+    return {key: value for key, value in as_dict(cfg.method).items() if key != "type"}
 
 
 def check_outputs(method: Method, scenario: Scenario) -> None:
@@ -171,7 +208,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True, sce
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
-        method_options={key: value for key, value in as_dict(cfg.method).items() if key != "type"},
+        method_options=method_options(cfg),
     )
     method.fold_teacher = run.fold
     return run
