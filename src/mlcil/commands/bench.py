@@ -53,6 +53,7 @@ from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.schema import check
 
+
 @dataclass(frozen=True)
 class Bench:
     """What a bench config sets.

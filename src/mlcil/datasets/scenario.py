@@ -24,6 +24,7 @@ from mlcil.protocols import (
     order_classes,
     protocol_hash,
     protocol_name,
+    sessions_of,
     split_evenly,
     split_sessions,
 )
@@ -53,7 +54,7 @@ class Scenario:
     Args:
         dataset: has ``name``, ``train()`` and ``test()``, see :class:`Dataset`.
         base: classes of session 0; 0 means ``increment``.
-        increment: classes of every later session; or else ``num_sessions``.
+        increment: classes of every later session; or else ``num_sessions`` or ``sizes``.
         class_order: see :func:`mlcil.protocols.order_classes`.
         joint: train on all classes in a single session (the upper bound); ``base_high`` stays the base of
             the protocol, so that base metrics compare.
@@ -69,6 +70,7 @@ class Scenario:
         max_sessions: only the first sessions are run; the scenario keeps all classes (ABD's ImageNet-50).
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
+        sizes: classes of every session, where they follow no rule.
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
@@ -106,8 +108,9 @@ class Scenario:
         cumulative: bool = False,
         max_sessions: int | None = None,
         validation: float = 0.0,
+        sizes: Sequence[int] | None = None,
     ) -> None:
-        if (increment is None) == (num_sessions is None):
+        if (increment, num_sessions, sizes).count(None) != 2:
             raise UserError(
                 "scenario needs exactly one of increment, the classes of a session, and num_sessions; set "
                 "scenario.increment=10 or scenario.num_sessions=10"
@@ -139,8 +142,12 @@ class Scenario:
         self.classes = order_classes(train.classes, class_order)
         if num_sessions is not None:
             base, increment = split_evenly(len(self.classes), num_sessions, base)
-        assert increment is not None
-        sessions = split_sessions(self.classes, base, increment)
+        if sizes is not None:
+            sessions = sessions_of(self.classes, sizes)
+            base, increment = sizes[0], sizes[-1]
+        else:
+            assert increment is not None
+            sessions = split_sessions(self.classes, base, increment)
         self.base_high, self.increment, self.joint = sessions[0].high, increment, joint
         if max_sessions is not None:
             if isinstance(max_sessions, bool) or not isinstance(max_sessions, int) or max_sessions < 1:
@@ -150,7 +157,8 @@ class Scenario:
         self.sessions = (Session(0, 0, high, self.classes[:high]),) if joint else sessions
         self.cumulative = cumulative
         kind = "joint-" if joint else "cumulative-" if cumulative else ""
-        self.protocol = kind + protocol_name(base, increment) + ("-validation" if validation else "")
+        lots = protocol_name(base, increment) if sizes is None else "+".join(map(str, sizes))
+        self.protocol = kind + lots + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
@@ -169,6 +177,7 @@ class Scenario:
             **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
             **({"max_sessions": max_sessions} if max_sessions is not None else {}),
             **({"validation": validation} if validation else {}),
+            **({"sizes": list(sizes)} if sizes is not None else {}),
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)

@@ -284,7 +284,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     """Everything that the config alone can get wrong, section by section."""
     check(Plain, {field.name: cfg[field.name] for field in dataclasses.fields(Plain)}, "")
     scenario = _mapping(cfg["scenario"], "scenario")
-    if "num_sessions" not in scenario:
+    if not {"num_sessions", "sizes"} & set(scenario):
         for key in ("base", "increment"):
             if key not in scenario:
                 raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
