@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlcil.models.numerics import at_least_float32
+
 HIGHEST, LOWEST = 0.999999, 0.0001
 
 
@@ -110,7 +112,8 @@ def search_threshold(
 def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: float | Tensor) -> Tensor:
     """New targets (B, C): 1 where the teacher's score of an old class is above the threshold, else as given.
 
-    Pseudo-labels only ever set 1; they never remove a label.
+    Pseudo-labels only ever set 1; they never remove a label. Scores and threshold are compared in float32 (float64
+    for logits of that kind), as in the search: half precision would round 0.9985 and above to 1, which nothing exceeds.
 
     Args:
         targets_BC: (B, C) given labels.
@@ -118,9 +121,8 @@ def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: fl
         threshold: one for all old classes, or (O,) one a class.
     """
     old = old_logits_BO.shape[1]
-    if isinstance(threshold, Tensor):
-        threshold = threshold.to(old_logits_BO)
-    fires = torch.sigmoid(old_logits_BO) > threshold
+    scores_BO = torch.sigmoid(at_least_float32(old_logits_BO))
+    fires = scores_BO > (threshold.to(scores_BO) if isinstance(threshold, Tensor) else threshold)
     return torch.cat([targets_BC[:, :old].masked_fill(fires, 1.0), targets_BC[:, old:]], 1)
 
 

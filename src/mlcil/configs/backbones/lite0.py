@@ -29,6 +29,7 @@ on = {
     "krt": dict(
         network=dict(head=dict(embed_dim=384)),
         method=dict(token_weight=20.0),
+        auto_scale_lr=None,
         train_cfg=dict(base_epochs=10, base_lr=1e-4),
         optim_wrapper=dict(optimizer=dict(lr=5e-5)),
     ),

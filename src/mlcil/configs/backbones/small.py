@@ -22,7 +22,7 @@ on = {
         deterministic=True,
         seed=1,
     ),
-    "krt": dict(network=dict(head=dict(embed_dim=128)), method=dict(token_weight=50.0)),
+    "krt": dict(network=dict(head=dict(embed_dim=128)), method=dict(token_weight=50.0), auto_scale_lr=None),
     ("er", "multi_label"): dict(memory=dict(total=200)),
     "derpp": dict(memory=dict(total=200)),
     "prs": dict(memory=dict(total=200)),
