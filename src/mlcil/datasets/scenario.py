@@ -83,6 +83,7 @@ class Scenario:
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
         comparison_hash: the same without ``joint``, ``cumulative`` and ``replay_labels``, which differ between
             methods; runs with equal ones may stand in one table.
+        data_hash: the same without the class order too; a table may average over runs with equal ones.
         label_cardinality: the data set's, or ``None``.
 
     Raises:
@@ -171,6 +172,9 @@ class Scenario:
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)
+        names = sorted(self.classes)
+        tables = {split: table.reorder(names).digest() for split, table in (("train", train), ("test", test))}
+        self.data_hash = protocol_hash({**compared, "classes": names, **tables})
         self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels, **kind_of})
 
     def leave_out(self, train: Collection[int], test: Collection[int]) -> None:

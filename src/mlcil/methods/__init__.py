@@ -18,6 +18,7 @@ from mlcil.methods.krt import KRT
 from mlcil.methods.lwf import LwF
 from mlcil.methods.lwf_mc import LwFMC
 from mlcil.methods.lwf_synthetic import LwFSynthetic
+from mlcil.methods.multi_lane import MultiLane
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
 from mlcil.methods.rdfcil import RDFCIL
@@ -64,5 +65,6 @@ __all__ = [
     "LwF",
     "LwFMC",
     "LwFSynthetic",
+    "MultiLane",
     "SingleLabelBiC",
 ]

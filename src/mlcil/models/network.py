@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcil.models.backbones import build_backbone, give_middle, grid_of
-from mlcil.models.heads import HEADS, STAGE_HEADS, TOKEN_HEADS
+from mlcil.models.backbones import build_backbone, give_every_block, give_middle, grid_of
+from mlcil.models.heads import BLOCK_HEADS, HEADS, STAGE_HEADS, TOKEN_HEADS
 
 
 @dataclass
@@ -117,6 +117,9 @@ class IncrementalNetwork(nn.Module):
         self._all_maps = kind in STAGE_HEADS
         if self._all_maps:
             options["middle_channels"] = give_middle(self.backbone)
+        self._head_on_blocks = kind in BLOCK_HEADS
+        if self._head_on_blocks:
+            options["blocks"] = give_every_block(self.backbone)
         self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
 
     def grow(self, classes: int) -> None:
@@ -155,7 +158,8 @@ class IncrementalNetwork(nn.Module):
             maps = [images.plain()]
         else:
             maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
-        logits_BC, tokens_BSD, *embedding = self.head(maps if self._all_maps else maps[-1])  # the embedding is optional
+        given = (maps, self.backbone) if self._head_on_blocks else (maps if self._all_maps else maps[-1],)
+        logits_BC, tokens_BSD, *embedding = self.head(*given)  # the embedding is optional
         return NetworkOutput(logits_BC, tokens_BSD, maps, *embedding)
 
 
