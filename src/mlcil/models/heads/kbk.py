@@ -59,8 +59,8 @@ class KBKHead(nn.Module):
         width: D; ``None`` is ``in_channels``, as in the paper.
 
     Raises:
-        ValueError: another ``purify``, no block or more than 64, a width that the heads do not divide, or ``hier`` on a backbone with
-            a single map.
+        ValueError: another ``purify``, no block or more than 64, a width that the heads do not divide, or ``hier`` on a
+            backbone with a single map.
     """
 
     def __init__(
