@@ -30,6 +30,9 @@ from mlcil.protocols import (
 )
 
 TASKS = ("multi_label", "single_label")
+#: what labels a replayed image carries, see :class:`mlcil.memory.Memory`; the latter two are :data:`PROPAGATED`
+REPLAY_LABELS = ("oracle", "frozen", "propagate", "rclp")
+PROPAGATED = ("propagate", "rclp")
 
 
 class Dataset(Protocol):
@@ -61,8 +64,8 @@ class Scenario:
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
             split, or ``shown``, those that some class selects (multi-label only).
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
-            own session's classes and all later ones), ``frozen`` (its own session's classes only) or ``propagate``
-            (what later networks said of it; the memory keeps them).
+            own session's classes and all later ones), ``frozen`` (its own session's classes only), ``propagate``
+            (what the networks of other sessions said of it; the memory keeps them) or ``rclp`` (new images too).
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
         num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
@@ -118,7 +121,7 @@ class Scenario:
         if joint and cumulative:
             raise UserError("scenario.joint and scenario.cumulative are both set; choose one kind of upper bound")
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
-        check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
+        check_option("replay_labels", replay_labels, REPLAY_LABELS)
         if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 <= validation < 1:
             raise UserError(f"scenario.validation is {validation!r}; expected a share of the training images below 1")
         self.task = check_dataset(dataset)
@@ -232,9 +235,10 @@ class Scenario:
     def first_labelled(self, t: int) -> tuple[int, ...]:
         """First class that images come with labels of in session ``t``, by the session they were stored in.
 
-        The last one is that of new images. With ``propagate`` a replayed image comes with labels of all old classes.
+        The last one is that of new images. A replayed image with labels of :data:`PROPAGATED` comes with those of all
+        old classes.
         """
-        replayed = (0 if self.replay_labels == "propagate" else session.low for session in self.sessions[:t])
+        replayed = (0 if self.replay_labels in PROPAGATED else session.low for session in self.sessions[:t])
         return (*replayed, self.first_class(t))
 
     def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:
