@@ -6,12 +6,13 @@ import argparse
 import json
 from typing import Any
 
-from mlcil.tagger.tagger import find_images, load
+from mlcil.images import find_images
+from mlcil.tagger.tagger import load
 
 
 def main(options: argparse.Namespace) -> int:
     """``predict CHECKPOINT IMAGE_OR_FOLDER``: ``{"image": ..., "labels": [{"label": ..., "score": ...}]}`` lines."""
-    tagger = load(options.checkpoint, options.device, options.precision)
+    tagger = load(options.checkpoint, options.device, options.precision, options.engine)
     for path, scores in tagger.predict(find_images(options.images), on_bad_image=options.on_bad_image):
         ranked: list[tuple[str, float]] = sorted(scores.items(), key=lambda item: -item[1])
         kept = ranked[: options.top] if options.top else [x for x in ranked if x[1] >= options.threshold]
