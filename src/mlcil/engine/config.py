@@ -11,6 +11,7 @@ and their meaning are in that docstring:
 ``train_cfg``      :class:`mlcil.engine.settings.TrainSettings`, as other sections without a class
 ``train_transform``  :class:`mlcil.datasets.transforms.TrainTransform`
 ``image_cache``    :class:`mlcil.datasets.cache.CacheOptions`
+``feature_store``  :class:`mlcil.datasets.feature_store.FeatureStoreOptions`
 ``plugins``        python files with methods or data sets of one's own (docs/add_a_method.md)
 =================  ======================================================================
 
@@ -39,6 +40,7 @@ from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED
 from mlcil.datasets.augment import NORMALISATIONS
 from mlcil.datasets.cache import CacheOptions
+from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.optim import decay_groups
@@ -67,6 +69,7 @@ DEFAULTS: dict[str, Any] = {
     "train_dataloader": {"batch_size": 64, "num_workers": 8},
     "test_dataloader": {"batch_size": 64, "num_workers": 8, "precision": "fp32"},
     "image_cache": {"enabled": True, "folder": None, "limit_gb": 32},  # decoded images, shared by all runs
+    "feature_store": {"enabled": True, "folder": None, "limit_gb": 16, "dtype": "float32"},  # of a frozen backbone
     "train_cfg": {"max_epochs": 20},
     "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-4, "weight_decay": 1e-4}},
     "param_scheduler": [{"type": "OneCycle"}],
@@ -266,6 +269,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check_memory(cfg)
     _check_made(functools.partial(TrainTransform, 32), cfg, "train_transform", _arguments(TrainTransform, "size"))
     _check_made(CacheOptions, cfg, "image_cache", _arguments(CacheOptions))
+    _check_made(FeatureStoreOptions, cfg, "feature_store", _arguments(FeatureStoreOptions))
     check(TrainLoader, cfg["train_dataloader"], "train_dataloader")
     check(TestLoader, cfg["test_dataloader"], "test_dataloader")
     check(TrainSettings, cfg["train_cfg"], "train_cfg")

@@ -20,7 +20,6 @@ class Plain:
         name: of the run; default: from the config's words or path.
         pretrained: weight file, ``package:efficientnet-lite0``, or ``None`` for random initial weights.
         allow_leaky_weights: load weights that were trained on the evaluated classes.
-        frozen_maps_gb: memory for the maps of a frozen backbone when nothing augments its images; 0 keeps none.
         precision: of training.
         channels_last: memory layout of convolutions; same numbers up to rounding.
         fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
@@ -40,7 +39,6 @@ class Plain:
     name: str | None = None
     pretrained: str | None = None
     allow_leaky_weights: bool = False
-    frozen_maps_gb: Annotated[float, Ge(0)] = 4
     precision: Precision = "auto"
     channels_last: bool = True
     fold_batch_norm: bool = True

@@ -26,6 +26,8 @@ class PrototypeHead(nn.Module):
 
     means: Tensor
 
+    pools = True  # the mean over the positions is all that it takes of a map
+
     def __init__(self, in_channels: int, scale: float = 10.0) -> None:
         super().__init__()
         self.in_channels, self.scale = in_channels, scale
