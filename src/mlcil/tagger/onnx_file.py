@@ -42,6 +42,7 @@ class OnnxTagger(Tagger):
         chosen = metadata["thresholds"]
         self.thresholds = None if chosen is None else [math.nan if x is None else float(x) for x in chosen]
         self.image_size, self.fit = int(metadata["image_size"]), Fit.of(metadata["fit"])
+        self.task = str(metadata.get("task", "multi_label"))
 
     def scores(self, images: np.ndarray) -> np.ndarray:
         return self._graph(images)

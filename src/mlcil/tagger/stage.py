@@ -56,11 +56,12 @@ class StageTagger(Tagger):
 
     def __post_init__(self) -> None:
         self.fit, self.image_size = Fit.of(self.info.fit), int(self.network.spec["image_size"])
+        self.task = self.info.task
 
     @property
     def module(self) -> Scores:
         """From an image to its scores, as one module."""
-        return Scores(self.network, self.correction, self.info.task == "single_label")
+        return Scores(self.network, self.correction, self.task == "single_label")
 
     @overload
     def scores(self, images: np.ndarray) -> np.ndarray: ...

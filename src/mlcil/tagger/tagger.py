@@ -27,12 +27,14 @@ class Tagger(ABC):
             has one.
         image_size: side in pixels that images are resized to.
         fit: how they become squares of it.
+        task: ``multi_label``, or ``single_label``: an image shows one class.
     """
 
     classes: list[str]
     thresholds: list[float] | None
     image_size: int
     fit: Fit
+    task: str
 
     @abstractmethod
     def scores(self, images: Any) -> Any:
