@@ -101,6 +101,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threshold", type=float, help="lowest score of a label (default: the tagger's own, else 0.8)")
     sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     sub.add_argument("--precision", default="auto", help="auto (bf16 where the device has it), fp32, bf16 or fp16")
+    sub.add_argument(
+        "--engine", default="auto", help="auto: onnxruntime for an .onnx file, else torch; or one of these"
+    )
     sub.add_argument("--top", type=int, help="the best TOP labels, of all or of those from --threshold on")
     sub.add_argument(
         "--on-bad-image",
@@ -108,6 +111,17 @@ def parser() -> argparse.ArgumentParser:
         default="raise",
         help="stop at an image that cannot be read (default), or name it and go on",
     )
+
+    sub = command("export", "Write a tagger as an ONNX file, or its weights as safetensors, and check what it gives.")
+    sub.add_argument("tagger", type=Path, help="such as saved_models/NAME/session_3.pth")
+    sub.add_argument("target", type=Path, metavar="FILE", help="ends in .onnx or .safetensors")
+    sub.add_argument("--int8", action="store_true", help="ONNX in whole numbers of 8 bits: faster, scores a little off")
+    sub.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="photos that int8 is fitted to: like those to come"
+    )
+    sub.add_argument("--on", type=Path, metavar="LABELS", help="labelled photos: mAP of both, and a bound on its loss")
+    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos of LABELS are, if not beside it")
+    sub.add_argument("--max-drop", type=float, default=0.5, help="points of mAP that 8 bits may cost (default 0.5)")
 
     sub = command("convert", "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD.")
     sub.add_argument("source", type=Path)

@@ -1,15 +1,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 import mlcil
 from mlcil.commands.convert import convert_file
-from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
+from mlcil.images import decode
 from mlcil.interop.official import to_official
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.numerics import resolve_precision
@@ -173,12 +174,12 @@ def test_scores_that_are_no_numbers_are_refused(stage: Path, photos: Path) -> No
     found = tagger.predict([photos / "a.png", photos / "b.jpg"], batch_size=2)
     scores = tagger.scores
 
-    def wrong(images: torch.Tensor) -> torch.Tensor:
-        result = scores(images).clone()
-        result[1, 0] = torch.nan
+    def wrong(images: np.ndarray) -> np.ndarray:
+        result = np.array(scores(images))
+        result[1, 0] = np.nan
         return result
 
     tagger.scores = wrong  # type: ignore[method-assign]
     assert next(found)[0].name == "a.png"
-    with pytest.raises(UserError, match=r"b\.jpg: the checkpoint gives scores that are no numbers"):
+    with pytest.raises(UserError, match=r"b\.jpg: the tagger gives scores that are no numbers"):
         next(found)

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import SQUARE
 from mlcil.errors import UserError
+from mlcil.images import SQUARE
 from mlcil.protocols import (
     Session,
     check_option,

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
 from mlcil.files import write_arrays
+from mlcil.images import load_rgb
 from mlcil.reporting.report_runs import ReportRun
 
 PICTURES = "pictures.npz"  # in scores/
