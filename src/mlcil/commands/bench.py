@@ -33,6 +33,7 @@ from mlcil.reporting.published import experiments
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.schema import check
 
+
 @dataclass(frozen=True)
 class Bench:
     """What a bench config sets.
