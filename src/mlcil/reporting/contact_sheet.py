@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from mlcil.errors import UserError
-from mlcil.files import write_arrays
+from mlcil.files import read_arrays, write_arrays
 from mlcil.images import load_rgb
 from mlcil.reporting.report_runs import ReportRun
 
@@ -145,9 +144,8 @@ def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
 
 def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read_arrays(path, names)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), expected the arrays {', '.join(names)}; train the run again to save its "
             "scores anew"
