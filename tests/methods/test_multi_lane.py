@@ -86,7 +86,7 @@ def test_the_loss_by_hand():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match="needs network.head.type='lanes' and network.frozen_backbone=True"):
+    with pytest.raises(ValueError, match=r"needs network.head.type='lanes' and network.frozen_backbone=True"):
         MultiLane(IncrementalNetwork(VIT, LANES, SIZE))
-    with pytest.raises(ValueError, match="needs network.head.type='lanes'"):
+    with pytest.raises(ValueError, match=r"needs network.head.type='lanes'"):
         MultiLane(IncrementalNetwork(VIT, {"type": "linear"}, SIZE, frozen_backbone=True))
