@@ -263,8 +263,8 @@ class FolderDataset:
         if len(odd):
             one, other = files[int(group_of[odd[0]])], files[int(odd[0])]
             raise UserError(
-                f"{one} and {other} are the same photo in folders of two classes ({len(odd)} such photos); expected one "
-                f"class a photo, so remove one of each, or train with several labels a photo by data={self.root}"
+                f"{one} and {other} are the same photo in folders of two classes ({len(odd)} such photos); expected "
+                f"one class a photo, so remove one of each, or train with several labels a photo by data={self.root}"
             )
         once_N: np.ndarray = group_of == np.arange(len(files))
         if not once_N.all():
