@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
 from mlcil.files import stamp
+from mlcil.images import Fit
 from mlcil.protocols import did_you_mean
 
 _log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class FolderDataset:
         test_share: without a folder of test images: the part of every class that is set aside, in (0, 1), at least one
             image where the class has two.
         split_seed: of that choice; each class is drawn by itself, so that adding a class changes no other.
-        fit: how images become squares, see :class:`~mlcil.datasets.transforms.Fit`.
+        fit: how images become squares, see :class:`~mlcil.images.Fit`.
         name: the name in logs and in the protocol hash.
 
     Raises:
