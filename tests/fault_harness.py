@@ -44,6 +44,8 @@ SIDE, CLASSES = 16, ("ant", "bee", "cat", "dog", "eel", "fox")
 PHASES = {
     "choose_thresholds": "calibration or inversion",
     "count_labels": "calibration or inversion",
+    "recall_labels": "calibration or inversion",
+    "measure_positives": "calibration or inversion",
     "invert": "calibration or inversion",
     "step": "training step",
     "predict_view": "validation",
@@ -96,6 +98,8 @@ HEADS = (
     {"type": "ica", "embed_dim": 16, "num_heads": 4},
     {"type": "prototype"},
     {"type": "graph"},
+    {"type": "kbk"},
+    {"type": "csc", "node_channels": 8},
 )
 #: arguments that make a method's long parts short
 SHORT = {

@@ -81,13 +81,27 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("config")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
 
-    sub = command("predict", "Tag images with a stage checkpoint; one json line per image.")
-    sub.add_argument("checkpoint", type=Path)
-    sub.add_argument("images", type=Path, help="an image or a folder")
-    sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
+    sub = command("data", "Show what is understood of labels in any form, before anything is trained with them.")
+    sub.add_argument("path", type=Path, metavar="PATH", help="a CSV, TSV, JSON or JSON-lines file, or a folder")
+    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos lie (default: beside the file)")
+    sub.add_argument(
+        "--reviewed", metavar="LABELS", help="looked for on every photo: cat,dog or all; the rest is unknown"
+    )
+    sub.add_argument("--form", choices=("folders", "keywords"), help="of a folder that could be both")
+    sub.add_argument("--json", action="store_true", help="print json instead of tables")
+
+    sub = command("predict", "Tag images with a tagger.")
+    sub.add_argument("checkpoint", metavar="TAGGER", help="its file, or a run by its folder or name (its last session)")
+    sub.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="images and folders")
+    sub.add_argument(
+        "--format", choices=("jsonl", "csv", "label-studio", "xmp"), default="jsonl", help="default: jsonl"
+    )
+    sub.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output; whole or not at all")
+    sub.add_argument("--scores", action="store_true", help="the scores of all labels, too")
+    sub.add_argument("--threshold", type=float, help="lowest score of a label (default: the tagger's own, else 0.8)")
     sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     sub.add_argument("--precision", default="auto", help="auto (bf16 where the device has it), fp32, bf16 or fp16")
-    sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
+    sub.add_argument("--top", type=int, help="the best TOP labels, of all or of those from --threshold on")
     sub.add_argument(
         "--on-bad-image",
         choices=("raise", "skip"),
@@ -127,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mlcil: {stop}", file=sys.stderr)
         return 128 + stop.number
     except KeyboardInterrupt:
-        print("mlcil: interrupted; a run goes on with the same command and --resume", file=sys.stderr)
+        trains = options.command in ("train", "demo", "bench")
+        print(f"mlcil: interrupted{'; a run goes on with the same command and --resume' * trains}", file=sys.stderr)
         return 130
     finally:
         gc.collect()  # loaders of a failed run end their worker processes, before Python's exit kills them noisily

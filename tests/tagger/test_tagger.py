@@ -91,7 +91,7 @@ def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(
 def test_the_command_line_goes_on_behind_a_damaged_photo(tmp_path: Path, photos: Path) -> None:
     (photos / "c.jpg").write_bytes(b"no image")
     stage = tiny.write_stage(tmp_path / "session_0.pth")
-    done = tiny.run_cli("predict", stage, photos, "--on-bad-image", "skip", cwd=photos)
+    done = tiny.run_cli("predict", stage, photos, "--on-bad-image", "skip", "--threshold", "0.5", cwd=photos)
     assert (done.returncode, done.stderr.count("\n"), len(done.stdout.splitlines())) == (0, 1, 4)
     assert f"image skipped: {photos / 'c.jpg'} is no image" in done.stderr
 
@@ -124,7 +124,7 @@ def test_a_release_without_counters_converts(tmp_path: Path, photos: Path) -> No
 
 def test_command_line_in_a_process_of_its_own(tmp_path: Path, photos: Path) -> None:
     stage = tiny.write_stage(tmp_path / "session_0.pth")
-    done = tiny.run_cli("predict", stage, photos, cwd=photos)
+    done = tiny.run_cli("predict", stage, photos, "--threshold", "0.5", cwd=photos)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4
 

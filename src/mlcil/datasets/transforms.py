@@ -24,6 +24,8 @@ from mlcil.datasets.randaugment import Cutout, RandAugment
 from mlcil.errors import UserError
 from mlcil.protocols import check_option, did_you_mean
 
+#: what is opened as an image; Pillow's others are out, since one of them (EPS) hands the file to a program
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,7 +35,7 @@ _TURNS = {
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """An image file as RGB, the right way up.
+    """An image file of one of the :data:`FORMATS` as RGB, the right way up, whatever its name ends with.
 
     Grey (8 or 16 bits), CMYK and palette images are converted, an animation gives its first frame, and a photo is
     turned as its EXIF orientation says.
@@ -46,7 +48,7 @@ def load_rgb(path: Path) -> Image.Image:
             raise UserError(f"{path} is no regular file; expected an image, so replace it or remove it from the data")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                     whole = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
                 else:
@@ -147,6 +149,7 @@ class TrainTransform:
         padding: width of the border in pixels.
         fill: its colour, ``black`` or the name of a normalisation, whose mean it has (R-DFCIL).
         interpolation: of ``resized``: ``bilinear`` or ``bicubic``.
+        area: of ``resized``: the smallest part, as a share of the image's area.
         policy: ``autoaugment_cifar10``, ``autoaugment_imagenet``, ``autoaugment_svhn`` or timm's string of a
             RandAugment, ``rand-m9-mstd0.5-inc1`` (DKT, DAFormer), after ``crop`` and ``flip``; or ``None``.
         hole: side of a black square in pixels (DKT: 16), after ``policy``; 0 switches it off.
@@ -171,6 +174,7 @@ class TrainTransform:
         padding: int = 4,
         fill: str = "black",
         interpolation: str = "bilinear",
+        area: float = 0.08,
         policy: str | None = None,
         hole: int = 0,
         on_device: bool = False,
@@ -185,7 +189,7 @@ class TrainTransform:
         if jitter is not None:
             self.steps.append(jitter_step(jitter))
         if crop is not None:
-            self.steps.append(crop_step(crop, size, padding, fill, interpolation))
+            self.steps.append(crop_step(crop, size, padding, fill, interpolation, area))
         if flip:
             self.steps.append(Mirror())
         if policy is not None:

@@ -17,6 +17,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import set_random_seed
 
 from mlcil.datasets.cache import CacheOptions
+from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.checkpoint import ResumeState, plain
@@ -163,6 +164,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         transform=TrainTransform(size, **as_dict(cfg.train_transform)),
         image_size=size,
         cache=CacheOptions(**as_dict(cfg.image_cache)),
+        features=FeatureStoreOptions(**as_dict(cfg.feature_store)),
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,

@@ -250,7 +250,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         """
         epoch, index = self.position.epoch, self.position.iteration
         self.hooks("before_train_epoch")
-        self.dataloader.sampler.set_epoch(epoch, index * self.run_settings.train_loader.batch_size)
+        self.dataloader.sampler.set_epoch(epoch, index * self.dataloader.batch_size)
         self.method.begin_epoch()
         self.runner.model.train()
         batches = iter(self.dataloader)

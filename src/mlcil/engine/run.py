@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcil.datasets.cache import CacheOptions
+from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
@@ -113,6 +114,7 @@ class Run:
         transform: the training augmentation.
         image_size: side of the square images in pixels.
         cache: where decoded images are kept.
+        features: where the features of a frozen backbone are kept.
         hooks: the user's, as mmengine builds them.
         weights: provenance of the pretrained weights, or ``None``.
         conditions: what the numbers depend on, see :mod:`mlcil.engine.conditions`.
@@ -137,6 +139,7 @@ class Run:
     transform: TrainTransform
     image_size: int
     cache: CacheOptions
+    features: FeatureStoreOptions
     hooks: Sequence[Mapping[str, Any]] = ()
     weights: Mapping[str, Any] | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)

@@ -20,7 +20,6 @@ class Plain:
         name: of the run; default: from the config's words or path.
         pretrained: weight file, ``package:efficientnet-lite0``, or ``None`` for random initial weights.
         allow_leaky_weights: load weights that were trained on the evaluated classes.
-        frozen_maps_gb: memory for the maps of a frozen backbone when nothing augments its images; 0 keeps none.
         precision: of training.
         channels_last: memory layout of convolutions; same numbers up to rounding.
         fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
@@ -40,7 +39,6 @@ class Plain:
     name: str | None = None
     pretrained: str | None = None
     allow_leaky_weights: bool = False
-    frozen_maps_gb: Annotated[float, Ge(0)] = 4
     precision: Precision = "auto"
     channels_last: bool = True
     fold_batch_norm: bool = True
@@ -130,12 +128,13 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """Section ``auto_scale_lr``: the learning rates are scaled in proportion to the images of an update.
+    """Section ``auto_scale_lr``: how many images an update should see.
 
     Attributes:
-        base_batch_size: images of an update that the rates are meant for.
+        base_batch_size: images of an update that the learning rates are meant for; they are scaled in proportion to
+            the images that it has. ``None`` leaves them as they are.
         published_batch_size: the log says when an update has another number of images than that.
     """
 
-    base_batch_size: Positive
+    base_batch_size: Positive | None = None
     published_batch_size: Positive | None = None

@@ -32,6 +32,8 @@ class Memory(ABC):
         UserError: unknown ``labels``.
     """
 
+    #: every batch of new images comes with as many stored ones, drawn anew; else stored images are among the new ones
+    beside = False
     views = "test"  # what ``update`` looks at: images as in a test, or one augmented view each as in a "train" epoch
 
     def __init__(self, labels: str) -> None:

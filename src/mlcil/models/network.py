@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcil.models.backbones import build_backbone, grid_of
-from mlcil.models.heads import HEADS, TOKEN_HEADS
+from mlcil.models.backbones import build_backbone, give_every_block, give_middle, grid_of
+from mlcil.models.heads import BLOCK_HEADS, HEADS, STAGE_HEADS, TOKEN_HEADS
 
 
 @dataclass
@@ -23,7 +23,7 @@ class NetworkOutput:
     """What one forward pass gives."""
 
     logits_BC: Tensor
-    tokens_BSD: Tensor | None  # session embeddings of an attention head, None for the linear head
+    tokens_BSD: Tensor | None  # embeddings of an attention head, a session's or (KBK) a class's, else None
     maps: list[Tensor]  # feature maps of the backbone's stages, the last feeds the head
     embedding_BK: Tensor | None = None  # what the head itself calls its embedding
 
@@ -114,6 +114,12 @@ class IncrementalNetwork(nn.Module):
             raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
         if kind in TOKEN_HEADS:
             options["grid"] = grid_of(self.backbone, image_size)
+        self._all_maps = kind in STAGE_HEADS
+        if self._all_maps:
+            options["middle_channels"] = give_middle(self.backbone)
+        self._head_on_blocks = kind in BLOCK_HEADS
+        if self._head_on_blocks:
+            options["blocks"] = give_every_block(self.backbone)
         self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
 
     def grow(self, classes: int) -> None:
@@ -152,7 +158,8 @@ class IncrementalNetwork(nn.Module):
             maps = [images.plain()]
         else:
             maps = self._last_maps.of(images, self.backbone) if self.frozen_backbone else self.backbone(images)
-        logits_BC, tokens_BSD, *embedding = self.head(maps[-1])  # the embedding is optional
+        given = (maps, self.backbone) if self._head_on_blocks else (maps if self._all_maps else maps[-1],)
+        logits_BC, tokens_BSD, *embedding = self.head(*given)  # the embedding is optional
         return NetworkOutput(logits_BC, tokens_BSD, maps, *embedding)
 
 

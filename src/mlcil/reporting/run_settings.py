@@ -16,6 +16,8 @@ NEUTRAL = (
     "launcher",
     "plugins",
     "image_cache",
+    "feature_store.folder",
+    "feature_store.limit_gb",
     "train_dataloader.num_workers",
     "train_transform.on_device",
     "test_dataloader.num_workers",
