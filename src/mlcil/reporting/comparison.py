@@ -208,6 +208,12 @@ def value_of(run: Run, column: str) -> float | None:
     return None if found is None else float(found)
 
 
+def last_value(run: Run) -> float:
+    """Last mAP or accuracy of a finished run, in percent."""
+    found = value_of(run, "last accuracy" if task_of(run) == "single_label" else "last mAP")
+    return float("-inf") if found is None else found
+
+
 def check_same_protocol(runs: Mapping[str, Run]) -> None:
     """Refuse runs that must not stand in one table; their class orders may differ.
 

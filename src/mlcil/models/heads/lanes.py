@@ -111,9 +111,7 @@ class LaneHead(nn.Module):
     def forward(self, maps: Sequence[Tensor], backbone: Any) -> tuple[Tensor, None]:
         """Maps (B, D, h, w) in front of each block and behind the last one -> logits (B, C_seen), no tokens."""
         trunk = backbone.trunk
-        patches = [
-            block.norm1(x.flatten(2).transpose(1, 2)) for block, x in zip(trunk.blocks, maps[:-1], strict=True)
-        ]
+        patches = [block.norm1(x.flatten(2).transpose(1, 2)) for block, x in zip(trunk.blocks, maps[:-1], strict=True)]
         logits = []
         for number, (lane, classifier) in enumerate(zip(self.lanes, self.classifiers, strict=True)):
             if self.training and number + 1 < len(self.lanes):
