@@ -23,6 +23,7 @@ from mlcil.models.numerics import autocast, resolve_precision
 from mlcil.protocols import check_option
 
 _log = logging.getLogger(__name__)
+JUDGED_AT = 0.8  # score from which a label without a threshold of its own is given, as the metrics judge it
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
@@ -43,6 +44,24 @@ class Tagger:
     info: StageCheckpoint
     correction: Tensor | None = None
     dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(
+        cls, stage: StageCheckpoint, path: str | Path = "checkpoint", device: str = "cpu", precision: str = "auto"
+    ) -> Tagger:
+        """The tagger of a stage checkpoint; arguments and errors as :func:`load`, ``path`` for messages."""
+        place = _device(device)
+        dtype = resolve_precision(precision, place)
+        network = folded(stage.build(path)).to(place)
+        network.to(memory_format=torch.channels_last)
+        return cls(network, list(stage.classes), stage, stage.logit_correction, dtype)
+
+    @property
+    def thresholds(self) -> np.ndarray:
+        """A label is given where its score is at least this (C,): the file's, or :data:`JUDGED_AT` where it has none."""
+        chosen = self.info.thresholds
+        found_C = np.full(len(self.classes), np.nan) if chosen is None else np.array(chosen, np.float64)
+        return np.where(np.isnan(found_C), JUDGED_AT, found_C)
 
     @property
     def fit(self) -> Fit:
@@ -114,12 +133,8 @@ def load(path: str | Path, device: str = "cpu", precision: str = "auto") -> Tagg
     Raises:
         UserError: missing or damaged file, not a stage checkpoint, no such device, or no such precision.
     """
-    place = _device(device)
-    dtype = resolve_precision(precision, place)
-    stage = StageCheckpoint.load(Path(path))
-    network = folded(stage.build(path)).to(place)
-    network.to(memory_format=torch.channels_last)
-    return Tagger(network, list(stage.classes), stage, stage.logit_correction, dtype)
+    _device(device)  # what is wrong with the words is said before a large file is read
+    return Tagger.of(StageCheckpoint.load(Path(path)), path, device, precision)
 
 
 def _device(name: str) -> torch.device:
