@@ -15,7 +15,7 @@ import pytest
 import tiny
 import torch
 
-from mlcil.datasets.transforms import load_rgb
+from mlcil.images import load_rgb
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices and links")
 MEMORY = 600  # MB that a refusal may take at most

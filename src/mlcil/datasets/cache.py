@@ -41,9 +41,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from mlcil.datasets import transforms
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
 from mlcil.files import default_cache, stamp, write_arrays, write_text
+from mlcil.images import Fit
 
 FORMAT = "mlcil-images-1"
 PIXELS, INDEX, ABOUT = "pixels.bin", "index.npz", "about.json"

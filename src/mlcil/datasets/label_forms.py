@@ -337,7 +337,7 @@ def _label_studio(path: Path, tasks: Sequence[Mapping[str, Any]], folder: Path) 
             continue
         yes = [name for entry in given for name in _ticked(entry)]
         photos.append(Listed(_studio_file(url), frozenset(_names(yes))))
-    notes = ["Label Studio's export names the boxes that were ticked; say --reviewed all when every task was answered"]
+    notes = ["Label Studio's export names what was ticked; the rest is unknown, unless somebody has reviewed it"]
     if waiting:
         notes.append(f"{waiting} tasks without an annotation are left out")
     return Listing("Label Studio json", folder, photos, by_name=True, notes=tuple(notes))

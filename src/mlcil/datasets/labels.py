@@ -227,9 +227,9 @@ def _is_file(path: Path) -> bool:
 def _refuse(path: Path, listing: Listing, missing: Sequence[str], alike: Sequence[tuple[str, str]]) -> None:
     if missing:
         more = f" and {len(missing) - MOST} more (`mlcil data` lists all)" if len(missing) > MOST else ""
-        listed = len({photo.file for photo in listing.photos})
+        listed, names = len({photo.file for photo in listing.photos}), ", ".join(missing[:MOST])
         raise UserError(
-            f"{path}: {len(missing)} of {listed} photos are not in {listing.folder}: {', '.join(missing[:MOST])}{more}; "
+            f"{path}: {len(missing)} of {listed} photos are not in {listing.folder}: {names}{more}; "
             "put them there, give their folder, or remove their entries"
         )
     if alike:

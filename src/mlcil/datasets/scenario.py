@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import SQUARE
 from mlcil.errors import UserError
+from mlcil.images import SQUARE
 from mlcil.protocols import (
     Session,
     check_option,
@@ -30,6 +30,9 @@ from mlcil.protocols import (
 )
 
 TASKS = ("multi_label", "single_label")
+#: what labels a replayed image carries, see :class:`mlcil.memory.Memory`; the latter two are :data:`PROPAGATED`
+REPLAY_LABELS = ("oracle", "frozen", "propagate", "rclp")
+PROPAGATED = ("propagate", "rclp")
 
 
 class Dataset(Protocol):
@@ -61,8 +64,8 @@ class Scenario:
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
             split, or ``shown``, those that some class selects (multi-label only).
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
-            own session's classes and all later ones), ``frozen`` (its own session's classes only) or ``propagate``
-            (what later networks said of it; the memory keeps them).
+            own session's classes and all later ones), ``frozen`` (its own session's classes only), ``propagate``
+            (what the networks of other sessions said of it; the memory keeps them) or ``rclp`` (new images too).
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
         num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
@@ -85,6 +88,7 @@ class Scenario:
         hash: 12 hexadecimal digits; equal for equal data, order, protocol and options.
         comparison_hash: the same without ``joint``, ``cumulative`` and ``replay_labels``, which differ between
             methods; runs with equal ones may stand in one table.
+        data_hash: the same without the class order too; a table may average over runs with equal ones.
         label_cardinality: the data set's, or ``None``.
 
     Raises:
@@ -117,7 +121,7 @@ class Scenario:
         if joint and cumulative:
             raise UserError("scenario.joint and scenario.cumulative are both set; choose one kind of upper bound")
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
-        check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
+        check_option("replay_labels", replay_labels, REPLAY_LABELS)
         if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 <= validation < 1:
             raise UserError(f"scenario.validation is {validation!r}; expected a share of the training images below 1")
         self.task = check_dataset(dataset)
@@ -180,6 +184,9 @@ class Scenario:
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)
+        names = sorted(self.classes)
+        tables = {split: table.reorder(names).digest() for split, table in (("train", train), ("test", test))}
+        self.data_hash = protocol_hash({**compared, "classes": names, **tables})
         self.hash = protocol_hash({**compared, "joint": joint, "replay_labels": replay_labels, **kind_of})
 
     def leave_out(self, train: Collection[int], test: Collection[int]) -> None:
@@ -228,9 +235,10 @@ class Scenario:
     def first_labelled(self, t: int) -> tuple[int, ...]:
         """First class that images come with labels of in session ``t``, by the session they were stored in.
 
-        The last one is that of new images. With ``propagate`` a replayed image comes with labels of all old classes.
+        The last one is that of new images. A replayed image with labels of :data:`PROPAGATED` comes with those of all
+        old classes.
         """
-        replayed = (0 if self.replay_labels == "propagate" else session.low for session in self.sessions[:t])
+        replayed = (0 if self.replay_labels in PROPAGATED else session.low for session in self.sessions[:t])
         return (*replayed, self.first_class(t))
 
     def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:

@@ -87,7 +87,15 @@ class StageCheckpoint:
         Raises:
             UserError: missing, damaged, not a stage checkpoint, or one whose parts contradict each other.
         """
-        content = load_tensors(path)
+        return cls.of(load_tensors(path), path)
+
+    @classmethod
+    def of(cls, content: Any, path: Path) -> StageCheckpoint:
+        """From what a file holds.
+
+        Raises:
+            UserError: no stage checkpoint, or one whose parts contradict each other; names ``path``.
+        """
         if not isinstance(content, dict) or content.get("format") != STAGE_FORMAT:
             raise UserError(
                 f"{path} is no stage checkpoint of mlcil (format {STAGE_FORMAT}); expected a session_<t>.pth, or "

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlcil.models.heads import HEADS, TOKEN_HEADS
+from mlcil.models.heads import BLOCK_HEADS, HEADS, STAGE_HEADS
 
 COMPOSED = "composed"
 
@@ -22,7 +22,7 @@ class ComposedHead(nn.Module):
 
     Args:
         in_channels: channels K of the map.
-        grid: its height and width.
+        told: what heads of a kind are told of the backbone.
         parts: finished heads, each a dictionary of ``head`` (its description), ``sizes`` (its classes a session) and
             ``columns`` (which of its outputs are used, in their order; ``None`` for all).
     """
@@ -30,7 +30,7 @@ class ComposedHead(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        grid: Callable[[], tuple[int, int]],
+        told: Callable[[str], Mapping[str, Any]],
         parts: Sequence[Mapping[str, Any]],
     ) -> None:
         super().__init__()
@@ -38,7 +38,9 @@ class ComposedHead(nn.Module):
         self.columns: list[list[int] | None] = []
         self.finished = self.outputs = 0  # outputs of the parts, and of the sessions so far
         for part in parts:
-            head = build_head(part["head"], in_channels, grid)
+            if part["head"]["type"] in (*STAGE_HEADS, *BLOCK_HEADS):
+                raise ValueError(f"a head of type {part['head']['type']!r} cannot stand beside others")
+            head = build_head(part["head"], in_channels, told)
             for classes in part["sizes"]:
                 head.grow(classes)  # type: ignore[operator]
             columns = part.get("columns")
@@ -64,13 +66,13 @@ class ComposedHead(nn.Module):
         return torch.cat(found, 1), None
 
 
-def build_head(head: Mapping[str, Any], in_channels: int, grid: Callable[[], tuple[int, int]]) -> nn.Module:
+def build_head(head: Mapping[str, Any], in_channels: int, told: Callable[[str], Mapping[str, Any]]) -> nn.Module:
     """A head without outputs.
 
     Args:
         head: ``type``, a key of :data:`~mlcil.models.heads.HEADS` or ``composed``, and its options.
         in_channels: channels of the map.
-        grid: gives height and width of the map.
+        told: gives what heads of a kind are told of the backbone.
 
     Raises:
         ValueError: no such head.
@@ -78,9 +80,7 @@ def build_head(head: Mapping[str, Any], in_channels: int, grid: Callable[[], tup
     options = dict(head)
     kind = options.pop("type")
     if kind == COMPOSED:
-        return ComposedHead(in_channels, grid, **options)
+        return ComposedHead(in_channels, told, **options)
     if kind not in HEADS:
         raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
-    if kind in TOKEN_HEADS:
-        options["grid"] = grid()
-    return HEADS[kind](in_channels, **options)  # type: ignore[no-any-return]
+    return HEADS[kind](in_channels, **told(kind), **options)  # type: ignore[no-any-return]
