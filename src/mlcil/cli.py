@@ -137,6 +137,36 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
 
+    def learning(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--photos", type=Path, metavar="FOLDER", help="folder of the photos (default: beside the labels)"
+        )
+        sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+        sub.add_argument("--out", type=Path, required=True, help="the new file; no file is ever replaced")
+        sub.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="photos that nobody has looked at")
+        sub.add_argument("--backbone", help="a timm model (default: EfficientNet-Lite0)")
+
+    sub = command("tag", "A first tagger from your own photos: minutes on a CPU.")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--weights", help="a file with the weights of another --backbone")
+    sub.add_argument("--method", help="a method of rows on frozen features (default: ridge)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
+    sub = command("extend", "Add labels to a tagger; the old scores stay the same to the bit.")
+    sub.add_argument("tagger", type=Path, help="a tagger, a stage checkpoint, or with --classes another checkpoint")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--keep", type=Path, metavar="OLD_LABELS", help="photos with old labels, in any form")
+    sub.add_argument(
+        "--refine", action="append", default=[], metavar="LABEL", help="learn more of a label that is there"
+    )
+    sub.add_argument("--method", help="instead of the default: krt, lwf, ... (old scores change then)")
+    sub.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the outputs of a timm or torchvision checkpoint"
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
     sub = command("check", "Compare two taggers on labelled photos; exit code 1 when a label got worse.")
     sub.add_argument("old", type=Path)
     sub.add_argument("new", type=Path)

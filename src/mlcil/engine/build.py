@@ -86,10 +86,10 @@ def build_scenario(cfg: Config) -> Scenario:
     return Scenario(dataset=dataset, **options)
 
 
-def build_method(cfg: Config) -> Method:
-    """The method of a config around a fresh network."""
+def build_method(cfg: Config, **network_options: Any) -> Method:
+    """The method of a config around a fresh network, parts of whose description may be given."""
     try:
-        network = IncrementalNetwork(**as_dict(cfg.network))
+        network = IncrementalNetwork(**{**as_dict(cfg.network), **network_options})
         arguments = as_dict(cfg.method)
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
