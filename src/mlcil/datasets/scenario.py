@@ -10,12 +10,12 @@ N images, C classes of the scenario.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.errors import UserError
 from mlcil.images import SQUARE
 from mlcil.protocols import (
@@ -76,6 +76,8 @@ class Scenario:
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
         sizes: classes of every session, where they follow no rule.
+        disjoint: an image belongs to one session only, that of the rarest class that it shows (Split-VOC, Split-COCO);
+            else to every session that owns one of its classes (KRT official behaviour).
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
@@ -114,6 +116,7 @@ class Scenario:
         max_sessions: int | None = None,
         validation: float = 0.0,
         sizes: Sequence[int] | None = None,
+        disjoint: bool = False,
     ) -> None:
         if (increment, num_sessions, sizes).count(None) != 2:
             raise UserError(
@@ -163,8 +166,10 @@ class Scenario:
         self.cumulative = cumulative
         kind = "joint-" if joint else "cumulative-" if cumulative else ""
         lots = protocol_name(base, increment) if sizes is None else "+".join(map(str, sizes))
-        self.protocol = kind + lots + ("-validation" if validation else "")
+        self.protocol = kind + lots + ("-disjoint" if disjoint else "") + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
+        if disjoint:
+            self.train = in_one_session(self.train, sessions)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
         self.allow_empty_classes = allow_empty_classes
@@ -183,6 +188,7 @@ class Scenario:
             **({"max_sessions": max_sessions} if max_sessions is not None else {}),
             **({"validation": validation} if validation else {}),
             **({"sizes": list(sizes)} if sizes is not None else {}),
+            **({"disjoint": True} if disjoint else {}),
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)
@@ -305,7 +311,8 @@ class Scenario:
 
             A session is ``index``, ``low``, ``high``, ``classes`` (names), ``images``, ``labels_given``
             (positives of its own classes), ``labels_hidden`` (positives of other classes on its images) =
-            ``hidden_old`` + ``hidden_future``, ``images_seen_before`` (an earlier session had them) with
+            ``hidden_old`` + ``hidden_future``, ``unknown`` (labels of classes seen so far that nobody gave, present or
+            absent), ``images_seen_before`` (an earlier session had them) with
             ``share_seen_before`` in [0, 1], ``test_images`` as ``base``, ``seen``, ``new``, ``fixed``, and
             ``steps`` (all epochs; ``None`` without ``batch_size`` and ``epochs``).
         """
@@ -354,6 +361,7 @@ class Scenario:
             "labels_hidden": old + future,
             "hidden_old": old,
             "hidden_future": future,
+            "unknown": int((self.train_targets(rows, self.first_class(session.index), session.high) < 0).sum()),
             "images_seen_before": before,
             "share_seen_before": before / max(len(rows), 1),
             "test_images": {
@@ -364,6 +372,23 @@ class Scenario:
             },
             "steps": batches * epochs if batch_size and epochs else None,
         }
+
+
+def in_one_session(table: ImageTable, sessions: Sequence[Session]) -> ImageTable:
+    """The table with every image selected by the classes of one session only.
+
+    It is the session of the rarest class, by the images that show it, among those that select the image: so no class
+    loses its images to a more frequent one. The first by name of equals, whatever the class order.
+    """
+    if isinstance(table, SingleLabelTable):
+        return table
+    count_C = table.selects_NC.sum(0)
+    by_rarity = sorted(range(len(table.classes)), key=lambda c: (count_C[c], table.classes[c]))
+    rarest_N = np.asarray(by_rarity)[table.selects_NC[:, by_rarity].argmax(1)]
+    session_C = np.zeros(len(table.classes), np.int64) - 1
+    for session in sessions:
+        session_C[session.low : session.high] = session.index
+    return replace(table, selects_NC=table.selects_NC & (session_C == session_C[rarest_N][:, None]))
 
 
 def check_dataset(dataset: Any) -> str:
