@@ -18,7 +18,7 @@ import numpy as np
 from mlcil.errors import UserError
 from mlcil.images import Fit
 from mlcil.inference.session import Graph
-from mlcil.tagger.tagger import Tagger
+from mlcil.tagger.base import Tagger
 
 FORMAT = "mlcil-onnx-1"
 LARGEST_FILE = 2**31 - 1  # bytes that a protobuf can have
@@ -26,7 +26,7 @@ LARGEST_IMAGE = 4096  # pixels a side
 
 
 class OnnxTagger(Tagger):
-    """See :class:`~mlcil.tagger.tagger.Tagger`.
+    """See :class:`~mlcil.tagger.base.Tagger`.
 
     Args:
         graph: uint8 images (B, H, W, 3) -> scores (B, C).
