@@ -66,10 +66,15 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compare", "Put finished runs of one protocol into a table.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+    sub.add_argument("--published", action="store_true", help="say what stands between each row and a published number")
 
     sub = command("report", "Write one HTML file about finished runs that opens without a network.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/report.html, several: report.html")
+
+    sub = command("results", "Write the results of runs as one table: a row a run, session and class.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--to", type=Path, required=True, metavar="FILE", help="FILE.csv or FILE.parquet")
 
     sub = command("test", "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
@@ -124,6 +129,36 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
     sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
+
+    sub = command("check", "Compare two taggers on labelled photos; exit code 1 when a label got worse.")
+    sub.add_argument("old", type=Path)
+    sub.add_argument("new", type=Path)
+    sub.add_argument("--on", type=Path, required=True, metavar="LABELS", help="labels of photos, in any form")
+    sub.add_argument("--photos", type=Path, help="folder of the photos (default: beside the labels)")
+    sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+    sub.add_argument("--max-drop", type=float, default=1.0, help="points of AP that a label may lose (default 1.0)")
+    sub.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with the photos to look at")
+    sub.add_argument("--json", type=Path, metavar="FILE.json", help="write all numbers")
+    sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+
+    sub = command("info", "Print what a tagger's file says of itself: labels, thresholds, parents, what is kept.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("--json", action="store_true", help="print json instead of lines")
+
+    sub = command("rename", "Give labels other names, in a new file.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("names", nargs="+", metavar="OLD=NEW", help="a label and its new name")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("drop", "Take labels out of a tagger, in a new file.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("labels", nargs="+", metavar="LABEL")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("merge", "Merge two extensions of one tagger into a new file.")
+    sub.add_argument("first", type=Path)
+    sub.add_argument("second", type=Path)
+    sub.add_argument("--out", type=Path, required=True)
     return top
 
 

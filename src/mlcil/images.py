@@ -21,6 +21,8 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 #: what can be done at an image that cannot be read
 BAD_IMAGE = ("raise", "skip")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+#: what is opened as an image; Pillow's others are out, since one of them (EPS) hands the file to a program
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,7 +32,7 @@ _TURNS = {
 
 
 def load_rgb(path: Path) -> Image.Image:
-    """An image file as RGB, the right way up.
+    """An image file of one of the :data:`FORMATS` as RGB, the right way up, whatever its name ends with.
 
     Grey (8 or 16 bits), CMYK and palette images are converted, an animation gives its first frame, and a photo is
     turned as its EXIF orientation says.
@@ -43,7 +45,7 @@ def load_rgb(path: Path) -> Image.Image:
             raise UserError(f"{path} is no regular file; expected an image, so replace it or remove it from the data")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                     whole = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
                 else:

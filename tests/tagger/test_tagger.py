@@ -46,6 +46,21 @@ def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -
     torch.testing.assert_close(predictor.scores(image), expected.detach())
 
 
+@pytest.mark.parametrize("head", [{"type": "kbk", "width": 16}, {"type": "csc", "node_channels": 16}])
+def test_heads_of_class_features_and_graphs_predict_from_their_file(
+    head: dict[str, object], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny.write_stage(tmp_path / "session_0.pth", head=head)
+    code, out, err = tiny.call(capsys, "predict", path, photos, "--precision", "fp32", "--threshold", "0")
+    assert code == 0, err
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert len(shown) == 4
+    image = network_input(torch.from_numpy(decode(Path(shown[0]["image"]), tiny.SIZE)[None].copy()))
+    expected = torch.sigmoid(StageCheckpoint.load(path).build()(image).logits_BC)[0].tolist()
+    found = {label["label"]: label["score"] for label in shown[0]["labels"]}
+    assert found == pytest.approx({"ant": expected[0], "bee": expected[1]}, abs=1e-5)
+
+
 def test_batches_do_not_matter(stage: Path, photos: Path) -> None:
     predictor = mlcil.load(stage, precision="fp32")
     paths = sorted(photos.glob("*.*g"))

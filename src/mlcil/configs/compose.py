@@ -124,6 +124,8 @@ def compose(entry: Entry) -> dict[str, Any]:
         parts.append(load_part("backbones", backbone))
         if data.task not in parts[-1].tasks:
             raise UserError(f"backbone={backbone} is not for {_spoken(data.task)}; leave it out")
+        if reason := getattr(parts[-1], "unfit", {}).get(entry.method):
+            raise UserError(f"{entry.method} does not go with backbone={backbone}: {reason}; leave it out")
     words = {entry.method, part_of_data, *tags, data.task, recipe, backbone, protocol}
     settings: dict[str, Any] = {"method": {}, "memory": None}
     for part in parts:

@@ -34,6 +34,7 @@ class TrainTransform:
         padding: width of the border in pixels.
         fill: its colour, ``black`` or the name of a normalisation, whose mean it has (R-DFCIL).
         interpolation: of ``resized``: ``bilinear`` or ``bicubic``.
+        area: of ``resized``: the smallest part, as a share of the image's area.
         policy: ``autoaugment_cifar10``, ``autoaugment_imagenet``, ``autoaugment_svhn`` or timm's string of a
             RandAugment, ``rand-m9-mstd0.5-inc1`` (DKT, DAFormer), after ``crop`` and ``flip``; or ``None``.
         hole: side of a black square in pixels (DKT: 16), after ``policy``; 0 switches it off.
@@ -58,6 +59,7 @@ class TrainTransform:
         padding: int = 4,
         fill: str = "black",
         interpolation: str = "bilinear",
+        area: float = 0.08,
         policy: str | None = None,
         hole: int = 0,
         on_device: bool = False,
@@ -72,7 +74,7 @@ class TrainTransform:
         if jitter is not None:
             self.steps.append(jitter_step(jitter))
         if crop is not None:
-            self.steps.append(crop_step(crop, size, padding, fill, interpolation))
+            self.steps.append(crop_step(crop, size, padding, fill, interpolation, area))
         if flip:
             self.steps.append(Mirror())
         if policy is not None:

@@ -11,6 +11,7 @@ Every key of them is known here and nowhere else. Both hold tensors and builtins
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -46,6 +47,11 @@ class StageCheckpoint:
         metrics: the session's main figures.
         weights: provenance of the pretrained weights, or ``None``.
         mlcil_version: what wrote it.
+        method_options: arguments of the method's class, so that a session can be appended.
+        thresholds: a score a class from which its label is given, nan where none was chosen; ``None`` for none at all.
+        parents: SHA-256 of the files that this one was made from.
+        kept: bytes kept of the images seen so far, by kind.
+        card: plain values about the tagger, for ``mlcil info``.
     """
 
     run: str
@@ -64,6 +70,11 @@ class StageCheckpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
     mlcil_version: str = mlcil.__version__
+    method_options: dict[str, Any] = field(default_factory=dict)
+    thresholds: list[float] | None = None
+    parents: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it atomically; raises :class:`UserError` when the disk does not take it."""
@@ -223,6 +234,34 @@ def _contradiction(stage: Mapping[str, Any]) -> str | None:
     bad = first_not_finite(state)
     if bad:
         return f"{bad} holds values that are not finite"
+    return _wrong_field(stage, len(classes))
+
+
+def _wrong_field(stage: Mapping[str, Any], classes: int) -> str | None:
+    """What is wrong with what a stage checkpoint says besides its network, or ``None``."""
+    for name in ("method_state", "method_options", "metrics", "fit", "card"):
+        if not isinstance(stage.get(name, {}), dict):
+            return f"its {name} is {_short(stage[name])}, expected a dictionary"
+    for name in ("run", "method", "protocol", "protocol_hash", "task", "mlcil_version"):
+        if not isinstance(stage.get(name, ""), str):
+            return f"its {name} is {_short(stage[name])}, expected a text"
+    correction = stage.get("logit_correction")
+    if correction is not None:
+        if not isinstance(correction, torch.Tensor) or correction.shape != (classes, 2):
+            return f"its logit_correction is {_short(correction)}, expected a scale and a shift for {classes} classes"
+        if not correction.is_floating_point() or not bool(torch.isfinite(correction).all()):
+            return "its logit_correction holds values that are not finite"
+    thresholds = stage.get("thresholds")
+    if thresholds is not None:
+        if not isinstance(thresholds, list) or len(thresholds) != classes:
+            return f"its thresholds are {_short(thresholds)}, expected one for each of {classes} classes"
+        if not all(type(value) is float and (math.isnan(value) or 0 <= value <= 1) for value in thresholds):
+            return f"its thresholds are {_short(thresholds)}, expected numbers from 0 to 1"
+    parents, kept = stage.get("parents", []), stage.get("kept", {})
+    if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+        return f"its parents are {_short(parents)}, expected a list of digests"
+    if not isinstance(kept, dict) or not all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in kept.items()):
+        return f"its kept is {_short(kept)}, expected bytes by kind"
     return None
 
 

@@ -230,8 +230,9 @@ def build_optimiser(
     optimizer = options["optimizer"] = dict(options["optimizer"])
     if lr is not None:
         optimizer["lr"] = lr
-    if run.batch_sizes is not None and not constant:
-        optimizer["lr"] *= run.images_per_step(processes) / run.batch_sizes.base_batch_size
+    base = run.batch_sizes.base_batch_size if run.batch_sizes is not None else None
+    if base is not None and not constant:
+        optimizer["lr"] *= run.images_per_step(processes) / base
     if rho is not None:
         options.update(type="SharpnessAwareOptimWrapper", rho=rho)
     if not run.settings.deterministic and not {"fused", "foreach"} & set(optimizer):

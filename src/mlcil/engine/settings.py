@@ -130,12 +130,13 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """Section ``auto_scale_lr``: the learning rates are scaled in proportion to the images of an update.
+    """Section ``auto_scale_lr``: how many images an update should see.
 
     Attributes:
-        base_batch_size: images of an update that the rates are meant for.
+        base_batch_size: images of an update that the learning rates are meant for; they are scaled in proportion to
+            the images that it has. ``None`` leaves them as they are.
         published_batch_size: the log says when an update has another number of images than that.
     """
 
-    base_batch_size: Positive
+    base_batch_size: Positive | None = None
     published_batch_size: Positive | None = None

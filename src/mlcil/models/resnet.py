@@ -108,6 +108,7 @@ class ResNet(nn.Module):
 
     Attributes:
         out_channels: channels of the last map.
+        stage_channels: of all maps.
         mean, std: buffers (1, 3, 1, 1), in no checkpoint.
 
     Raises:
@@ -153,6 +154,7 @@ class ResNet(nn.Module):
                 channels = width
             stages.append(nn.Sequential(*stage))
         self.stages = nn.ModuleList(stages)
+        self.stage_channels = list(widths)
         self.out_channels = channels
         self.init = init
         self.reset_parameters()

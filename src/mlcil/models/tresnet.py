@@ -143,6 +143,7 @@ class TResNet(nn.Module):
 
     Attributes:
         out_channels: channels of the last map (2048 for M).
+        stage_channels: of the four maps.
         stride: input pixels per position of the last map (32).
     """
 
@@ -158,6 +159,7 @@ class TResNet(nn.Module):
         channels = planes
         blocks: list[type[BasicBlock] | type[Bottleneck]] = [BasicBlock, BasicBlock, Bottleneck, Bottleneck]
         stages = []
+        self.stage_channels: list[int] = []
         for index, (block, count) in enumerate(zip(blocks, layers, strict=True)):
             stage_planes = planes * 2**index
             stage = []
@@ -166,6 +168,7 @@ class TResNet(nn.Module):
                 stage.append(block(channels, stage_planes, stride, se=index < 3, abn=abn))
                 channels = stage_planes * block.expansion
             stages.append(nn.Sequential(*stage))
+            self.stage_channels.append(channels)
         self.stages = nn.ModuleList(stages)
         self.out_channels = channels
         self.reset_parameters()
