@@ -39,9 +39,9 @@ class OnnxTagger(Tagger):
     def __init__(self, graph: Graph, metadata: Mapping[str, Any]) -> None:
         self._graph, self.info = graph, dict(metadata)
         self.classes = list(metadata["classes"])
-        chosen = metadata["thresholds"]
+        chosen = metadata.get("thresholds")
         self.thresholds = None if chosen is None else [math.nan if x is None else float(x) for x in chosen]
-        self.image_size, self.fit = int(metadata["image_size"]), Fit.of(metadata["fit"])
+        self.image_size, self.fit = int(metadata["image_size"]), Fit.of(metadata.get("fit", {}))
         self.task = str(metadata.get("task", "multi_label"))
 
     def scores(self, images: np.ndarray) -> np.ndarray:
