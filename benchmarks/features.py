@@ -4,9 +4,9 @@
     python benchmarks/features.py lite/voc_finetune [key=value ...]
 
 Without a config two runs train KRT on a frozen backbone with random weights, on the same photos in the same order, the
-image cache filled: its maps are computed in every epoch (``frozen_maps_gb=0``), or once for every image. The first
-steps' losses are compared first. A run's seconds are those from its first session on, the one pass over all images
-among them; the runs take turns. ``ratio`` is every epoch over once an image.
+image cache filled: its maps are computed in every epoch (``feature_store.enabled=False``), or once for every image. The
+losses of the first steps are compared. A run's seconds are those from its first session on, the one pass over all
+images among them; the runs take turns. ``ratio`` is every epoch over once an image.
 
 With a config of multi-label data: the yardstick of an incremental run. One logistic regression a class on the pooled,
 standardised features of the pretrained backbone, test transforms. ``all images`` is trained on the labels of the whole
@@ -95,7 +95,7 @@ def maps(options: argparse.Namespace) -> float:
                     },
                     "train_cfg": {"max_epochs": options.epochs},
                     "image_cache": {"folder": str(folder / "images")},
-                    "frozen_maps_gb": 4 if row == "once an image" else 0,
+                    "feature_store": {"enabled": row == "once an image", "folder": str(folder / f"features_{turn}")},
                 }
                 with first_loss(losses, row):
                     spent, curves[row] = timed_run(content, f"run_{turn}_{len(row)}", options.clock)

@@ -36,7 +36,8 @@ DIGESTS = Path(__file__).with_name("published_settings.json")
 ABD = ("cifar100_5tasks", "cifar100_10tasks", "cifar100_20tasks", "tinyimagenet_20tasks", "imagenet50_5tasks")
 TASKS = ("multi_label", "single_label")
 MULTI_LABEL = {
-    "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm"
+    "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm",
+    "csc", "hcp", "kbk", "multi_lane",
 }  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",
@@ -109,7 +110,12 @@ def test_a_method_on_data_that_fit_it(method, data):
     [("lite0", "voc"), ("lite0", "coco_format"), ("small", "coco"), ("small", "cifar10"), ("small", "tiny_imagenet")],
 )
 def test_another_backbone(backbone, data):
+    unfit = getattr(compose.load_part("backbones", backbone), "unfit", {})
     for method in [method for method, other in FITTING if other == data]:
+        if method in unfit:
+            with pytest.raises(UserError, match=f"{method} does not go with backbone={backbone}: "):
+                load_config(f"{method} data={data} protocol=5-tasks backbone={backbone}")
+            continue
         cfg = load_config(f"{method} data={data} protocol=5-tasks backbone={backbone}")
         assert cfg.name == f"{method}_{data}_5-tasks_{backbone}"
         planned(cfg)
@@ -151,6 +157,7 @@ def test_the_words_of_a_run():
     assert cfg.memory.to_dict() == {"per_class": 20}
     assert load_config("lwf data=coco protocol=B40-C10", ["memory.per_class=20", "seed=2"]).to_dict() == cfg.to_dict()
     assert load_config("krt/coco_b0c10", ["protocol=B40-C10"]).name == "krt_coco_b0c10_b40-c10"
+    assert load_config("krt data=coco").auto_scale_lr.to_dict() == {"published_batch_size": 128}  # rates not scaled
     assert load_config("icarl data=coco", ["memory.total=5"]).memory.to_dict() == {"total": 5}
 
 

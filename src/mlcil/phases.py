@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Batches = Iterable[dict[str, Any]]
-#: the session's training images with what is replayed, the images in the memory, or those kept from training
-Images = Literal["training", "memory", "held_out"]
+#: the session's training images with what is replayed, the same as in a test (each once, in order, not augmented), the
+#: images in the memory, or those kept from training
+Images = Literal["training", "clean", "memory", "held_out"]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from tiny import runner_of
 
+from mlcil.datasets.feature_store import BATCH
 from mlcil.engine import frozen_maps
 from mlcil.engine.build import build_scenario
 from mlcil.engine.train import train
@@ -17,8 +18,9 @@ from mlcil.models.tresnet import TResNet
 PLAIN = {"cutout": 0.0, "randaugment": False}
 
 
-def frozen(scenes, folder, name, kept=1, **changes):  # noqa: F811
-    options = {"network": {"frozen_backbone": True}, "train_transform": PLAIN, "frozen_maps_gb": kept, **changes}
+def frozen(scenes, folder, name, kept=True, **changes):  # noqa: F811
+    store = {"enabled": kept, "folder": str(folder / "features"), "limit_gb": 1}
+    options = {"network": {"frozen_backbone": True}, "train_transform": PLAIN, "feature_store": store, **changes}
     return config(scenes, folder, name, **options)
 
 
@@ -40,11 +42,12 @@ def passes(monkeypatch):
 def test_the_backbone_sees_every_image_once(scenes, tmp_path, passes, method):  # noqa: F811
     changes = {"method": {"type": method}, "memory": {"per_class": 2}}
     results = {}
-    for name, kept in (("kept", 1), ("anew", 0)):
+    for name, kept in (("kept", True), ("anew", False)):
         cfg = frozen(scenes, tmp_path, name, kept, **changes)
         cfg.network.head = {"type": "linear"} if method != "KRT" else cfg.network.head
         scenario = build_scenario(cfg)
-        images = len(scenario.train) + len(scenario.test)
+        tables = (scenario.train, scenario.test)
+        images = sum(-(-len(table) // BATCH) * BATCH for table in tables) + 1  # whole batches; one asks for the shape
         passes.clear()
         results[name] = train(cfg)
         assert (sum(passes) == images) == bool(kept)
@@ -92,21 +95,39 @@ class ChangesBatches(Hook):
         {"network": {"frozen_backbone": False}},
         {"deterministic": True},
         {"custom_hooks": [{"type": "ChangesBatches"}]},
-        {"frozen_maps_gb": 1e-6},
+        {"feature_store": {"enabled": False}},
+        {"feature_store": {"limit_gb": 1e-6}},
     ],
 )
-def test_images_it_is_where_maps_would_not_do(scenes, tmp_path, passes, changes):  # noqa: F811
+def test_images_it_is_where_maps_would_not_do(scenes, tmp_path, monkeypatch, changes):  # noqa: F811
+    monkeypatch.setattr(frozen_maps, "_free_gigabytes", lambda: 0.0)  # too little where the store does not take it
     cfg = frozen(scenes, tmp_path, "run", **{"train_cfg": {"max_epochs": 1, "stop_after_session": 0}, **changes})
     train(cfg)
     log = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
-    assert "in memory" not in log
-    assert ("would need 0.0 GB" in log) == ("frozen_maps_gb" in changes)
+    assert "computed now" not in log
+    assert ("0.0 GB are more than feature_store.limit_gb" in log) == ("limit_gb" in changes.get("feature_store", {}))
 
 
-@pytest.mark.parametrize("value", [-1, "4", True, None, float("nan")])
+@pytest.mark.parametrize("value", [-1, 0, "4", True, None, float("nan")])
 def test_bad_limits(scenes, tmp_path, value):  # noqa: F811
-    with pytest.raises(UserError, match=r"frozen_maps_gb is .*expected a number of at least 0"):
-        frozen(scenes, tmp_path, "run", value)
+    with pytest.raises(UserError, match=r"feature_store.limit_gb is .*expected a number of GB above 0"):
+        frozen(scenes, tmp_path, "run", feature_store={"limit_gb": value})
+
+
+def test_a_second_run_computes_no_features_and_a_linear_head_takes_means(scenes, tmp_path, passes):  # noqa: F811
+    changes = {"method": {"type": "LwF"}, "train_cfg": {"max_epochs": 1, "stop_after_session": 0}}
+    seen = []
+    for name in ("first", "second"):
+        cfg = frozen(scenes, tmp_path, name, **changes)
+        cfg.network.head = {"type": "linear"}
+        cfg.feature_store.folder = str(tmp_path / "features")
+        passes.clear()
+        seen.append(without_clock(train(cfg)))
+        log = (tmp_path / "logs" / name / "log" / "log.txt").read_text()
+        assert f"pooled maps of 90 images in {tmp_path / 'features'}" in log
+        assert ("90 computed now" in log) == (name == "first")
+    assert seen[0] == seen[1]
+    assert sum(passes) == 1  # which asks for the shape
 
 
 def test_maps_are_the_backbones(scenes, tmp_path):  # noqa: F811

@@ -1,4 +1,4 @@
-"""A short form of benchmarks/kill_and_resume.py: eight kills in phases of five methods."""
+"""A short form of benchmarks/kill_and_resume.py: nine kills in phases of six methods."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ POINTS = {
     "KRT": ("calibration or inversion", "writing of a file"),
     "ABD": ("calibration or inversion",),
     "SingleLabelE2E": ("second stage", "between"),
+    "KBK": ("calibration or inversion",),
     "OEWC": ("choice of exemplars",),
     "DKT": ("validation", "training step"),
 }

@@ -15,7 +15,7 @@ import tiny
 import torch
 from refusals import case, check_refused
 
-from mlcil.datasets.transforms import load_rgb
+from mlcil.images import load_rgb
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices and links")
 READ = "cannot be read as tensors"

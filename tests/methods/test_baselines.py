@@ -12,10 +12,11 @@ from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.losses.criterion import MULTI_LABEL, SINGLE_LABEL
 from mlcil.losses.distillation import sigmoid_distillation
 from mlcil.methods import AGCN, ALIASES, OEWC, BiC, DERpp, Finetune, ICaRL, LwF, SingleLabelBiC
-from mlcil.methods.base import Batch, SessionContext
+from mlcil.methods.base import Batch, SessionContext, corrected
 from mlcil.methods.bic import fit_scale_and_shift
 from mlcil.methods.tpcil import edge_correlation
 from mlcil.models.network import IncrementalNetwork
+from mlcil.phases import Fit
 from mlcil.registry import METHODS
 
 
@@ -151,6 +152,49 @@ def test_oewc_decays_the_old_matrix_and_survives_a_resume():
     assert all(torch.equal(again.fisher[name], method.fisher[name]) for name in before)
 
 
+def test_oewc_takes_each_images_own_gradient():
+    """Two images of opposite gradients: their mean is zero, the importance is not."""
+    method = make(OEWC)
+    image = batches(0)[0]["inputs"][:1]
+    probe = make(OEWC)
+    for targets in ([1.0, -1, -1], [0.0, -1, -1]):
+        after_training(probe, [{"inputs": image, "targets": torch.tensor([targets])}])
+        if targets[0]:
+            alone = probe.fisher["head.linear.bias"].clone()
+            probe.fisher = {}
+    twice = [{"inputs": image.repeat(2, 1, 1, 1), "targets": torch.tensor([[1.0, -1, -1], [0.0, -1, -1]])}]
+    after_training(method, twice)
+    with torch.no_grad():
+        score = torch.sigmoid(method.eval().network(image).logits_BC[0, 0])
+    assert alone[0].item() == pytest.approx((1 - score).square().item())
+    wanted = ((1 - score).square() + score.square()) / 2
+    assert method.fisher["head.linear.bias"][0].item() == pytest.approx(wanted.item())
+    assert method.fisher["head.linear.bias"][1:].abs().max().item() == 0
+
+
+def test_icarls_cosines_become_scores_that_a_threshold_can_judge():
+    method = make(ICaRL, head={"type": "prototype"})
+    data = batches(0)
+    assert method.logit_correction() is None
+    after_training(method, data)
+    assert [phase.on for phase in method.phases(method.context) if isinstance(phase, Fit)] == ["clean"]
+    kept = method.logit_correction()
+    method.eval()
+    with torch.no_grad():
+        logits = torch.cat([method.network(b["inputs"]).logits_BC for b in data])
+    scores = torch.sigmoid(corrected(logits, kept))
+    targets = torch.cat([b["targets"] for b in data])
+    assert scores.mean(0).tolist() == pytest.approx(targets.mean(0).tolist(), abs=0.05)
+    assert logits.argsort(0).tolist() == scores.argsort(0).tolist()
+    begin(method, 1)
+    after_training(method, batches(1))
+    assert method.logit_correction().shape == (5, 2)
+    assert torch.equal(method.logit_correction()[:3], kept)
+    again = make(ICaRL, head={"type": "prototype"})
+    again.load_method_state(method.method_state())
+    assert torch.equal(again.logit_correction(), method.logit_correction())
+
+
 def test_icarl_scores_by_the_mean_of_normalised_embeddings():
     method = make(ICaRL, head={"type": "prototype", "scale": 1.0})
     data = batches(0)
@@ -255,5 +299,8 @@ def test_agcn_fills_the_correlation_matrix_by_counting():
     torch.testing.assert_close(found[:3, 3], soft.sum(0) / 2)
     torch.testing.assert_close(found[4, :3], soft[1] / soft.sum(0))
     assert found[4, 3].item() == pytest.approx(0.5)
+    weights, old = method.network.head.class_weights(), method.teacher.head.class_weights()
+    torch.testing.assert_close(weights[:3], old)  # a graph that grows moves no old class before the first step
+    assert not torch.allclose(weights[:3] - method.network.head.offset[:3], old, atol=1e-3)
     with pytest.raises(ValueError, match="graph"):
         make(AGCN)

@@ -94,3 +94,14 @@ def test_the_search_looks_at_every_image_of_the_loader(monkeypatch):
     before_training(method, batches)
     assert sum(seen) == 6
     assert method.session_report()["dpl"]["target"] == 2.0 * 2 / 10
+
+
+def test_the_teacher_scores_in_float32_beside_a_student_in_bf16():
+    method = method_after(2)
+    images, seen = torch.rand(2, 3, 64, 64), []
+    method.teacher.register_forward_hook(lambda module, inputs, output: seen.append(output.logits_BC))
+    with torch.autocast("cpu", torch.bfloat16):
+        method(images, torch.zeros(2, 4), mode="loss")
+    assert seen[0].dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(seen[0], method.teacher(images).logits_BC)

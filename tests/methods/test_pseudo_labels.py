@@ -111,3 +111,13 @@ def test_pseudo_labels_only_set_ones(dtype):
     assert given.tolist() == [[1, 1, 1, 0, 1], [-1, 0, 1, -1, 0]]
     assert given.dtype == dtype
     torch.testing.assert_close(targets, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_training_labels_by_the_scores_that_the_search_counted(dtype):
+    """Half precision rounds a score or threshold of 0.9985 to 1, which nothing exceeds."""
+    old = torch.linspace(3, 12, 40).reshape(20, 2).to(dtype)
+    for threshold in (0.9, 0.9985, 0.99995):
+        new = apply_pseudo_labels(torch.zeros(20, 3), old, threshold)
+        assert int(new.sum()) == sorted_counter(old)(threshold) > 0
+        assert torch.equal(new, apply_pseudo_labels(torch.zeros(20, 3), old, torch.full((2,), threshold)))

@@ -56,6 +56,8 @@ def test_initial_values_of_first_and_later_sessions():
     for token in (head.kt_token, *head.kr_tokens, head.pos_embed):
         assert token.std().item() == pytest.approx(0.02, rel=0.15)
     assert head.block.mlp[0].weight.std().item() == pytest.approx(0.01, rel=0.05)
+    for linear in (head.block.attention.proj, head.block.mlp[0], head.block.mlp[2]):
+        assert linear.bias.abs().max().item() == 0
 
 
 def test_freezing_leaves_the_newest_session_and_the_shared_parts():

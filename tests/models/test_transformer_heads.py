@@ -154,6 +154,14 @@ def test_editions_have_a_key_a_session_or_one():
         network("daformer", edition="X")
 
 
+def test_initial_values_of_the_dual_block():
+    torch.manual_seed(0)
+    block = DAFormerHead(96, (3, 3), "M", num_heads=4).block
+    for linear in (block.attention.q, block.attention.k, block.attention.v, block.mlp.fc1, block.mlp.fc2):
+        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.03)
+        assert linear.bias is None or linear.bias.abs().max().item() == 0
+
+
 def test_later_keys_start_uniform():
     head = network("daformer", (2, 2)).head
     assert (head.keys[0].weight != 0).any()

@@ -18,7 +18,7 @@ NAMES = ["ant", "bee", "cat"]
 
 def scores_of(scores, targets):
     scores, targets = np.asarray(scores, float), np.asarray(targets, np.int8)
-    return Scores(scores, targets, [f"/nowhere/{k}.jpg" for k in range(len(scores))], NAMES)
+    return Scores(scores, targets, [f"/nowhere/{k}.jpg" for k in range(len(scores))], NAMES, np.ones(len(scores), bool))
 
 
 def rows(chosen):

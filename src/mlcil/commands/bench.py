@@ -1,5 +1,24 @@
 """Many runs and one table: methods x seeds x class orders.
 
+``title``          heading of the table
+``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a name with its words
+                   (``lwf data=coco backbone=lite0``) or a path relative to the bench config, ``overrides`` are
+                   ``key=value`` settings as on the command line
+``seeds``          list of seeds
+``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
+``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
+``paired``         seed k goes with class order k alone, in place of every seed with every order
+``protocols``      list of ``dict(label, overrides={}, published=None)``: the same table once for each, such as for 5,
+                   10 and 20 sessions
+``upper_bound``    label of the runs that every other one is measured against (Omega), or ``None``
+``published``      experiment of :mod:`mlcil.reporting.published` whose numbers stand beside runs of the very
+                   settings of its table, or ``None``
+``phases``         a second table, accuracy after every session: an experiment of
+                   :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``
+``overrides``      settings for all runs
+``jobs``           runs at the same time
+=================  ======================================================================
+=======
 A bench config is a python file with the settings of :class:`Bench`, such as those of ``mlcil/configs/bench/demo.py``.
 
 Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>/`` and
@@ -18,18 +37,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import mlcil
-from mlcil.commands.compare import write_tables
 from mlcil.configs import compose
 from mlcil.engine.config import load_config, read_python
 from mlcil.engine.settings import NotNegative, Positive
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
-from mlcil.reporting.published import experiments
+from mlcil.reporting.published import Published, differences, experiments, published, source_of
+from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.schema import check
 
@@ -47,7 +67,8 @@ class Bench:
         paired: seed k goes with class order k alone, in place of every seed with every order.
         protocols: the same table once for each, such as for 5, 10 and 20 sessions, see :class:`Protocol`.
         upper_bound: label of the runs that every other one is measured against (Omega).
-        published: experiment of :mod:`mlcil.reporting.published` to compare with.
+        published: experiment of :mod:`mlcil.reporting.published` whose numbers stand beside runs of the very settings
+            of its table.
         phases: a second table, accuracy after every session: an experiment of
             :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``.
         overrides: settings for all runs.
@@ -326,18 +347,73 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     for runs in by_order.values():
         comparison.check_same_protocol(runs)
     wanted = len(jobs) // max(len(bench["runs"]), 1)
-    rows = [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
+    rows = []
+    for label, done in found.items():
+        numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
+        rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
         }
-        done = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
+        bounded = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
         for row in rows:
-            pairs = [(job.run_dir, bounds[job.repetition]) for job in done if job.label == row.label]
+            pairs = [(job.run_dir, bounds[job.repetition]) for job in bounded if job.label == row.label]
             shares = [comparison.omega(*map(comparison.read_run, pair)) for pair in pairs]
             if any(share is not None for share in shares):
                 row.values[comparison.OMEGA] = [share for share in shares if share is not None]
     return rows
+
+
+def published_for(runs: Sequence[Mapping[str, Any]], experiment: str | None = None) -> tuple[Published, str, str]:
+    """The published numbers of the very configuration that runs of one method have.
+
+    A number belongs to the settings that the bench of its table gives its row, in any of the bench's class orders.
+
+    Args:
+        runs: contents of results.json.
+        experiment: of :func:`~mlcil.reporting.published.experiments`; ``None`` looks through all.
+
+    Returns:
+        The numbers (empty where a run differs), their source, and a sentence on the nearest published row.
+    """
+    nearest: tuple[int, Published, str, str] | None = None
+    for name, label, configs in published_settings():
+        if (experiment and name != experiment) or not runs or not _alike(runs[0], configs[0]):
+            continue
+        found = [min((differences(run, settings) for settings in configs), key=len) for run in runs]
+        most, numbers = max(found, key=len), published(name, label)
+        value = ", ".join(f"{column} {numbers[column][0]:g}" for column in numbers if column not in ("CF1", "OF1"))
+        sentence = f"{label} of {name} ({value})"
+        if most:
+            rest = f" and {len(most) - 6} more" if len(most) > 6 else ""
+            sentence += f" is nearest, but differs: {'; '.join(most[:6])}{rest}"
+        if nearest is None or len(most) < nearest[0]:
+            nearest = (len(most), {} if most else numbers, "" if most else source_of(name), sentence)
+    return nearest[1:] if nearest else ({}, "", "no number is published for this data set and method")
+
+
+def _alike(run: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a published row is of the run's method and data set at all."""
+    kinds = [
+        (given["method"]["type"], given["scenario"]["dataset"]["type"])
+        for given in (settings_of(run), settings)
+        if given
+    ]
+    return len(kinds) == 2 and kinds[0] == kinds[1]
+
+
+@cache
+def published_settings() -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """(experiment, label, settings in each class order) of every published row that a bench of ours trains."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for name in compose.names("bench"):
+        path = find_bench(name)
+        for table in tables_of(load_bench(path)):
+            for job in plan_jobs(path, table)[1] if table["published"] else ():
+                if published(table["published"], str(job.label)) and (table["paired"] or job.seed == table["seeds"][0]):
+                    settings = load_config(job.config, job.overrides).to_dict()
+                    found.setdefault((table["published"], str(job.label)), []).append(settings)
+    return [(*key, configs) for key, configs in found.items()]
 
 
 def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) -> str:
@@ -379,7 +455,7 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             "seeds": bench["seeds"],
             "class_orders": bench["class_orders"],
         }
-        print("\n" + write_tables(folder, table["title"], bench_rows(table, runs), facts))
+        print("\n" + comparison.write_tables(folder, table["title"], bench_rows(table, runs), facts))
         print(f"written: {folder}/table.md, .csv, .tex, .json")
         if bench["phases"] is not None:
             print("\n" + write_phases(folder, bench, runs))

@@ -23,16 +23,23 @@ def _rows(
         PUBLISHED[f"{folder}/{stem}"] = Entry(method, data, protocol, backbone, settings or {})
 
 
-# KRT and its baselines
+# KRT, its baselines, and what came after it in the same protocol
 _COCO = {f"coco_{name}": name.upper().replace("C", "-C") for name in ("b0c10", "b0c5", "b20c4", "b40c10")}
 _VOC = {f"voc_{name}": name.upper().replace("C", "-C") for name in ("b0c4", "b10c2", "b4c2", "b5c3")}
+_rows("finetune", "finetune", "coco", _COCO)
+_rows("krt", "krt", "coco", _COCO)
 for _method in ("krt", "finetune"):
-    _rows(_method, _method, "coco", _COCO)
+    _rows(_method, _method, "voc", _VOC)
+for _method in ("csc", "hcp", "kbk"):  # protocols that figures were found of
+    _rows(_method, _method, "coco", {name: _COCO[name] for name in ("coco_b0c10", "coco_b40c10")})
     _rows(_method, _method, "voc", _VOC)
 _replay20 = dict(memory=dict(per_class=20, deduplicate=True))
 _replay2 = dict(memory=dict(per_class=2, deduplicate=False))  # an image may be stored once a class
 _rows("krt", "krt", "coco", {f"{name}_replay20": protocol for name, protocol in _COCO.items()}, _replay20)
 _rows("krt", "krt", "voc", {f"{name}_replay2": protocol for name, protocol in _VOC.items()}, _replay2)
+_logged = {weight: dict(method=dict(token_weight=float(weight))) for weight in (80, 300)}  # of the recorded runs
+_rows("krt", "krt", "coco", {"coco_b0c10": "B0-C10"}, _logged[300])
+_rows("krt", "krt", "coco", {"coco_b0c10_replay20": "B0-C10"}, {**_replay20, **_logged[80]})
 _rows("krt", "krt", "coco", {"coco_b0c10_replay5": "B0-C10"}, dict(memory=dict(per_class=5, deduplicate=True)))
 _rows("krt", "krt", "coco", {"coco_b0c10_total1000": "B0-C10"}, dict(memory=dict(total=1000, deduplicate=False)))
 _rows("pod", "pod", "coco", {"coco_b0c10_replay20": "B0-C10"}, _replay20)

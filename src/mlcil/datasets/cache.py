@@ -42,6 +42,7 @@ from mlcil.datasets import transforms
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
 from mlcil.files import default_cache, read_arrays, stamp, write_arrays, write_text
+from mlcil.images import Fit
 
 FORMAT = "mlcil-images-1"
 PIXELS, INDEX, ABOUT = "pixels.bin", "index.npz", "about.json"
@@ -169,22 +170,27 @@ def with_cache(
 
 def digest(table: ImageTable, size: int, stamps_N3: np.ndarray) -> str:
     """Name of the folder: 24 hexadecimal digits over all that the pixels depend on."""
-    facts = {
-        "format": FORMAT,
-        "size": size,
-        "fit": [table.fit.kind, table.fit.short_side, table.fit.interpolation],
-        "pillow": PIL.__version__,
-        "jpeg": [str(features.version(name)) for name in ("libjpeg_turbo", "jpg")],
-        "code": hashlib.sha256(Path(transforms.__file__).read_bytes()).hexdigest(),
-    }
-    if table.fit.kind != "square":
-        import torchvision  # only when it does the resizing
-
-        facts["torchvision"] = torchvision.__version__
+    facts = {"format": FORMAT, **decoding(table.fit, size)}
     found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     found.update(json.dumps([os.path.abspath(file) for file in table.files]).encode())
     found.update(np.ascontiguousarray(stamps_N3, "<i8").tobytes())
     return found.hexdigest()[:24]
+
+
+def decoding(fit: Fit, size: int) -> dict[str, Any]:
+    """All that the pixels of an image at that size depend on, besides its file."""
+    facts = {
+        "size": size,
+        "fit": [fit.kind, fit.short_side, fit.interpolation],
+        "pillow": PIL.__version__,
+        "jpeg": [str(features.version(name)) for name in ("libjpeg_turbo", "jpg")],
+        "code": hashlib.sha256(Path(transforms.__file__).read_bytes()).hexdigest(),
+    }
+    if fit.kind != "square":
+        import torchvision  # only when it does the resizing
+
+        facts["torchvision"] = torchvision.__version__
+    return facts
 
 
 def open_cache(folder: Path, size: int, stamps_N3: np.ndarray) -> ImageCache | None:

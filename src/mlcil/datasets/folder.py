@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
 from mlcil.files import check_regular
+from mlcil.images import Fit
 from mlcil.protocols import did_you_mean
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -136,7 +136,7 @@ class FolderDataset:
         test_share: without a folder of test images: the part of every class that is set aside, in (0, 1), at least one
             image where the class has two.
         split_seed: of that choice; each class is drawn by itself, so that adding a class changes no other.
-        fit: how images become squares, see :class:`~mlcil.datasets.transforms.Fit`.
+        fit: how images become squares, see :class:`~mlcil.images.Fit`.
         name: the name in logs and in the protocol hash.
 
     Raises:

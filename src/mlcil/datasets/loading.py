@@ -27,7 +27,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
 
-BAD_IMAGE = ("raise", "skip")
 Key = tuple[int, ...]
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -297,7 +296,7 @@ class Loader:
         drop_last: bool = False,
         readers: Readers | None = None,
     ) -> None:
-        self.dataset, self.sampler = dataset, sampler
+        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch_size
         self.num_workers, self.readers = num_workers, readers if num_workers else None
         drop_last = drop_last and len(sampler) >= batch_size
         self._batches: Any = BatchSampler(sampler, batch_size, drop_last)  # type: ignore[arg-type]

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import DEMO_HINT, UserError
 from mlcil.files import stamp
+from mlcil.images import SQUARE, Fit, load_rgb
 from mlcil.protocols import order_classes
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ class KeptImages(Protocol):
         """uint8 (size, size, 3), or ``None`` where the file has to be opened."""
 
 
+class MapsOf(Protocol):
+    """Maps by row: an array, or what gives float32 copies of rows that lie elsewhere."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, eq=False)
 class ImageTable:
     """The images and labels of one split.
@@ -60,7 +68,8 @@ class ImageTable:
         pixels: (N, H, W, 3) uint8, the images themselves, or ``None``.
         fit: how an image is brought to the size that the network takes.
         cache: the images at one size, kept on disk (:meth:`cached`), or ``None``.
-        maps: (N, K, h, w) float32, a frozen backbone's last maps in the images' place (:meth:`with_maps`), or ``None``.
+        maps: (N, K, h, w) float32, a frozen backbone's last maps in the images' place (:meth:`with_maps`), an array or
+            what is indexed like one, or ``None``.
         readable_N: (N,) bool, which images can be read (:meth:`without`); ``None`` when all can.
 
     Raises:
@@ -76,7 +85,7 @@ class ImageTable:
     pixels: np.ndarray | None = None
     fit: Fit = SQUARE
     cache: KeptImages | None = None
-    maps: np.ndarray | None = None
+    maps: MapsOf | None = None
     readable_N: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -137,7 +146,7 @@ class ImageTable:
         """The same table, which looks into the cache before it opens a file."""
         return self._changed(cache=cache)
 
-    def with_maps(self, maps: np.ndarray) -> Self:
+    def with_maps(self, maps: MapsOf) -> Self:
         """The same table, whose images come as maps of a frozen backbone where they are not to be augmented."""
         return self._changed(maps=maps)
 

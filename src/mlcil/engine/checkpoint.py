@@ -12,6 +12,7 @@ Every key of them is known here and nowhere else. Both hold tensors and builtins
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import reprlib
 from collections import Counter
@@ -25,15 +26,14 @@ import numpy as np
 import torch
 
 import mlcil
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
+from mlcil.images import Fit
 from mlcil.interop.tensor_files import first_not_finite, load_tensors
-from mlcil.models.network import IncrementalNetwork, build_network
+from mlcil.models.network import LARGEST_IMAGE, IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
 RESUME_FORMAT = "mlcil-resume-3"
-LARGEST_IMAGE = 4096  # pixels a side
 #: of the description of a network, and of the sessions that it was grown by
 LARGEST_NUMBER, LONGEST_WORD, MOST_VALUES, MOST_SESSIONS = 2**20, 200, 1000, 1000
 TASKS = ("multi_label", "single_label")
@@ -54,6 +54,11 @@ class StageCheckpoint:
         metrics: the session's main figures.
         weights: provenance of the pretrained weights, or ``None``.
         mlcil_version: what wrote it.
+        method_options: arguments of the method's class, so that a session can be appended.
+        thresholds: a score a class from which its label is given, nan where none was chosen; ``None`` for none at all.
+        parents: SHA-256 of the files that this one was made from.
+        kept: bytes kept of the images seen so far, by kind.
+        card: plain values about the tagger, for ``mlcil info``.
     """
 
     run: str
@@ -72,6 +77,11 @@ class StageCheckpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
     mlcil_version: str = mlcil.__version__
+    method_options: dict[str, Any] = field(default_factory=dict)
+    thresholds: list[float] | None = None
+    parents: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write it atomically; raises :class:`UserError` when the disk does not take it."""
@@ -84,7 +94,15 @@ class StageCheckpoint:
         Raises:
             UserError: missing, damaged, not a stage checkpoint, or one whose parts contradict each other.
         """
-        content = load_tensors(path)
+        return cls.of(load_tensors(path), path)
+
+    @classmethod
+    def of(cls, content: Any, path: Path) -> StageCheckpoint:
+        """From what a file holds.
+
+        Raises:
+            UserError: no stage checkpoint, or one whose parts contradict each other; names ``path``.
+        """
         if not isinstance(content, dict) or content.get("format") != STAGE_FORMAT:
             raise UserError(
                 f"{path} is no stage checkpoint of mlcil (format {STAGE_FORMAT}); expected a session_<t>.pth, or "
@@ -230,7 +248,7 @@ def _contradiction(stage: Mapping[str, Any]) -> str | None:
     bad = first_not_finite(state)
     if bad:
         return f"{bad} holds values that are not finite"
-    return _odd_use(stage, len(classes))
+    return _wrong_field(stage, len(classes)) or _odd_use(stage)
 
 
 def _odd_value(network: Mapping[str, Any]) -> str | None:
@@ -251,27 +269,19 @@ def _odd_value(network: Mapping[str, Any]) -> str | None:
     return f"more than {MOST_VALUES} values"
 
 
-def _odd_use(stage: Mapping[str, Any], classes: int) -> str | None:
-    """What is wrong with the parts that say how the network is used, or ``None``."""
-    task, correction, fit = (stage.get(key) for key in ("task", "logit_correction", "fit"))
+def _odd_use(stage: Mapping[str, Any]) -> str | None:
+    """What is wrong with the words and numbers that say how the network is used, or ``None``."""
+    task, fit = stage.get("task"), stage.get("fit", {})
     if task is not None and task not in TASKS:
         return f"its task is {_short(task)}, expected {' or '.join(TASKS)}"
-    if fit is not None and not isinstance(fit, dict):
-        return f"its fit is {_short(fit)}, expected a dictionary"
-    odd = _odd_value(fit or {})
+    odd = _odd_value(fit)
     if odd:
         return f"its fit has {odd}, which no fit needs"
     try:
-        Fit.of(fit or {})
+        Fit.of(fit)
     except UserError as error:
         return str(error)
-    if correction is None:
-        return None
-    if not isinstance(correction, torch.Tensor) or correction.shape != (classes, 2):
-        return (
-            f"its logit_correction is {_short(correction)}, expected a scale and a shift for each of {classes} classes"
-        )
-    return None if bool(torch.isfinite(correction).all()) else "logit_correction holds values that are not finite"
+    return None
 
 
 @contextlib.contextmanager
@@ -305,6 +315,34 @@ def _no_more_than(state: Mapping[str, torch.Tensor], sessions: int) -> Iterator[
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _wrong_field(stage: Mapping[str, Any], classes: int) -> str | None:
+    """What is wrong with what a stage checkpoint says besides its network, or ``None``."""
+    for name in ("method_state", "method_options", "metrics", "fit", "card"):
+        if not isinstance(stage.get(name, {}), dict):
+            return f"its {name} is {_short(stage[name])}, expected a dictionary"
+    for name in ("run", "method", "protocol", "protocol_hash", "task", "mlcil_version"):
+        if not isinstance(stage.get(name, ""), str):
+            return f"its {name} is {_short(stage[name])}, expected a text"
+    correction = stage.get("logit_correction")
+    if correction is not None:
+        if not isinstance(correction, torch.Tensor) or correction.shape != (classes, 2):
+            return f"its logit_correction is {_short(correction)}, expected a scale and a shift for {classes} classes"
+        if not correction.is_floating_point() or not bool(torch.isfinite(correction).all()):
+            return "its logit_correction holds values that are not finite"
+    thresholds = stage.get("thresholds")
+    if thresholds is not None:
+        if not isinstance(thresholds, list) or len(thresholds) != classes:
+            return f"its thresholds are {_short(thresholds)}, expected one for each of {classes} classes"
+        if not all(type(value) is float and (math.isnan(value) or 0 <= value <= 1) for value in thresholds):
+            return f"its thresholds are {_short(thresholds)}, expected numbers from 0 to 1"
+    parents, kept = stage.get("parents", []), stage.get("kept", {})
+    if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+        return f"its parents are {_short(parents)}, expected a list of digests"
+    if not isinstance(kept, dict) or not all(isinstance(k, str) and type(v) is int and v >= 0 for k, v in kept.items()):
+        return f"its kept is {_short(kept)}, expected bytes by kind"
+    return None
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from mlcil.datasets.cache import with_cache
 from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler, SessionView, find_unreadable
-from mlcil.datasets.sampling import RepeatedAugmentationSampler
+from mlcil.datasets.sampling import PairedSampler, RepeatedAugmentationSampler
 from mlcil.datasets.table import ImageTable
 from mlcil.datasets.tensor_augment import TensorAugment
 from mlcil.engine.run import Run
@@ -115,8 +115,7 @@ class Data:
         """
         if self._session is None or self._session[0] != t:
             images = self._collect(t)
-            sampler = self._training_sampler(len(images.training), t)
-            self._session = (t, images, self._loader(images.training, sampler, self.run.train_loader))
+            self._session = (t, images, self._training_loader(images.training, t))
             self._check_same(images.training, t)
         return self._session[1]
 
@@ -125,6 +124,9 @@ class Data:
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
+        if memory is not None:
+            trained = ~memory.set_aside(t, targets)
+            rows, targets = rows[trained], targets[trained]
         origins = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
@@ -132,6 +134,8 @@ class Data:
             "exemplars": 0,
         }
         held_out = None
+        if memory is not None:
+            targets = memory.new_targets(rows, targets)
         if memory is not None and len(memory):
             memory.begin_session()
             old_rows, old_targets, old_origins = self.exemplars(t)
@@ -166,7 +170,7 @@ class Data:
         assert memory is not None
         high = scenario.sessions[t].high
         rows, origins = memory.contents()
-        if memory.labels == "propagate":
+        if memory.propagates:
             return rows, memory.propagated_targets(rows, high), origins
         targets = np.zeros((len(rows), high), np.int8)
         for origin in np.unique(origins):
@@ -200,6 +204,10 @@ class Data:
             self.session(t)
             assert self._session is not None
             return self._session[2]
+        if on == "clean":
+            kept = self.session(t).training
+            table, size = kept.source.table, self.run.image_size
+            return self.plain_loader(SessionView(table, kept.rows, kept.targets, size, origins=kept.origins))
         view = self.session(t).held_out if on == "held_out" else self._stored_view(t, shuffle)
         if view is None or not len(view):
             return None
@@ -222,13 +230,21 @@ class Data:
         sampler = SessionSampler(len(view), 0, 0, shuffle=False, rank=rank, world_size=world_size)
         return self._loader(view, sampler, self.run.test_loader)
 
-    def _training_sampler(self, length: int, t: int) -> SessionSampler:
+    def _training_loader(self, view: SessionView, t: int) -> Loader:
         run, (rank, world_size) = self.run, get_dist_info()
-        views = run.train.repeated_augmentation
+        seed, settings, views = run.settings.seed, run.train_loader, run.train.repeated_augmentation
+        stored = np.flatnonzero(view.origins < t)
+        sampler: SessionSampler
         if views > 1:
-            images = run.train_loader.batch_size * run.optimiser.accumulative_counts  # whole updates
-            return RepeatedAugmentationSampler(length, run.settings.seed, t, images, views, rank, world_size)
-        return SessionSampler(length, run.settings.seed, t, True, rank, world_size)
+            images = settings.batch_size * run.optimiser.accumulative_counts  # whole updates
+            sampler = RepeatedAugmentationSampler(len(view), seed, t, images, views, rank, world_size)
+        elif run.memory is not None and run.memory.beside and len(stored):
+            new = np.flatnonzero(view.origins == t)
+            sampler = PairedSampler(new, stored, settings.batch_size, seed, t, rank, world_size)
+            settings = replace(settings, batch_size=2 * settings.batch_size)
+        else:
+            sampler = SessionSampler(len(view), seed, t, True, rank, world_size)
+        return self._loader(view, sampler, settings)
 
     def _loader(self, view: SessionView, sampler: SessionSampler, settings: TrainLoader | TestLoader) -> Loader:
         """A loader whose images are read by the run's worker processes; maps in memory need none."""

@@ -1,69 +1,70 @@
-"""The maps of a frozen backbone, computed once for every image of a run.
+"""The features of a frozen backbone, computed once for every image.
 
 Where the backbone keeps its weights and the training images are not augmented, an image has the same maps in every
-epoch of every session, for student and teacher, memory and evaluation. So they are computed in one pass before the
-first session and take the images' place from then on; what is left to compute is the head. They are float32 whatever
-the precision of the run, and differ from those of a training batch by rounding.
+epoch of every session, for student and teacher, memory and evaluation. So they are taken from the store, or computed
+before the first session, and stand in for the images from then on; what is left to compute is the head. A head that
+takes their mean gets the means alone. They are float32 whatever the precision of the run, and differ from those of a
+training batch by rounding.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mlcil.datasets.feature_store import Features, FeatureStore, Kind, TorchEngine, features_of
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.data import Data, log
 from mlcil.engine.run import Run
-from mlcil.models.backbones import grid_of
-from mlcil.models.numerics import autocast
 
 
 def keep_frozen_maps(run: Run, data: Data) -> None:
-    """Give the scenario's tables the maps of their images, where that is possible and they fit into the memory.
+    """Give the scenario's tables the features of their images, where that is possible.
 
-    Not with ``deterministic=True``, in which every pass is computed as it stands, and not in several processes.
+    Not with ``deterministic=True``, in which every pass is computed as it stands. Each of several processes computes
+    its share of what the store lacks.
     """
     network, scenario = run.method.network, run.scenario
-    wanted = network.frozen_backbone and not run.transform.steps and not run.method.needs_images
-    if not wanted or run.settings.deterministic or get_world_size() > 1 or _changes_batches(run):
+    wanted = run.features.enabled and network.frozen_backbone and not run.transform.steps
+    if not wanted or run.method.needs_images or run.settings.deterministic or _changes_batches(run):
         return
+    engine = TorchEngine(network)
+    kind: Kind = "pooled" if getattr(network.head, "pools", False) else "maps"
+    shape = engine.shape if kind == "maps" else engine.shape[:1]
     tables = (scenario.train, scenario.test)
-    shape = (int(network.backbone.out_channels), *grid_of(network.backbone, run.image_size))  # type: ignore[arg-type]
-    gigabytes = 4e-9 * sum(map(len, tables)) * float(np.prod(shape))
-    limit = min(run.settings.frozen_maps_gb, _free_gigabytes() / 2)
-    if gigabytes > limit:
-        if run.settings.frozen_maps_gb:
-            sentence = f"its maps would need {gigabytes:.1f} GB, more than frozen_maps_gb or half of the free memory"
-            log(f"frozen backbone: {sentence}, so they are computed in every epoch")
-        return
+    images = sum(len(table.readable_rows()) for table in tables)
+    gigabytes = 4e-9 * images * math.prod(shape)
+    store: FeatureStore | None = FeatureStore.of(run.features)
+    if not FeatureStore.of(run.features).takes(images, shape):
+        store = None
+        if gigabytes > _free_gigabytes() / 2:
+            reason = f"{gigabytes:.1f} GB are more than feature_store.limit_gb and half of the free memory"
+            log(f"frozen backbone: {reason}, so its maps are computed in every epoch")
+            return
     started = time.monotonic()
-    scenario.train, scenario.test = (table.with_maps(_maps_of(run, data, table, shape)) for table in tables)
+
+    def features(table: ImageTable) -> Features:
+        rank, processes = get_dist_info()
+        rows, workers = table.readable_rows(), run.test_loader.num_workers
+        if processes > 1 and store is not None:
+            features_of(engine, table, store, kind, rows[rank::processes], workers, log)
+            barrier()
+        return features_of(engine, table, store, kind, rows, workers, log)
+
+    found = [features(table) for table in tables]
+    scenario.train, scenario.test = (
+        table.with_maps(values.as_maps()) for table, values in zip(tables, found, strict=True)
+    )
     data.close()  # nothing is left to read
-    seconds = time.monotonic() - started
-    log(f"frozen backbone: maps of {sum(map(len, tables))} images in memory, {gigabytes:.2f} GB, {seconds:.0f} s")
-
-
-def _maps_of(run: Run, data: Data, table: ImageTable, shape: tuple[int, ...]) -> np.ndarray:
-    """In the table's order, so that a map does not depend on anything else of the run."""
-    maps = np.zeros((len(table), *shape), np.float32)
-    loader = data.plain_loader(data.plain_view(table, table.readable_rows()))
-    method = run.method
-    device = next(method.parameters()).device
-    training = method.training
-    method.eval()
-    with torch.no_grad(), autocast(device, torch.float32):
-        for batch in loader:
-            images = method.data_preprocessor(batch)
-            rows = images["rows"].cpu().numpy()
-            maps[rows] = method.network.backbone(images["inputs"])[-1].float().cpu().numpy()
-    method.train(training)
-    return maps
+    where = "in memory" if store is None else f"in {store.folder}"
+    text = f"{kind if kind == 'maps' else 'pooled maps'} of {images} images {where}"
+    computed = sum(values.computed for values in found)
+    log(f"frozen backbone: {text}, {gigabytes:.2f} GB, {computed} computed now, {time.monotonic() - started:.0f} s")
 
 
 def _changes_batches(run: Run) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcil.datasets.cache import CacheOptions
+from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
@@ -108,11 +109,13 @@ class Run:
         method: what learns, with pretrained weights when there are some.
         memory: kept images, or ``None``.
         memory_options: what it was made with.
+        method_options: what the method was made with, besides the network.
         settings, train, optimiser, batch_sizes, train_loader, test_loader: see :mod:`mlcil.engine.settings`.
         schedules: each a dictionary with a ``type``, see :mod:`mlcil.engine.schedules`.
         transform: the training augmentation.
         image_size: side of the square images in pixels.
         cache: where decoded images are kept.
+        features: where the features of a frozen backbone are kept.
         hooks: the user's, as mmengine builds them.
         weights: provenance of the pretrained weights, or ``None``.
         conditions: what the numbers depend on, see :mod:`mlcil.engine.conditions`.
@@ -137,11 +140,13 @@ class Run:
     transform: TrainTransform
     image_size: int
     cache: CacheOptions
+    features: FeatureStoreOptions
     hooks: Sequence[Mapping[str, Any]] = ()
     weights: Mapping[str, Any] | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     config: Any = None
     notes: tuple[str, ...] = ()
+    method_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def last_session(self) -> int:

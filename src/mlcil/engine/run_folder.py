@@ -18,7 +18,7 @@ from mlcil.engine.run import Run
 from mlcil.errors import UserError
 from mlcil.evaluation.metrics import METRICS
 from mlcil.files import check_writable, remove_leftovers, write_arrays, write_text
-from mlcil.reporting import tables
+from mlcil.reporting import long_table
 from mlcil.reporting.contact_sheet import keep_pictures
 from mlcil.reporting.report_runs import read_runs
 
@@ -127,6 +127,7 @@ class RunFolder:
             classes=list(scenario.classes[: scenario.sessions[index].high]),
             state_dict=method.network.state_dict(),
             method=type(method).__name__,
+            method_options=dict(run.method_options),
             method_state=method.method_state(),
             logit_correction=method.logit_correction(),
             protocol=scenario.protocol,
@@ -135,12 +136,13 @@ class RunFolder:
             fit=asdict(scenario.test.fit),
             metrics={key: metrics[key] for key in METRICS[scenario.task].kept},
             weights=dict(run.weights) if run.weights is not None else None,
+            kept={kind: int(count) for kind, count in metrics["memory"].get("bytes", {}).items()},
         ).save(self.stage_file(index))
 
     def write_results(
         self, run: Run, results: Sequence[Mapping[str, Any]], status: str, provenance: Mapping[str, Any], config: str
     ) -> None:
-        """``results.json`` (everything) and ``results.csv`` (a row per session)."""
+        """``results.json`` (everything) and ``results.csv`` (a row a session and class)."""
         scenario = run.scenario
         content = {
             "format": "mlcil-results-1",
@@ -151,6 +153,13 @@ class RunFolder:
             "protocol": scenario.protocol,
             "protocol_hash": scenario.hash,
             "comparison_hash": scenario.comparison_hash,
+            "data_hash": scenario.data_hash,
+            "images": {
+                "train": len(scenario.train),
+                "test": len(scenario.test),
+                "train_positives": scenario.train.positives().tolist(),
+                "test_positives": scenario.test.positives().tolist(),
+            },
             "dataset": scenario.name,
             "classes": list(scenario.classes),
             "sessions": list(results),
@@ -159,7 +168,7 @@ class RunFolder:
             "config": config,
         }
         write_text(self.run_dir / "results.json", json.dumps(content, indent=1) + "\n")
-        write_text(self.run_dir / "results.csv", tables.results_csv(list(results)))
+        write_text(self.run_dir / "results.csv", long_table.as_csv(list(long_table.rows_of(content))))
 
     def write_test_images(self, scenario: Scenario) -> None:
         """``scores/pictures.npz``: what reports show of test images without files; needs the results."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 Positive = Annotated[int, Ge(1)]
 NotNegative = Annotated[int, Ge(0)]
+BatchSize = Annotated[int, Ge(1), Le(2**16)]
+Workers = Annotated[int, Ge(0), Le(1024)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -20,7 +22,6 @@ class Plain:
         name: of the run; default: from the config's words or path.
         pretrained: weight file, ``package:efficientnet-lite0``, or ``None`` for random initial weights.
         allow_leaky_weights: load weights that were trained on the evaluated classes.
-        frozen_maps_gb: memory for the maps of a frozen backbone when nothing augments its images; 0 keeps none.
         precision: of training.
         channels_last: memory layout of convolutions; same numbers up to rounding.
         fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
@@ -40,13 +41,12 @@ class Plain:
     name: str | None = None
     pretrained: str | None = None
     allow_leaky_weights: bool = False
-    frozen_maps_gb: Annotated[float, Ge(0)] = 4
     precision: Precision = "auto"
     channels_last: bool = True
     fold_batch_norm: bool = True
     deterministic: bool = False
-    threads: Positive | None = None
-    seed: NotNegative = 3407
+    threads: Annotated[int, Ge(1), Le(4096)] | None = None
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 3407
     empty_classes: Literal["zero", "skip"] = "zero"
     local_accuracy: Literal["all", "official"] = "all"
     on_bad_image: Literal["raise", "skip"] = "raise"
@@ -75,14 +75,14 @@ class TrainSettings:
         repeated_augmentation: views of an image in a batch; 1 is ordinary shuffling.
     """
 
-    max_epochs: Positive = 20
+    max_epochs: Annotated[int, Ge(1), Le(10**6)] = 20
     base_lr: Annotated[float, Gt(0)] | None = None
     base_epochs: Positive | None = None
     val_interval: NotNegative = 0
     stop_after_session: NotNegative | None = None
     save_interval: NotNegative | None = None
     skip_not_finite: NotNegative = 0
-    repeated_augmentation: Positive = 1
+    repeated_augmentation: Annotated[int, Ge(1), Le(1000)] = 1
 
     def epochs(self, session: int) -> int:
         """Epochs of a session."""
@@ -93,8 +93,8 @@ class TrainSettings:
 class TrainLoader:
     """Section ``train_dataloader``; ``batch_size`` is that of a process."""
 
-    batch_size: Positive = 64
-    num_workers: NotNegative = 8
+    batch_size: BatchSize = 64
+    num_workers: Workers = 8
     drop_last: bool = False
 
 
@@ -102,8 +102,8 @@ class TrainLoader:
 class TestLoader:
     """Section ``test_dataloader``, also of other passes without a gradient."""
 
-    batch_size: Positive = 64
-    num_workers: NotNegative = 8
+    batch_size: BatchSize = 64
+    num_workers: Workers = 8
     precision: Precision = "fp32"
 
 
@@ -122,7 +122,7 @@ class Optimiser:
 
     optimizer: dict[str, Any]
     type: Literal["AutocastOptimWrapper"] = "AutocastOptimWrapper"
-    accumulative_counts: Positive = 1
+    accumulative_counts: Annotated[int, Ge(1), Le(10**6)] = 1
     clip_grad: dict[str, Any] | None = None
     constructor: str = "DecayGroupsConstructor"
     paramwise_cfg: dict[str, Any] | None = None
@@ -130,12 +130,13 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class BatchSizes:
-    """Section ``auto_scale_lr``: the learning rates are scaled in proportion to the images of an update.
+    """Section ``auto_scale_lr``: how many images an update should see.
 
     Attributes:
-        base_batch_size: images of an update that the rates are meant for.
+        base_batch_size: images of an update that the learning rates are meant for; they are scaled in proportion to
+            the images that it has. ``None`` leaves them as they are.
         published_batch_size: the log says when an update has another number of images than that.
     """
 
-    base_batch_size: Positive
+    base_batch_size: Positive | None = None
     published_batch_size: Positive | None = None

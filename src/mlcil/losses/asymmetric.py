@@ -11,7 +11,7 @@ from torch import Tensor
 from mlcil.models.numerics import at_least_float32
 
 
-def asymmetric_loss(
+def asymmetric_cost(
     logits_BC: Tensor,
     targets_BC: Tensor,
     gamma_neg: float = 4.0,
@@ -33,7 +33,7 @@ def asymmetric_loss(
         eps: floor inside the logarithms.
 
     Returns:
-        Scalar, float32 or the wider dtype of the logits: the SUM over all elements.
+        (B, C), float32 or the wider dtype of the logits: the cost of every element.
 
     Raises:
         ValueError: the shapes differ.
@@ -50,4 +50,9 @@ def asymmetric_loss(
             pt = p * y + q * (1 - y)
             weight = (1 - pt).pow(gamma_pos * y + gamma_neg * (1 - y))
         cost = cost * weight
-    return -cost.masked_fill(targets_BC < 0, 0).sum()
+    return -cost.masked_fill(targets_BC < 0, 0)
+
+
+def asymmetric_loss(logits_BC: Tensor, targets_BC: Tensor, *options: float, **named: float) -> Tensor:
+    """The SUM over all elements of :func:`asymmetric_cost`, whose options it takes; a scalar."""
+    return asymmetric_cost(logits_BC, targets_BC, *options, **named).sum()

@@ -19,7 +19,7 @@ SELECTIONS = ("reservoir", "prs", "ocdm")
 
 
 class StreamingMemory(Memory):
-    """A fixed number of images.
+    """A fixed number of images; every batch of new ones comes with as many of them, as in the papers.
 
     Args:
         total: M, the budget.
@@ -34,6 +34,8 @@ class StreamingMemory(Memory):
     Raises:
         UserError: a budget below one, or an unknown option.
     """
+
+    beside = True
 
     def __init__(
         self,

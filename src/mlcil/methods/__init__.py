@@ -4,6 +4,7 @@ from mlcil.methods.abd import ABD
 from mlcil.methods.agcn import AGCN
 from mlcil.methods.base import Method
 from mlcil.methods.bic import BiC, SingleLabelBiC
+from mlcil.methods.csc import CSC
 from mlcil.methods.daformer import DAFormer
 from mlcil.methods.deep_inversion import DeepInversion
 from mlcil.methods.derpp import DERpp
@@ -12,10 +13,12 @@ from mlcil.methods.dkt import DKT
 from mlcil.methods.e2e import E2E
 from mlcil.methods.finetune import Finetune
 from mlcil.methods.icarl import ICaRL
+from mlcil.methods.kbk import KBK
 from mlcil.methods.krt import KRT
 from mlcil.methods.lwf import LwF
 from mlcil.methods.lwf_mc import LwFMC
 from mlcil.methods.lwf_synthetic import LwFSynthetic
+from mlcil.methods.multi_lane import MultiLane
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
 from mlcil.methods.rdfcil import RDFCIL
@@ -43,9 +46,11 @@ __all__ = [
     "ABD",
     "AGCN",
     "ALIASES",
+    "CSC",
     "DGR",
     "DKT",
     "E2E",
+    "KBK",
     "KRT",
     "OEWC",
     "POD",
@@ -60,5 +65,6 @@ __all__ = [
     "LwF",
     "LwFMC",
     "LwFSynthetic",
+    "MultiLane",
     "SingleLabelBiC",
 ]

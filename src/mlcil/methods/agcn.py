@@ -12,7 +12,9 @@ the session, and the teacher's soft labels for the relations between old and new
 
 Choices where the paper leaves room: nodes are learned (no word vectors), the relation term is a mean over
 entries, the classification loss is the asymmetric one that all methods share, and a replayed image keeps its
-given labels in the counts.
+given labels in the counts. The grown graph has new neighbours for every old class, which would move the old class
+weights by about half before the first step; a constant offset a class takes that back, so a session begins with the
+old weights.
 """
 
 from __future__ import annotations
@@ -86,6 +88,9 @@ class AGCN(Method):
         given_new = weight[low:].clamp(min=1)
         head.correlation[:, low:] = together / given_new
         head.correlation[low:, :low] = (together[:low] / weight[:low, None].clamp(min=1e-6)).T.clamp(max=1)
+        if self.teacher is not None:
+            assert isinstance(self.teacher.head, GraphHead)
+            head.keep(self.teacher.head.class_weights())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None

@@ -70,7 +70,9 @@ class KRT(Method):
             ``quantile`` (one a class: as large a share of the images as the class has had positives among
             all images so far).
         freeze_old: freeze the KR tokens and classifiers of earlier sessions.
-        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+        reference_batch: see :class:`~mlcil.methods.base.Method`.
+        teacher_autocast: false runs the teacher in float32 as the release does, so that training labels by the very
+            scores that the threshold was searched on.
     """
 
     uses_teacher = True
@@ -86,7 +88,7 @@ class KRT(Method):
         recall: str = "krt",
         freeze_old: bool = True,
         reference_batch: int = 64,
-        teacher_autocast: bool = True,
+        teacher_autocast: bool = False,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.token_weight = token_weight

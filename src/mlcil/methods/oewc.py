@@ -6,9 +6,10 @@ for the old classes are held near their old values by one running, decayed diago
     loss = ASL + strength / 2 * sum_i F_i (theta_i - theta*_i)^2
 
 Multi-label form (row "oEWC" of KRT's tables; its adaptation is not published, the choices are options): the
-log-likelihood whose Fisher matrix is taken is that of independent sigmoid outputs. The empirical matrix is
-taken from gradients of batches, with the given labels, over the columns of the session's own classes; rows
-that later sessions add to the classifier have no old value and move freely.
+log-likelihood whose Fisher matrix is taken is that of independent sigmoid outputs. The empirical matrix is the mean of
+every image's own squared gradient (not the square of a batch's mean gradient, which is many times smaller), with the
+given labels, over the columns of the session's own classes; rows that later sessions add to the classifier have no old
+value and move freely. It takes a backward pass for each image, about as long as an epoch of single images.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class OEWC(Method):
         return torch.stack(terms).sum()
 
     def phases(self, session: SessionContext) -> list[Phase]:
-        return [Train(), Fit(self.measure_importance), UpdateMemory()]
+        return [Train(), Fit(self.measure_importance, on="clean"), UpdateMemory()]
 
     def measure_importance(self, loader: Batches) -> None:
         """F <- decay * F + mean over images of the squared gradient; theta* <- theta."""
@@ -84,16 +85,16 @@ class OEWC(Method):
         self.eval()
         for batch in loader:
             data = self.data_preprocessor(batch)
-            logits_BC = self.network(data["inputs"]).logits_BC[:, self.context.low :]
-            targets_BC = data["targets"][:, self.context.low :].to(logits_BC)
-            kept = targets_BC >= 0
-            cost = F.binary_cross_entropy_with_logits(logits_BC[kept], targets_BC[kept], reduction="sum")
-            size = len(logits_BC)
-            gradients = torch.autograd.grad(cost / size, list(parameters.values()), allow_unused=True)
-            for name, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    total[name] += size * gradient.square()
-            images += size
+            for inputs, targets_C in zip(data["inputs"].split(1), data["targets"], strict=True):
+                logits_C = self.network(inputs).logits_BC[0, self.context.low :]
+                new_C = targets_C[self.context.low :].to(logits_C)
+                kept = new_C >= 0
+                cost = F.binary_cross_entropy_with_logits(logits_C[kept], new_C[kept], reduction="sum")
+                gradients = torch.autograd.grad(cost, list(parameters.values()), allow_unused=True)
+                for name, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        total[name] += gradient.square()
+                images += 1
         self.train(was_training)
         all_reduce(images)
         for name, value in total.items():

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlcil.models.numerics import at_least_float32
+
 HIGHEST, LOWEST = 0.999999, 0.0001
 
 
@@ -110,7 +112,8 @@ def search_threshold(
 def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: float | Tensor) -> Tensor:
     """New targets (B, C): 1 where the teacher's score of an old class is above the threshold, else as given.
 
-    Pseudo-labels only ever set 1; they never remove a label.
+    Pseudo-labels only ever set 1; they never remove a label. Scores and threshold are compared in float32 (float64
+    for logits of that kind), as in the search: half precision would round 0.9985 and above to 1, which nothing exceeds.
 
     Args:
         targets_BC: (B, C) given labels.
@@ -118,9 +121,8 @@ def apply_pseudo_labels(targets_BC: Tensor, old_logits_BO: Tensor, threshold: fl
         threshold: one for all old classes, or (O,) one a class.
     """
     old = old_logits_BO.shape[1]
-    if isinstance(threshold, Tensor):
-        threshold = threshold.to(old_logits_BO)
-    fires = torch.sigmoid(old_logits_BO) > threshold
+    scores_BO = torch.sigmoid(at_least_float32(old_logits_BO))
+    fires = scores_BO > (threshold.to(scores_BO) if isinstance(threshold, Tensor) else threshold)
     return torch.cat([targets_BC[:, :old].masked_fill(fires, 1.0), targets_BC[:, old:]], 1)
 
 
@@ -130,10 +132,15 @@ def mean_score_of_positives(logits_NC: Tensor, targets_NC: Tensor) -> Tensor:
     The per-class threshold of recall ``class``: a later image is labelled when the teacher is as sure as it
     was, on average, of the images it learned the class from.
     """
-    shown_NC = (targets_NC == 1).to(logits_NC)
+    return mean_over_positives(torch.sigmoid(logits_NC), targets_NC, 1.0)
+
+
+def mean_over_positives(values_NC: Tensor, targets_NC: Tensor, without: float) -> Tensor:
+    """(C,) mean of a class's values over the images that show it; ``without`` for a class that none shows."""
+    shown_NC = (targets_NC == 1).to(values_NC)
     count_C = shown_NC.sum(0)
-    mean_C = (torch.sigmoid(logits_NC) * shown_NC).sum(0) / count_C.clamp(min=1)
-    return torch.where(count_C > 0, mean_C, torch.ones_like(mean_C))
+    mean_C = (values_NC * shown_NC).sum(0) / count_C.clamp(min=1)
+    return torch.where(count_C > 0, mean_C, torch.full_like(mean_C, without))
 
 
 def quantile_thresholds(logits_NO: Tensor, rates_O: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -143,13 +145,18 @@ class TResNet(nn.Module):
 
     Attributes:
         out_channels: channels of the last map (2048 for M).
+        stage_channels: of the four maps.
         stride: input pixels per position of the last map (32).
     """
 
     stride = 32
 
     def __init__(
-        self, layers: Sequence[int] = (3, 4, 11, 3), width: float = 1.0, abn: str = "auto", recompute: bool = False
+        self,
+        layers: Sequence[Annotated[int, Ge(1), Le(1000)]] = (3, 4, 11, 3),
+        width: Annotated[float, Gt(0), Le(100)] = 1.0,
+        abn: str = "auto",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.recompute = recompute
@@ -158,6 +165,7 @@ class TResNet(nn.Module):
         channels = planes
         blocks: list[type[BasicBlock] | type[Bottleneck]] = [BasicBlock, BasicBlock, Bottleneck, Bottleneck]
         stages = []
+        self.stage_channels: list[int] = []
         for index, (block, count) in enumerate(zip(blocks, layers, strict=True)):
             stage_planes = planes * 2**index
             stage = []
@@ -166,6 +174,7 @@ class TResNet(nn.Module):
                 stage.append(block(channels, stage_planes, stride, se=index < 3, abn=abn))
                 channels = stage_planes * block.expansion
             stages.append(nn.Sequential(*stage))
+            self.stage_channels.append(channels)
         self.stages = nn.ModuleList(stages)
         self.out_channels = channels
         self.reset_parameters()

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
 from mlcil.files import read_arrays, write_arrays
+from mlcil.images import load_rgb
 from mlcil.reporting.report_runs import ReportRun
 
 PICTURES = "pictures.npz"  # in scores/
@@ -35,6 +35,7 @@ class Scores:
         targets_NS: (N, S) int8: 1 present, 0 absent, -1 not judged.
         paths: N image files.
         classes: S names.
+        shown_N: (N,) bool, images of the growing test set.
         pictures: images (H, W, 3) uint8 by row, for data that has no image files.
     """
 
@@ -42,6 +43,7 @@ class Scores:
     targets_NS: np.ndarray
     paths: list[str]
     classes: list[str]
+    shown_N: np.ndarray
     pictures: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
@@ -87,13 +89,14 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
     test_file, file = folder / "scores" / "test.npz", folder / "scores" / f"session_{sessions - 1}.npz"
     if not (test_file.is_file() and file.is_file()):
         return None
-    test, session = _arrays(test_file, ("targets", "paths", "classes")), _arrays(file, ("rows", "logits"))
+    test, session = _arrays(test_file, ("targets", "selects", "paths", "classes")), _arrays(file, ("rows", "logits"))
     targets, rows, logits = test["targets"], session["rows"], session["logits"]
     fits = (
         targets.ndim == logits.ndim == 2
         and rows.shape == logits.shape[:1]
         and logits.shape[1] == seen <= targets.shape[1] == len(test["classes"])
         and len(test["paths"]) == len(targets)
+        and test["selects"].shape == targets.shape
         and (rows.size == 0 or (rows.min() >= 0 and rows.max() < len(targets)))
     )
     if not fits:
@@ -116,7 +119,8 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
         whole = (*kept["rows"].shape, *kept["images"].shape[1:3], 3)
         if kept["images"].dtype == np.uint8 and kept["images"].shape == whole:
             pictures = dict(zip(kept["rows"].tolist(), kept["images"], strict=True))
-    return Scores(scores, targets[:, :seen], [str(path) for path in test["paths"]], names[:seen], pictures)
+    paths, shown_N = [str(path) for path in test["paths"]], np.asarray(test["selects"][:, :seen].any(1))
+    return Scores(scores, targets[:, :seen], paths, names[:seen], shown_N, pictures)
 
 
 def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:

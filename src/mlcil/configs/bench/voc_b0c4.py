@@ -1,4 +1,5 @@
-# PASCAL VOC 2007, B0-C4: every method of KRT's tables with the paper's network, next to the published numbers.
+# PASCAL VOC 2007, B0-C4: the methods of KRT's tables, CSC, HCP and KBK with the papers' network, next to the published
+# numbers.
 # Needs the full data set, the ImageNet-21K-P weights and GPUs: python -m mlcil bench voc_b0c4
 title = "PASCAL VOC 2007, B0-C4, TResNet-M, 224 px"
 published = "voc_b0c4"
@@ -21,6 +22,9 @@ runs = [
     dict(label="KRT", config=_krt),
     dict(label="KRT, recall class", config=_krt, overrides={"method.recall": "class"}),
     dict(label="KRT, recall quantile", config=_krt, overrides={"method.recall": "quantile"}),
+    dict(label="CSC", config="csc/voc_b0c4"),
+    dict(label="HCP", config="hcp/voc_b0c4"),
+    dict(label="KBK", config="kbk/voc_b0c4"),
     dict(label="iCaRL, 2/class", config=_linear, overrides={"method.type": "ICaRL", **_prototype, **_herding2}),
     dict(label="BiC, 2/class", config=_linear, overrides={"method.type": "BiC", **_herding2}),
     dict(label="ER, 2/class", config=_linear, overrides={"method.type": "ER", **_reservoir2}),
@@ -28,4 +32,7 @@ runs = [
     dict(label="PODNet, 2/class", config=_linear, overrides={"method.type": "POD", **_herding2}),
     dict(label="DER++, 2/class", config=_linear, overrides={"method.type": "DERpp", **_reservoir2}),
     dict(label="KRT-R, 2/class", config=_krt, overrides={**_herding2, **_deduplicate}),
+    dict(label="CSC-R, 2/class", config="csc/voc_b0c4", overrides={**_herding2, **_deduplicate}),
+    dict(label="HCP-R, 2/class", config="hcp/voc_b0c4", overrides={**_herding2, **_deduplicate}),
+    dict(label="KBK-R, 2/class", config="kbk/voc_b0c4", overrides={**_herding2, **_deduplicate}),
 ]

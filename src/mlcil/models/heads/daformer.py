@@ -20,7 +20,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from mlcil.models.heads.ica import SessionClassifier
-from mlcil.models.transformer_blocks import MLP_RATIO
+from mlcil.models.transformer_blocks import MLP_RATIO, truncated_normal_
 
 
 class DualAttention(nn.Module):
@@ -66,6 +66,8 @@ class DualBlock(nn.Module):
         self.attention = DualAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, MLP_RATIO * dim)
+        for linear in (self.attention.q, self.attention.k, self.attention.v, self.mlp.fc1, self.mlp.fc2):
+            truncated_normal_(linear)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x_BTD: Tensor, keys: list[nn.Linear]) -> Tensor:

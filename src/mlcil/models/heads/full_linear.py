@@ -16,6 +16,8 @@ class FullLinearHead(nn.Module):
         seen: outputs revealed so far.
     """
 
+    pools = True  # the mean over the positions is all that it takes of a map
+
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
         self.num_classes, self.seen = num_classes, 0

@@ -156,6 +156,8 @@ class ICAHead(nn.Module):
         for module in self.block.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def grow(self, classes: int) -> None:
         """Append a session: a KR token (normal, std 0.02) and a classifier.

@@ -13,6 +13,8 @@ class LinearHead(nn.Module):
     initialisation (behaviour of the baseline released with KRT).
     """
 
+    pools = True  # the mean over the positions is all that it takes of a map
+
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -26,6 +26,8 @@ class PrototypeHead(nn.Module):
 
     means: Tensor
 
+    pools = True  # the mean over the positions is all that it takes of a map
+
     def __init__(self, in_channels: int, scale: float = 10.0) -> None:
         super().__init__()
         self.in_channels, self.scale = in_channels, scale
@@ -59,5 +61,8 @@ class PrototypeHead(nn.Module):
         """(B, K, h, w) -> logits (B, C) and no tokens."""
         if not self.use_means:
             return self.linear(feature_map)  # type: ignore[no-any-return]
-        embedding_BK = F.normalize(feature_map.mean((2, 3)), dim=1)
-        return self.scale * embedding_BK @ self.means.to(embedding_BK).T, None
+        return self.logits(F.normalize(feature_map.mean((2, 3)), dim=1)), None
+
+    def logits(self, embedding_BK: Tensor) -> Tensor:
+        """Normalised embeddings (B, K) -> scaled cosines to the means (B, C)."""
+        return self.scale * embedding_BK @ self.means.to(embedding_BK).T

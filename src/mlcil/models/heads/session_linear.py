@@ -14,6 +14,8 @@ class SessionLinearHead(nn.Module):
         init_std: new layers are N(0, init_std^2) (R-DFCIL, ECCV 2022: 0.001).
     """
 
+    pools = True  # the mean over the positions is all that it takes of a map
+
     def __init__(self, in_channels: int, init_std: float = 0.001) -> None:
         super().__init__()
         self.in_channels, self.init_std = in_channels, init_std
