@@ -92,8 +92,8 @@ def build_method(cfg: Config, **network_options: Any) -> Method:
         network = IncrementalNetwork(**{**as_dict(cfg.network), **network_options})
         arguments = as_dict(cfg.method)
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"network or method of the config: {error}") from error
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(f"network or method of the config: {' '.join(str(error).split())[:300]}") from error
 
 
 def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
