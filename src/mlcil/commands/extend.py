@@ -7,9 +7,9 @@ import argparse
 from mlcil.datasets.labels import read_labels
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
+from mlcil.images import find_images
 from mlcil.interop.classifiers import read_classifier
 from mlcil.tagger import extend
-from mlcil.tagger.tagger import find_images
 
 
 def main(options: argparse.Namespace) -> int:

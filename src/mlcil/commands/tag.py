@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from mlcil.datasets.labels import read_labels
+from mlcil.images import find_images
 from mlcil.tagger import extend
-from mlcil.tagger.tagger import find_images
 
 
 def main(options: argparse.Namespace) -> int:

@@ -53,8 +53,8 @@ def read_classifier(path: Path, names: Path, backbone: str | None, image_size: i
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} does not fit {backbone} with the {len(classes)} classes of {names} ({reason}); correct --backbone or "
-            "the list"
+            f"{path} does not fit {backbone} with the {len(classes)} classes of {names} ({reason}); correct --backbone "
+            "or the list"
         ) from error
     spec = {
         "backbone": {"name": backbone},
@@ -76,8 +76,8 @@ def read_classifier(path: Path, names: Path, backbone: str | None, image_size: i
             gap = float((network(images).logits_BC - expected).abs().max() / expected.abs().max().clamp(min=1))
     if not gap <= CLOSE:
         raise UserError(
-            f"{path}: the classifier of {backbone} is more than a linear layer on the mean of its last map (logits differ "
-            f"by {gap:.3g}); expected a model such as a ResNet or an EfficientNet"
+            f"{path}: the classifier of {backbone} is more than a linear layer on the mean of its last map (logits "
+            f"differ by {gap:.3g}); expected a model such as a ResNet or an EfficientNet"
         )
     return {
         "run": path.name,

@@ -26,26 +26,28 @@ import mlcil
 from mlcil.datasets.feature_store import FeatureStore, Kind, TorchEngine, features_of
 from mlcil.datasets.labels import LabelledPhotos, fold
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import Fit
 from mlcil.engine.append import Appended, append_session, recipe_words, state_of
 from mlcil.engine.build import build_method, method_options, restore_method
 from mlcil.engine.checkpoint import StageCheckpoint, plain
 from mlcil.engine.config import load_config
 from mlcil.errors import StoppedError, UserError
+from mlcil.images import Fit
 from mlcil.interop.pretrained import file_sha256, load_pretrained
 from mlcil.methods.base import Method
 from mlcil.models.composed import COMPOSED
 from mlcil.models.network import IncrementalNetwork
 from mlcil.reporting.formats import bytes_text, duration
+from mlcil.system.bar import bar
 from mlcil.tagger import versions
 from mlcil.tagger.nothing import files_of_nothing
-from mlcil.tagger.progress import shown
-from mlcil.tagger.tagger import Tagger
+from mlcil.tagger.stage import tagger_of
 from mlcil.tagger.thresholds import calibrate
 
 Say = Callable[[str], None]
 #: methods that keep the backbone and fit rows of their own, by their name in a config; the first is the default
 ROWS = ("ridge", "frozen_rows", "kept_features")
+#: of these, those that fit all rows anew: the old outputs stand beside them, and of the new fit the new rows are used
+REFITTED = ("kept_features",)
 FOLDS = 5
 CHUNK = 64  # photos between two steps of the bar
 PROVED = 64  # photos on which old scores are compared
@@ -56,6 +58,7 @@ PLAIN = (
     "train_transform.randaugment=False",
     "train_dataloader.num_workers=0",
     "test_dataloader.num_workers=0",
+    "image_cache.enabled=False",
     "pretrained=None",
 )
 
@@ -199,8 +202,8 @@ def check_spellings(classes: Sequence[str], labels: LabelledPhotos) -> None:
         there = spelt.get(fold(name), name)
         if there != name:
             raise UserError(
-                f"{labels.source} has the label {name!r}, and the tagger has it as {there!r}; write it the same way, or "
-                "rename it with `mlcil rename` if they differ"
+                f"{labels.source} has the label {name!r}, and the tagger has it as {there!r}; write it the same way, "
+                "or rename it with `mlcil rename` if they differ"
             )
 
 
@@ -252,7 +255,7 @@ def gather(
         if not present:
             raise UserError(f"{labels.source}: no photo shows {name!r}; expected some, so add photos or leave it out")
     alone = [name for name, absent in zip(new, (cells_NL == 0).sum(0), strict=True) if not absent]
-    sources = ["statistics of the photos of earlier sessions"] if statistics else []
+    sources = ["what is kept of the photos of earlier sessions"] if statistics else []
     if extras.unlabelled:
         sources.append(f"{len(extras.unlabelled)} unlabelled photos")
         _behind(found, extras.unlabelled, "unlabelled", np.zeros((len(extras.unlabelled), len(new)), np.int8))
@@ -263,8 +266,8 @@ def gather(
         if not sources:
             raise UserError(
                 f"{labels.source}: no photo is known to lack {', '.join(map(repr, alone[:3]))}"
-                f"{f' and {len(alone) - 3} more' if len(alone) > 3 else ''}, so there is nothing to tell it from; say what "
-                "was looked for on every photo with --reviewed all, or give other photos with --unlabelled FOLDER"
+                f"{f' and {len(alone) - 3} more' if len(alone) > 3 else ''}, so there is nothing to tell it from; say "
+                "what was looked for on every photo with --reviewed all, or give other photos with --unlabelled FOLDER"
             )
         found.notes.append(f"no photo is known to lack {', '.join(alone)}: taken instead are {' and '.join(sources)}")
     elif sources:
@@ -289,8 +292,8 @@ def _add_keep(found: Photos, keep: LabelledPhotos, old: Sequence[str], new: Sequ
     shared = [name for name in keep.classes if name in old]
     if not shared:
         raise UserError(
-            f"the keep-set {keep.source} has none of the tagger's {len(old)} labels; expected photos with old labels, so "
-            "give others or leave --keep out"
+            f"the keep-set {keep.source} has none of the tagger's {len(old)} labels; expected photos with old labels, "
+            "so give others or leave --keep out"
         )
     cells_NL = np.zeros((len(keep), len(new)), np.int8)
     for column, name in enumerate(new):
@@ -348,10 +351,8 @@ def base_of(stage: StageCheckpoint | None, method: str | None) -> Base:
     word = method or found or ROWS[0]
     if found != word:
         return Base(word, None, stage)
-    if stage.network["head"]["type"] != COMPOSED:
-        return Base(word, stage, None)
-    finished, own = versions.apart(stage)
-    return Base(word, own, finished)
+    finished, own = (None, stage) if stage.network["head"]["type"] != COMPOSED else versions.apart(stage)
+    return Base(word, own, stage if word in REFITTED else finished)
 
 
 def word_of(name: str) -> str | None:
@@ -363,8 +364,10 @@ def _config(word: str, recipe: Recipe, source: Path, folder: str, backbone: str)
     words = [f"data={source}", "protocol=B0-C1", *recipe_words(folder)]
     if backbone == LITE0:
         words.append("backbone=lite0")
-    elif word in ROWS:
-        words += ["network.frozen_backbone=True", f"network.backbone.name={backbone!r}", *PLAIN]
+    if word in ROWS:
+        words += PLAIN
+        if backbone != LITE0:
+            words += ["network.frozen_backbone=True", f"network.backbone.name={backbone!r}"]
     return load_config(word, [*words, *recipe.overrides])
 
 
@@ -389,8 +392,8 @@ def default_weights(backbone: str) -> str:
     """
     if backbone != LITE0:
         raise UserError(
-            f"backbone {backbone!r} needs its weights; expected --weights FILE with a state dict of that timm model, or "
-            f"leave --backbone out for {LITE0}"
+            f"backbone {backbone!r} needs its weights; expected --weights FILE with a state dict of that timm model, "
+            f"or leave --backbone out for {LITE0}"
         )
     return "package:efficientnet-lite0"
 
@@ -515,8 +518,10 @@ def _features(network: IncrementalNetwork, table: ImageTable, say: Say) -> None:
     each = (time.monotonic() - began) / max(first.computed, 1)
     most = f"up to {duration(each * len(rows))}" if first.computed else "seconds, since they are in the store"
     say(f"features of {len(rows)} photos and images of nothing: {most}")
-    for chunk in shown(chunks, len(chunks), "features"):
-        features_of(engine, table, store, kind, chunk)
+    with bar("features", len(rows)) as show:
+        for number, chunk in enumerate(chunks, 1):
+            features_of(engine, table, store, kind, chunk)
+            show(min(number * CHUNK, len(rows)))
 
 
 def _stage(
@@ -532,6 +537,8 @@ def _stage(
 ) -> StageCheckpoint:
     """The checkpoint with all labels: what was there stays."""
     state = state_of(appended)
+    if "rows" in state["method_state"]:  # of this session's table, which no other session has
+        state["method_state"]["rows"] = torch.full_like(state["method_state"]["rows"], -1)
     own_old = [] if base.own is None else list(base.own.classes)
     of_method = state["logit_correction"]
     lines_L2 = torch.tensor(correction_L2, dtype=torch.float32)
@@ -567,9 +574,8 @@ def _stage(
     )
     if base.beside is None:
         return own
-    parts: list[tuple[StageCheckpoint, list[int]]] = [
-        (part, list(range(len(part.classes)))) for part in (base.beside, own)
-    ]
+    behind = [column for column, name in enumerate(own.classes) if name not in base.beside.classes]
+    parts = [(base.beside, list(range(len(base.beside.classes)))), (own, behind)]
     names = ("method", "method_state", "method_options", "kept", "card", "run")
     return versions.side_by_side(
         parts, {"mlcil_version": mlcil.__version__, **{name: getattr(own, name) for name in names}}
@@ -580,7 +586,7 @@ def largest_difference(before: StageCheckpoint, after: StageCheckpoint, files: S
     """Of the scores of old labels on photos, as ``mlcil predict`` computes them."""
     columns = [after.classes.index(name) for name in before.classes]
     found = 0.0
-    one, two = (Tagger.of(stage) for stage in (before, after))
+    one, two = (tagger_of(stage) for stage in (before, after))
     for (_, left), (_, right) in zip(one.predict(files), two.predict(files), strict=True):
         a = np.array(list(left.values()))
         b = np.array(list(right.values()))[columns]

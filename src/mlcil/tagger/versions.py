@@ -217,10 +217,12 @@ def _heads(stage: StageCheckpoint, columns: list[int]) -> list[tuple[dict[str, A
 
 
 def apart(stage: StageCheckpoint) -> tuple[StageCheckpoint, StageCheckpoint]:
-    """A composed tagger without its last part, and that part alone, on a frozen backbone."""
+    """A composed tagger without its last part, and that part with all of its labels, on a frozen backbone.
+
+    The labels of that part, used or not, are the last ones.
+    """
     head = stage.network["head"]
     *finished, last = head["parts"]
-    assert last["columns"] is None
     count, edge = sum(last["sizes"]), len(stage.classes) - sum(last["sizes"])
     start = f"head.parts.{len(finished)}."
     backbone = {name: value for name, value in stage.state_dict.items() if name.startswith("backbone.")}
