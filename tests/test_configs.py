@@ -37,7 +37,7 @@ ABD = ("cifar100_5tasks", "cifar100_10tasks", "cifar100_20tasks", "tinyimagenet_
 TASKS = ("multi_label", "single_label")
 MULTI_LABEL = {
     "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm",
-    "csc", "hcp", "kbk",
+    "csc", "hcp", "kbk", "multi_lane",
 }  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",
@@ -110,7 +110,12 @@ def test_a_method_on_data_that_fit_it(method, data):
     [("lite0", "voc"), ("lite0", "coco_format"), ("small", "coco"), ("small", "cifar10"), ("small", "tiny_imagenet")],
 )
 def test_another_backbone(backbone, data):
+    unfit = getattr(compose.load_part("backbones", backbone), "unfit", {})
     for method in [method for method, other in FITTING if other == data]:
+        if method in unfit:
+            with pytest.raises(UserError, match=f"{method} does not go with backbone={backbone}: "):
+                load_config(f"{method} data={data} protocol=5-tasks backbone={backbone}")
+            continue
         cfg = load_config(f"{method} data={data} protocol=5-tasks backbone={backbone}")
         assert cfg.name == f"{method}_{data}_5-tasks_{backbone}"
         planned(cfg)

@@ -38,7 +38,14 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--auto-resume", action="store_true", help="go on with the run when there is one, else start it")
     sub.add_argument("--accept-changes", action="store_true", help="resume also with another config, code or machine")
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
+    sub.add_argument(
+        "--download", action="store_true", help="fetch the data set and weights first where they are missing"
+    )
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
+
+    sub = command("download", "Fetch a data set or weights from their official address; without a name: list them.")
+    sub.add_argument("name", nargs="?", help="such as cifar100 or weights:tresnet_m_21k")
+    sub.add_argument("--root", type=Path, metavar="FOLDER", help="default: where configs look for it")
 
     sub = command("demo", "Train a few methods on embedded digits, without a download, and compare them.")
     which = sub.add_mutually_exclusive_group()
@@ -66,23 +73,45 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compare", "Put finished runs of one protocol into a table.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, help="folder for table.md, .csv, .tex and .json")
+    sub.add_argument("--published", action="store_true", help="say what stands between each row and a published number")
 
     sub = command("report", "Write one HTML file about finished runs that opens without a network.")
     sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
     sub.add_argument("--output", type=Path, metavar="FILE.html", help="default: RUN/report.html, several: report.html")
+
+    sub = command("results", "Write the results of runs as one table: a row a run, session and class.")
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory, or its name under logs/")
+    sub.add_argument("--to", type=Path, required=True, metavar="FILE", help="FILE.csv or FILE.parquet")
 
     sub = command("test", "Evaluate a stage checkpoint on the test images of a config.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("config")
     sub.add_argument("overrides", nargs="*", metavar="key=value")
 
-    sub = command("predict", "Tag images with a stage checkpoint; one json line per image.")
-    sub.add_argument("checkpoint", type=Path)
-    sub.add_argument("images", type=Path, help="an image or a folder")
-    sub.add_argument("--threshold", type=float, default=0.5, help="lowest score that is printed (default 0.5)")
+    sub = command("data", "Show what is understood of labels in any form, before anything is trained with them.")
+    sub.add_argument("path", type=Path, metavar="PATH", help="a CSV, TSV, JSON or JSON-lines file, or a folder")
+    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos lie (default: beside the file)")
+    sub.add_argument(
+        "--reviewed", metavar="LABELS", help="looked for on every photo: cat,dog or all; the rest is unknown"
+    )
+    sub.add_argument("--form", choices=("folders", "keywords"), help="of a folder that could be both")
+    sub.add_argument("--json", action="store_true", help="print json instead of tables")
+
+    sub = command("predict", "Tag images with a tagger.")
+    sub.add_argument("checkpoint", metavar="TAGGER", help="its file, or a run by its folder or name (its last session)")
+    sub.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help="images and folders")
+    sub.add_argument(
+        "--format", choices=("jsonl", "csv", "label-studio", "xmp"), default="jsonl", help="default: jsonl"
+    )
+    sub.add_argument("--output", type=Path, metavar="FILE", help="instead of standard output; whole or not at all")
+    sub.add_argument("--scores", action="store_true", help="the scores of all labels, too")
+    sub.add_argument("--threshold", type=float, help="lowest score of a label (default: the tagger's own, else 0.8)")
     sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     sub.add_argument("--precision", default="auto", help="auto (bf16 where the device has it), fp32, bf16 or fp16")
-    sub.add_argument("--top", type=int, help="print the best TOP labels instead of all above the threshold")
+    sub.add_argument(
+        "--engine", default="auto", help="auto: onnxruntime for an .onnx file, else torch; or one of these"
+    )
+    sub.add_argument("--top", type=int, help="the best TOP labels, of all or of those from --threshold on")
     sub.add_argument(
         "--on-bad-image",
         choices=("raise", "skip"),
@@ -90,12 +119,83 @@ def parser() -> argparse.ArgumentParser:
         help="stop at an image that cannot be read (default), or name it and go on",
     )
 
+    sub = command("export", "Write a tagger as an ONNX file, or its weights as safetensors, and check what it gives.")
+    sub.add_argument("tagger", type=Path, help="such as saved_models/NAME/session_3.pth")
+    sub.add_argument("target", type=Path, metavar="FILE", help="ends in .onnx or .safetensors")
+    sub.add_argument("--int8", action="store_true", help="ONNX in whole numbers of 8 bits: faster, scores a little off")
+    sub.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="photos that int8 is fitted to: like those to come"
+    )
+    sub.add_argument("--on", type=Path, metavar="LABELS", help="labelled photos: mAP of both, and a bound on its loss")
+    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos of LABELS are, if not beside it")
+    sub.add_argument("--max-drop", type=float, default=0.5, help="points of mAP that 8 bits may cost (default 0.5)")
+
     sub = command("convert", "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD.")
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
     sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
+
+    def learning(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--photos", type=Path, metavar="FOLDER", help="folder of the photos (default: beside the labels)"
+        )
+        sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+        sub.add_argument("--out", type=Path, required=True, help="the new file; no file is ever replaced")
+        sub.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="photos that nobody has looked at")
+        sub.add_argument("--backbone", help="a timm model (default: EfficientNet-Lite0)")
+
+    sub = command("tag", "A first tagger from your own photos: minutes on a CPU.")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--weights", help="a file with the weights of another --backbone")
+    sub.add_argument("--method", help="a method of rows on frozen features (default: ridge)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
+    sub = command("extend", "Add labels to a tagger; the old scores stay the same to the bit.")
+    sub.add_argument("tagger", type=Path, help="a tagger, a stage checkpoint, or with --classes another checkpoint")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--keep", type=Path, metavar="OLD_LABELS", help="photos with old labels, in any form")
+    sub.add_argument(
+        "--refine", action="append", default=[], metavar="LABEL", help="learn more of a label that is there"
+    )
+    sub.add_argument("--method", help="instead of the default: krt, lwf, ... (old scores change then)")
+    sub.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the outputs of a timm or torchvision checkpoint"
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
+    sub = command("check", "Compare two taggers on labelled photos; exit code 1 when a label got worse.")
+    sub.add_argument("old", type=Path)
+    sub.add_argument("new", type=Path)
+    sub.add_argument("--on", type=Path, required=True, metavar="LABELS", help="labels of photos, in any form")
+    sub.add_argument("--photos", type=Path, help="folder of the photos (default: beside the labels)")
+    sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+    sub.add_argument("--max-drop", type=float, default=1.0, help="points of AP that a label may lose (default 1.0)")
+    sub.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with the photos to look at")
+    sub.add_argument("--json", type=Path, metavar="FILE.json", help="write all numbers")
+    sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+
+    sub = command("info", "Print what a tagger's file says of itself: labels, thresholds, parents, what is kept.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("--json", action="store_true", help="print json instead of lines")
+
+    sub = command("rename", "Give labels other names, in a new file.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("names", nargs="+", metavar="OLD=NEW", help="a label and its new name")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("drop", "Take labels out of a tagger, in a new file.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("labels", nargs="+", metavar="LABEL")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("merge", "Merge two extensions of one tagger into a new file.")
+    sub.add_argument("first", type=Path)
+    sub.add_argument("second", type=Path)
+    sub.add_argument("--out", type=Path, required=True)
     return top
 
 
@@ -122,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mlcil: {stop}", file=sys.stderr)
         return 128 + stop.number
     except KeyboardInterrupt:
-        print("mlcil: interrupted; a run goes on with the same command and --resume", file=sys.stderr)
+        trains = options.command in ("train", "demo", "bench")
+        print(f"mlcil: interrupted{'; a run goes on with the same command and --resume' * trains}", file=sys.stderr)
         return 130
     finally:
         gc.collect()  # loaders of a failed run end their worker processes, before Python's exit kills them noisily

@@ -21,6 +21,7 @@ WORDS: dict[Any, tuple[str, str]] = {
     float: ("a number", "numbers"),
     str: ("a text", "texts"),
     NoneType: ("None", "None"),
+    dict: ("a dictionary", "dictionaries"),
 }
 BOUNDS = ((Ge, "ge", "of at least"), (Gt, "gt", "above"), (Le, "le", "of at most"), (Lt, "lt", "below"))
 
@@ -97,6 +98,7 @@ def describe(hint: Any) -> str:
         return "a dictionary"
     if inspect.isclass(kind) and issubclass(kind, Sequence):
         inside = arguments[0] if arguments else Any
+        inside = get_args(inside)[0] if get_origin(inside) is Annotated else get_origin(inside) or inside
         return f"a list of {WORDS[inside][1]}" if inside in WORDS else "a list"
     return "a path" if getattr(kind, "__name__", "") == "Path" else "another value"
 

@@ -61,7 +61,8 @@ def test_every_form_of_the_table_is_written(bench):
     assert all(len(row["values"]["last mAP"]) == 4 for row in table["rows"])  # seeds x orders
     markdown = (logs / "table.md").read_text()
     assert "±" in markdown
-    assert "82.1" in markdown  # the published number of fine-tuning stands beside ours
+    assert "published" not in markdown  # the runs have none of the published settings
+    assert "over class orders (of their means) and then over seeds within an order" in markdown
     latex = (logs / "table.tex").read_text()
     assert r"Two methods \& a half" in latex
     assert r"$\pm$" in latex
@@ -107,15 +108,38 @@ def test_what_is_done_is_not_run_again_and_what_is_missing_is(bench, monkeypatch
     assert (bench / "logs/bench_small/er__10_seed1_order0/results.json").stat().st_mtime_ns == before
 
 
-def test_compare_groups_seeds_and_refuses_another_protocol(bench, capfd, tmp_path):
+def test_compare_groups_seeds_and_orders_and_passes_over_stray_files(bench, capfd, tmp_path):
     logs = bench / "logs" / "bench_small"
-    same = [str(logs / f"{name}_seed{seed}_order0") for name in ("fine_tuning", "er__10") for seed in (1, 2)]
-    assert main(["compare", *same, "--output", str(tmp_path / "out")]) == 0
-    out = capfd.readouterr().out
-    assert "| er__10 | 2 |" in out
+    everything = sorted(map(str, logs.glob("*_seed*")))  # the output of the runs too
+    assert main(["compare", *everything, "--output", str(tmp_path / "out")]) == 0
+    out, err = capfd.readouterr()
+    assert "| fine_tuning | 4 (2 orders, 2 seeds) |" in out
+    assert "passed over, since it is no folder" in err
     assert (tmp_path / "out" / "table.tex").is_file()
-    assert main(["compare", same[0], str(logs / "er__10_seed1_order1")]) == 2
-    assert "have different data, class order or protocol" in capfd.readouterr().err
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    bench_rows = json.loads((logs / "table.json").read_text())["rows"]
+    for ours, row in zip(
+        sorted(table["rows"], key=lambda row: row["label"]),
+        sorted(bench_rows, key=lambda row: row["label"]),
+        strict=True,
+    ):
+        assert sorted(ours["values"]["last mAP"]) == pytest.approx(sorted(row["values"]["last mAP"]))
+        assert ours["deviations"]["last mAP"] == pytest.approx(row["deviations"]["last mAP"])
+    (difference,) = table["differences"].values()
+    means = [row["mean"]["last mAP"] for row in table["rows"]]
+    assert difference["difference"] == pytest.approx(means[1] - means[0], abs=1e-4)
+    assert difference["low"] <= difference["difference"] <= difference["high"]
+    assert difference["pairs"] == 4
+    assert f"{difference['low']:+.1f} to {difference['high']:+.1f}" in out
+    same = str(logs / "fine_tuning_seed1_order0")
+    assert main(["compare", same, str(logs / "er__10_seed2_order1")]) == 0
+    assert "The rows rest on different class orders or seeds." in capfd.readouterr().out
+    other = tmp_path / "logs" / "other"
+    other.mkdir(parents=True)
+    content = json.loads((logs / "er__10_seed1_order0" / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps({**content, "comparison_hash": "x", "data_hash": "y"}))
+    assert main(["compare", same, str(other)]) == 2
+    assert "have different data or protocols" in capfd.readouterr().err
     assert main(["compare", str(tmp_path)]) == 2
     assert "is no run directory" in capfd.readouterr().err
 
@@ -124,8 +148,8 @@ def test_compare_groups_seeds_and_refuses_another_protocol(bench, capfd, tmp_pat
     ("text", "sentence"),
     [
         ("title = 'x'", "has no 'runs'"),
-        ("title = 'x'\nruns = [dict(label='a')]", "needs 'label' and 'config'"),
-        ("title = 'x'\nruns = [dict(label='a', config='b')] * 2", "stands for two runs"),
+        ("title = 'x'\nruns = [dict(label='a')]", "runs[0] has no 'config'; set runs[0].config to a text"),
+        ("title = 'x'\nruns = [dict(label='a', config='b')] * 2", "would both write into the folder 'a_seed1'"),
         ("title = 'x'\nruns = [dict(label='a', config='b')]\npublished = 'coco'", "expected one of coco_b0c10"),
         ("title = 'x'\nrun = []", "did you mean 'runs'"),
         ("title =", "cannot be read"),

@@ -26,9 +26,11 @@ def test_omega_is_the_mean_share() -> None:
 
 
 def test_published_accuracies_stand_beside_ours() -> None:
-    row = comparison.make_row("ABD", [run(80.0, 40.0), run(80.0, 44.0)], "abd_cifar100_5tasks")
+    experiment = "abd_cifar100_5tasks"
+    source = source_of(experiment)
+    row = comparison.make_row("ABD", [run(80.0, 40.0), run(80.0, 44.0)], published(experiment, "ABD"), source=source)
     row.values[comparison.OMEGA] = [70.0, 80.0]
-    other = comparison.make_row("Something else", [run(80.0, 41.0)], "abd_cifar100_5tasks")
+    other = comparison.make_row("Something else", [run(80.0, 41.0)], published(experiment, "Something else"))
     header, first, second = comparison.cells([row, other])
     cell = dict(zip(header, first, strict=True))
     assert (cell["last accuracy"], cell["published last accuracy"]) == ("42.0 ± 2.8", "43.9 ± 0.9")

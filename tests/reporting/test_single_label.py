@@ -98,18 +98,6 @@ def test_comparisons_have_the_columns_of_their_task() -> None:
     assert "average mAP" in comparison.as_latex("title", [comparison.make_row("old", [run(many(), None)])])
 
 
-def test_csv() -> None:
-    header, first, second = tables.results_csv(single()).splitlines()
-    assert header.startswith("session,seen_classes,train_images,exemplars,accuracy_base,accuracy_seen,accuracy_new,")
-    assert header.endswith("mean_session_accuracy,accuracy_session_0,accuracy_session_1,seconds")
-    assert first.endswith("66.6667,66.6667,,1.5")
-    assert second.startswith("1,3,7,1,50.0000,75.0000,100.0000,50.0000,")
-    assert tables.results_csv(many()).splitlines()[0].split(",")[:7] == [
-        "session", "seen_classes", "train_images", "exemplars", "mAP_base", "mAP_seen", "mAP_new",
-    ]  # fmt: skip
-    assert tables.results_csv([]) == ""
-
-
 @pytest.mark.parametrize(
     ("results", "names"),
     [

@@ -1,25 +1,6 @@
 """Many runs and one table: methods x seeds x class orders.
 
-A bench config is a python file with
-
-=================  ======================================================================
-``title``          heading of the table
-``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a name with its words
-                   (``lwf data=coco backbone=lite0``) or a path relative to the bench config, ``overrides`` are
-                   ``key=value`` settings as on the command line
-``seeds``          list of seeds
-``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
-``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
-``paired``         seed k goes with class order k alone, in place of every seed with every order
-``protocols``      list of ``dict(label, overrides={}, published=None)``: the same table once for each, such as for 5,
-                   10 and 20 sessions
-``upper_bound``    label of the runs that every other one is measured against (Omega), or ``None``
-``published``      experiment of :mod:`mlcil.reporting.published` to compare with, or ``None``
-``phases``         a second table, accuracy after every session: an experiment of
-                   :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``
-``overrides``      settings for all runs
-``jobs``           runs at the same time
-=================  ======================================================================
+A bench config is a python file with the settings of :class:`Bench`, such as those of ``mlcil/configs/bench/demo.py``.
 
 Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>/`` and
 ``saved_models/<bench>/<run>/``, and can be resumed. A finished run of the same config is not run again.
@@ -31,43 +12,104 @@ import argparse
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mmengine.config import Config
+from annotated_types import Gt, Lt
 
 import mlcil
-from mlcil.commands.compare import write_tables
 from mlcil.configs import compose
-from mlcil.engine.config import load_config
+from mlcil.engine.config import load_config, read_python
+from mlcil.engine.settings import NotNegative, Positive
 from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.reporting import comparison
-from mlcil.reporting.published import experiments
+from mlcil.reporting.published import Published, differences, experiments, published, source_of
+from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
-from mlcil.schema import check_keys
+from mlcil.reporting.tables import markdown
+from mlcil.schema import check
 
-DEFAULTS: dict[str, Any] = {
-    "title": ...,
-    "runs": ...,
-    "seeds": [1],
-    "class_orders": None,
-    "prepare": [],
-    "paired": False,
-    "protocols": [],
-    "upper_bound": None,
-    "published": None,
-    "phases": None,
-    "overrides": {},
-    "jobs": 1,
-}
-RUN_KEYS = ("label", "config", "overrides")
+
+@dataclass(frozen=True)
+class Bench:
+    """What a bench config sets.
+
+    Attributes:
+        title: heading of the table.
+        runs: a row each, see :class:`Entry`.
+        seeds: of every run.
+        class_orders: values of ``scenario.class_order``; ``None`` takes what the configs say.
+        prepare: what is trained once before everything else, without ``label``.
+        paired: seed k goes with class order k alone, in place of every seed with every order.
+        protocols: the same table once for each, such as for 5, 10 and 20 sessions, see :class:`Protocol`.
+        upper_bound: label of the runs that every other one is measured against (Omega).
+        published: experiment of :mod:`mlcil.reporting.published` whose numbers stand beside runs of the very settings
+            of its table.
+        phases: a second table, accuracy after every session: an experiment of
+            :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``.
+        overrides: settings for all runs.
+        jobs: runs at the same time.
+        validation: share of the training images that ``choices`` are judged on; no trial reads a test image.
+        trial_seeds: of the trials.
+    """
+
+    title: str
+    runs: Sequence[dict[str, Any]]
+    seeds: Sequence[NotNegative] = (1,)
+    class_orders: Sequence[Any] | None = None
+    prepare: Sequence[dict[str, Any]] = ()
+    paired: bool = False
+    protocols: Sequence[dict[str, Any]] = ()
+    upper_bound: str | None = None
+    published: str | None = None
+    phases: str | bool | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    jobs: Positive = 1
+    validation: Annotated[float, Gt(0), Lt(1)] = 0.25
+    trial_seeds: Sequence[NotNegative] = (0,)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of ``runs`` or of ``prepare``.
+
+    Attributes:
+        config: a name with its words (``lwf data=coco backbone=lite0``), or a path relative to the bench config.
+        overrides: settings as on the command line.
+        label: of the row; a preparation has none.
+        choices: settings to choose from, each a dictionary such as ``{"method.weight": 4.0}``. Every one is trained on
+            a part of the training images and judged on the rest; the one with the best last mAP or accuracy there is
+            then trained on all of them.
+    """
+
+    config: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
+    choices: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One of ``protocols``.
+
+    Attributes:
+        label: behind the title.
+        overrides: settings for all its runs.
+        published: in place of the bench's.
+    """
+
+    label: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    published: str | None = None
 
 
 def main(options: argparse.Namespace) -> int:
@@ -131,31 +173,27 @@ def load_bench(path: Path) -> dict[str, Any]:
     """Read and check a bench config.
 
     Raises:
-        UserError: a file that does not run, an unknown key, a run without label or config, or a double label.
+        UserError: a file that does not run, an unknown key, a value of another type, a run without label or config, or
+            two that lead to one folder.
     """
-    try:
-        bench = Config.fromfile(str(path), import_custom_modules=False).to_dict()
-    except Exception as error:  # anything can go wrong in somebody's python file
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); correct it") from error
+    bench: dict[str, Any] = read_python(path)
     bench = {key: value for key, value in bench.items() if not key.startswith("_")}  # the file's own names
-    check_keys(bench, DEFAULTS, str(path))
-    for key, default in DEFAULTS.items():
-        if default is ... and not bench.get(key):
-            raise UserError(f"{path} has no {key!r}; mlcil.commands.bench says what a bench config holds")
-        bench.setdefault(key, default)
-    for section in ("runs", "prepare"):
-        for run in bench[section]:
-            check_keys(run, RUN_KEYS, f"{section} of {path}")
-            if "config" not in run or (section == "runs" and "label" not in run):
-                raise UserError(f"{path}: an entry of {section} needs 'label' and 'config', but is {run!r}; add them")
-    labels = [run["label"] for run in bench["runs"]]
-    double = sorted({label for label in labels if labels.count(label) > 1})
-    if double:
-        raise UserError(f"{path}: the label {double[0]!r} stands for two runs; give every row its own")
-    for protocol in bench["protocols"]:
-        check_keys(protocol, ("label", "overrides", "published"), f"protocols of {path}")
-        if "label" not in protocol:
-            raise UserError(f"{path}: an entry of protocols needs a 'label', but is {protocol!r}; add it")
+    try:
+        check(Bench, bench, "")
+        bench = {**vars(Bench(**bench))}
+        for key, kind in (("runs", Entry), ("prepare", Entry), ("protocols", Protocol)):
+            for index, entry in enumerate(bench[key]):
+                check(kind, entry, f"{key}[{index}]")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    labels = [run.get("label") for run in bench["runs"]]
+    for key in ("title", "runs", "seeds"):
+        if not bench[key]:
+            raise UserError(f"{path}: {key} is {bench[key]!r}; expected at least one")
+    if not all(labels):
+        raise UserError(f"{path}: runs[{[bool(label) for label in labels].index(False)}] has no 'label'; name its row")
+    suffixes = [_file_name(str(protocol["label"])) for protocol in bench["protocols"]]
+    check_own_folders(path, [str(protocol["label"]) for protocol in bench["protocols"]], suffixes)
     for name in (bench["published"], *(protocol.get("published") for protocol in bench["protocols"])):
         if name is not None and name not in experiments():
             raise UserError(f"{path}: published is {name!r}; expected one of {', '.join(experiments())} or None")
@@ -166,6 +204,22 @@ def load_bench(path: Path) -> dict[str, Any]:
     if bench["phases"] not in (None, True, *LINES):
         raise UserError(f"{path}: phases is {bench['phases']!r}; expected one of {', '.join(LINES)}, True or None")
     return bench
+
+
+def check_own_folders(path: Path, labels: Sequence[str], folders: Sequence[str]) -> None:
+    """Refuse names that lead to one folder, where the runs would replace each other.
+
+    Raises:
+        UserError: names the two.
+    """
+    first: dict[str, str] = {}
+    for label, folder in zip(labels, folders, strict=True):
+        if folder in first:
+            raise UserError(
+                f"{path}: {first[folder]!r} and {label!r} would both write into the folder {folder!r}; expected a "
+                "folder for every run, so give labels that differ in letters or digits, and no seed twice"
+            )
+        first[folder] = label
 
 
 def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -184,13 +238,20 @@ def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -> tuple[list[Job], list[Job]]:
+def plan_jobs(
+    path: Path, bench: Mapping[str, Any], extra: Sequence[str] = (), trials: bool = False
+) -> tuple[list[Job], list[Job]]:
     """Preparations and runs of a bench, seed by seed so that an early stop leaves comparable rows.
 
     Args:
         path: the bench config; its stem names the folders.
         bench: its content, one of :func:`tables_of`.
         extra: ``key=value`` overrides from the command line, for every run.
+        trials: the runs that choose among ``choices`` in place of those of the table; the order of such a job is the
+            number of its choice.
+
+    Raises:
+        UserError: two of them would write into one folder.
     """
     folder = f"bench_{path.stem}{bench['suffix']}"
     logs, saved = Path("logs") / folder, Path("saved_models") / folder
@@ -208,6 +269,18 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
     first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]
     orders = bench["class_orders"]
     runs = []
+    if trials:
+        held_out = [
+            f"scenario.validation={bench['validation']!r}",
+            *([f"scenario.class_order={orders[0]!r}"] * bool(orders)),
+        ]
+        for seed in bench["trial_seeds"]:
+            for run in bench["runs"]:
+                for number, choice in enumerate(run.get("choices", ())):
+                    tried = {**run, "overrides": {**run.get("overrides", {}), **choice}}
+                    more = [f"seed={seed!r}", *held_out]
+                    runs.append(job(tried, run["label"], f"_try{number}_seed{seed}", more, number, seed))
+        return first, runs
     for index, order in enumerate(orders or [None]):
         for seed in [bench["seeds"][index]] if bench["paired"] else bench["seeds"]:
             for run in bench["runs"]:
@@ -215,6 +288,8 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
                 more += [f"scenario.class_order={order!r}"] if orders else []
                 suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
                 runs.append(job(run, run["label"], suffix, more, index, seed))
+    everything = [*first, *runs]
+    check_own_folders(path, [job.label or job.config for job in everything], [job.name for job in everything])
     return first, runs
 
 
@@ -281,18 +356,111 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     for runs in by_order.values():
         comparison.check_same_protocol(runs)
     wanted = len(jobs) // max(len(bench["runs"]), 1)
-    rows = [comparison.make_row(label, runs, bench["published"], wanted - len(runs)) for label, runs in found.items()]
+    rows = []
+    for label, done in found.items():
+        numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
+        rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
         }
-        done = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
+        bounded = [job for job in jobs if job.repetition in bounds and job.state() == "done"]
         for row in rows:
-            pairs = [(job.run_dir, bounds[job.repetition]) for job in done if job.label == row.label]
+            pairs = [(job.run_dir, bounds[job.repetition]) for job in bounded if job.label == row.label]
             shares = [comparison.omega(*map(comparison.read_run, pair)) for pair in pairs]
             if any(share is not None for share in shares):
                 row.values[comparison.OMEGA] = [share for share in shares if share is not None]
     return rows
+
+
+def published_for(runs: Sequence[Mapping[str, Any]], experiment: str | None = None) -> tuple[Published, str, str]:
+    """The published numbers of the very configuration that runs of one method have.
+
+    A number belongs to the settings that the bench of its table gives its row, in any of the bench's class orders.
+
+    Args:
+        runs: contents of results.json.
+        experiment: of :func:`~mlcil.reporting.published.experiments`; ``None`` looks through all.
+
+    Returns:
+        The numbers (empty where a run differs), their source, and a sentence on the nearest published row.
+    """
+    nearest: tuple[int, Published, str, str] | None = None
+    for name, label, configs in published_settings():
+        if (experiment and name != experiment) or not runs or not _alike(runs[0], configs[0]):
+            continue
+        found = [min((differences(run, settings) for settings in configs), key=len) for run in runs]
+        most, numbers = max(found, key=len), published(name, label)
+        value = ", ".join(f"{column} {numbers[column][0]:g}" for column in numbers if column not in ("CF1", "OF1"))
+        sentence = f"{label} of {name} ({value})"
+        if most:
+            rest = f" and {len(most) - 6} more" if len(most) > 6 else ""
+            sentence += f" is nearest, but differs: {'; '.join(most[:6])}{rest}"
+        if nearest is None or len(most) < nearest[0]:
+            nearest = (len(most), {} if most else numbers, "" if most else source_of(name), sentence)
+    return nearest[1:] if nearest else ({}, "", "no number is published for this data set and method")
+
+
+def _alike(run: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a published row is of the run's method and data set at all."""
+    kinds = [
+        (given["method"]["type"], given["scenario"]["dataset"]["type"])
+        for given in (settings_of(run), settings)
+        if given
+    ]
+    return len(kinds) == 2 and kinds[0] == kinds[1]
+
+
+@cache
+def published_settings() -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """(experiment, label, settings in each class order) of every published row that a bench of ours trains."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for name in compose.names("bench"):
+        path = find_bench(name)
+        for table in tables_of(load_bench(path)):
+            for job in plan_jobs(path, table)[1] if table["published"] else ():
+                if published(table["published"], str(job.label)) and (table["paired"] or job.seed == table["seeds"][0]):
+                    settings = load_config(job.config, job.overrides).to_dict()
+                    found.setdefault((table["published"], str(job.label)), []).append(settings)
+    return [(*key, configs) for key, configs in found.items()]
+
+
+def choose(folder: Path, bench: Mapping[str, Any], trials: Sequence[Job]) -> dict[str, Any]:
+    """The bench with the best choice of every row among its overrides; writes ``tried.md``, what was tried.
+
+    The judge is the last mAP or accuracy on the held-out training images, mean over the trials' seeds; of equal ones
+    the first choice is taken.
+
+    Raises:
+        UserError: a row has a choice without a finished trial.
+    """
+    table = [["method", "choice", "held-out", "runs", "chosen"]]
+    runs = []
+    for run in bench["runs"]:
+        means = []
+        for number in range(len(run.get("choices", ()))):
+            done = [job for job in trials if (job.label, job.order) == (run["label"], number) and job.state() == "done"]
+            values = [comparison.last_value(comparison.read_run(job.run_dir)) for job in done]
+            if not values:
+                raise UserError(
+                    f"{run['label']}: no trial of choice {number} is finished, so none can be chosen; look into "
+                    f"{folder}/*.out and start the bench again"
+                )
+            means.append((statistics.fmean(values), len(values)))
+        best = max(range(len(means)), key=lambda number: means[number][0], default=None)
+        for number, (mean, count) in enumerate(means):
+            words = ", ".join(run_overrides({"overrides": run["choices"][number]})) or "as it is"
+            table.append([run["label"], words, f"{mean:.2f}", str(count), "yes" if number == best else ""])
+        chosen = run["choices"][best] if best is not None else {}
+        runs.append({**run, "overrides": {**run.get("overrides", {}), **chosen}})
+    if len(table) > 1:
+        note = (
+            f"Last mAP or accuracy in percent on {100 * bench['validation']:g}% of the training images, which the "
+            f"trials did not train on; seeds {', '.join(map(str, bench['trial_seeds']))}. No test image was read."
+        )
+        write_text(folder / "tried.md", f"## What was tried: {bench['title']}\n\n{markdown(table)}\n\n{note}\n")
+        print(f"written: {folder}/tried.md")
+    return {**bench, "runs": runs}
 
 
 def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) -> str:
@@ -323,19 +491,23 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
     """
     bench = load_bench(path)
     failed: list[Job] = []
-    for table in tables_of(bench):
-        first, runs = plan_jobs(path, table, extra)
-        if not table_only:
-            unprepared = run_jobs(first, 1)
-            failed += unprepared or run_jobs(runs, jobs or bench["jobs"])
+    tables = tables_of(bench)  # all are checked before anything is trained
+    planned = [(plan_jobs(path, table, extra), plan_jobs(path, table, extra, trials=True)) for table in tables]
+    for table, (_, (first, trials)) in zip(tables, planned, strict=True):
         folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
+        unprepared = [] if table_only else run_jobs(first, 1)
+        if not (table_only or unprepared):
+            failed += run_jobs(trials, jobs or bench["jobs"])
+        table = choose(folder, table, trials)
+        runs = plan_jobs(path, table, extra)[1]
+        failed += unprepared if table_only or unprepared else run_jobs(runs, jobs or bench["jobs"])
         facts = {
             "bench": str(path),
             "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
             "seeds": bench["seeds"],
             "class_orders": bench["class_orders"],
         }
-        print("\n" + write_tables(folder, table["title"], bench_rows(table, runs), facts))
+        print("\n" + comparison.write_tables(folder, table["title"], bench_rows(table, runs), facts))
         print(f"written: {folder}/table.md, .csv, .tex, .json")
         if bench["phases"] is not None:
             print("\n" + write_phases(folder, bench, runs))

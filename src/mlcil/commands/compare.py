@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from mlcil.files import write_text
+from mlcil.commands.bench import published_for
+from mlcil.errors import UserError
 from mlcil.reporting import comparison
+from mlcil.reporting.intervals import NOTE, Interval, difference_cells, differences
+from mlcil.reporting.tables import markdown
 
 
 def main(options: argparse.Namespace) -> int:
     """``compare RUN RUN ...``."""
-    print(compare_runs(options.runs, options.output))
+    print(compare_runs(options.runs, options.output, options.published))
     return 0
 
 
-def write_tables(folder: Path, title: str, rows: Sequence[comparison.Row], facts: Mapping[str, Any]) -> str:
-    """``table.md``, ``.csv``, ``.tex`` and ``.json`` in the folder; returns the Markdown."""
-    markdown = comparison.as_markdown(title, rows)
-    write_text(folder / "table.md", markdown)
-    write_text(folder / "table.csv", comparison.as_csv(rows))
-    write_text(folder / "table.tex", comparison.as_latex(title, rows))
-    write_text(folder / "table.json", comparison.as_json(title, rows, facts))
-    return markdown
+def run_folders(words: Sequence[Path]) -> list[Path]:
+    """The folders among the words of a command line, whose globs may match other files: these are named and left out.
+
+    Raises:
+        UserError: no folder is among them.
+    """
+    stray = [word for word in words if word.is_file()]
+    if len(stray) == len(words):
+        raise UserError(f"{stray[0]} is a file; name run directories such as logs/krt")
+    if stray:
+        others = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
+        print(f"passed over, since it is no folder: {stray[0]}{others}", file=sys.stderr)
+    return list(dict.fromkeys(word for word in words if not word.is_file()))
 
 
-def compare_runs(folders: Sequence[Path], output: Path | None = None) -> str:
-    """The command ``compare``: finished runs in one table; runs that differ in seed only share a row.
+def compare_runs(words: Sequence[Path], output: Path | None = None, published: bool = False) -> str:
+    """The command ``compare``: runs that differ in seed and class order only share a row.
 
     Args:
-        folders: run directories, or their names under ``logs/``.
+        words: run directories, or their names under ``logs/``; files among them are passed over.
         output: folder for the four forms of the table, ``None`` for none.
+        published: say below the table what stands between each row and a published number.
 
     Returns:
         The Markdown.
@@ -40,14 +49,28 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> str:
     Raises:
         UserError: a run is missing, unfinished or of another protocol.
     """
-    runs = {str(folder): comparison.read_run(folder) for folder in folders}
+    runs = {str(folder): comparison.read_run(folder) for folder in run_folders(words)}
     comparison.check_same_protocol(runs)
-    groups: dict[str, list[Any]] = {}
-    for folder, run in runs.items():
-        groups.setdefault(comparison.group_name(Path(folder).name), []).append(run)
-    rows = [comparison.make_row(label, members) for label, members in groups.items()]
+    groups = comparison.group_runs(runs)
+    rows, notes = [], []
+    for label, members in groups.items():
+        numbers, source, sentence = published_for(list(members.values()))
+        rows.append(comparison.make_row(label, list(members.values()), numbers, source=source))
+        notes.append(f"* {label}: {sentence}")
     first = next(iter(runs.values()))
     title = f"{first['dataset']} {first['protocol'].removeprefix('joint-')}"
+    found = differences(groups)
+    more = difference_table(next(iter(groups)), found)
+    if len({frozenset(map(comparison.place_of, members.values())) for members in groups.values()}) > 1:
+        more += "\nThe rows rest on different class orders or seeds.\n"
+    if published:
+        more += "\nPublished numbers:\n\n" + "\n".join(notes) + "\n"
     if output is not None:
-        return write_tables(output, title, rows, {"runs": list(runs)})
-    return comparison.as_markdown(title, rows)
+        facts = {"runs": list(runs), "differences": {name: vars(interval) for name, interval in found.items()}}
+        return comparison.write_tables(output, title, rows, facts, more)
+    return comparison.as_markdown(title, rows) + more
+
+
+def difference_table(first: str, found: Mapping[str, Interval]) -> str:
+    """The differences as Markdown; empty without any."""
+    return f"\n{markdown(difference_cells(first, found))}\n\n{NOTE}\n" if found else ""

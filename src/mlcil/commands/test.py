@@ -41,6 +41,9 @@ class Trained(Method):
 def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     """The same metrics as at the end of the session that wrote the checkpoint.
 
+    What results.json lists a class stands under the names of the classes here, with the number of test images that
+    show each.
+
     Raises:
         UserError: the checkpoint's classes are not the first classes of the config's scenario.
     """
@@ -70,4 +73,10 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
     data.open(training=False)
     metrics = Evaluator(run, data)(method, session).metrics
     del metrics["evaluation_seconds"]
+    per_class = {key: metrics.pop(key) for key in ("AP", "fixed_AP", "class_accuracy") if key in metrics}
+    positives = scenario.test.positives()
+    metrics["classes"] = {
+        name: {**{key: values[c] for key, values in per_class.items()}, "test_images": int(positives[c])}
+        for c, name in enumerate(classes)
+    }
     return metrics

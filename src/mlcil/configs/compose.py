@@ -15,6 +15,8 @@ from typing import Any
 from mlcil.errors import UserError
 
 FOLDER = Path(__file__).parent
+#: the file of ``data/`` for labels that are given by their path, and how such files end
+PHOTOS, LISTS = "photos", (".csv", ".tsv", ".txt", ".json", ".jsonl")
 #: words that choose a part, beside the method
 CHOICES = ("data", "protocol", "backbone")
 PROTOCOLS = (
@@ -29,7 +31,7 @@ class Entry:
 
     Attributes:
         method: a file of ``methods/``.
-        data: a file of ``data/``.
+        data: a file of ``data/``, or the path of labels.
         protocol: see :data:`PROTOCOLS`; ``None`` is the data set's usual one.
         backbone: a file of ``backbones/``, or ``None`` for that of the method or the data set.
         settings: what differs besides.
@@ -91,8 +93,9 @@ def resolve(name: str, choices: Mapping[str, Any], published: Mapping[str, Entry
         )
     entry = Entry(name, **choices)
     settings = compose(entry)
-    protocol = entry.protocol or load_part("data", str(entry.data)).protocol
-    return settings, "_".join(str(word).lower() for word in (name, entry.data, protocol, entry.backbone) if word)
+    protocol = entry.protocol or load_part("data", data_part(str(entry.data))).protocol
+    data = Path(str(entry.data)).absolute().stem if data_part(str(entry.data)) == PHOTOS else entry.data
+    return settings, "_".join(str(word).lower() for word in (name, data, protocol, entry.backbone) if word)
 
 
 def compose(entry: Entry) -> dict[str, Any]:
@@ -100,7 +103,8 @@ def compose(entry: Entry) -> dict[str, Any]:
     method = load_part("methods", entry.method)
     if entry.data is None:
         raise UserError(f"{entry.method} needs data; add data=NAME with one of {', '.join(fitting_data(method))}")
-    data = load_part("data", entry.data)
+    part_of_data = data_part(entry.data)
+    data = load_part("data", part_of_data)
     if data.task not in method.recipes:
         raise UserError(
             f"{entry.method} is for {_spoken(next(iter(method.recipes)))}, but data={entry.data} has "
@@ -120,7 +124,9 @@ def compose(entry: Entry) -> dict[str, Any]:
         parts.append(load_part("backbones", backbone))
         if data.task not in parts[-1].tasks:
             raise UserError(f"backbone={backbone} is not for {_spoken(data.task)}; leave it out")
-    words = {entry.method, entry.data, *tags, data.task, recipe, backbone, protocol}
+        if reason := getattr(parts[-1], "unfit", {}).get(entry.method):
+            raise UserError(f"{entry.method} does not go with backbone={backbone}: {reason}; leave it out")
+    words = {entry.method, part_of_data, *tags, data.task, recipe, backbone, protocol}
     settings: dict[str, Any] = {"method": {}, "memory": None}
     for part in parts:
         settings = merge(settings, getattr(part, "settings", {}))
@@ -130,8 +136,17 @@ def compose(entry: Entry) -> dict[str, Any]:
     head = settings["network"]["head"]
     if head["type"] == "full_linear":
         head.setdefault("num_classes", data.classes)
+    if part_of_data != entry.data:
+        settings = merge(settings, {"scenario": {"dataset": {"source": entry.data}}})
     settings = merge(settings, {"scenario": sessions(protocol, data.protocol)})
     return merge(settings, entry.settings)
+
+
+def data_part(word: str) -> str:
+    """The file of ``data/`` for what stands behind ``data=``: a name, or the path of somebody's labels."""
+    if word in names("data"):
+        return word
+    return PHOTOS if Path(word).exists() or len(Path(word).parts) > 1 or Path(word).suffix in LISTS else word
 
 
 def fitting_data(method: ModuleType) -> list[str]:
@@ -174,7 +189,8 @@ def load_part(kind: str, name: str) -> ModuleType:
     """The module of a part. Raises :class:`~mlcil.errors.UserError` for an unknown name."""
     if name not in names(kind):
         option = {"methods": "the method", "backbones": "backbone"}.get(kind, kind)
-        raise UserError(f"{option} is {name!r}{_meant(name, names(kind))}; use one of {', '.join(names(kind))}")
+        more = ", or the path of a file or folder with labels" if kind == "data" else ""
+        raise UserError(f"{option} is {name!r}{_meant(name, names(kind))}; use one of {', '.join(names(kind))}{more}")
     return importlib.import_module(f"mlcil.configs.{kind}.{name}")
 
 

@@ -5,6 +5,7 @@ from mlcil.datasets.coco import CocoDataset
 from mlcil.datasets.digits import SingleDigitsDataset, digits_dataset, letters_dataset
 from mlcil.datasets.folder import FolderDataset
 from mlcil.datasets.imagenet import ImageNetDataset
+from mlcil.datasets.labels import LabelledPhotos, PhotosDataset, read_labels
 from mlcil.datasets.tiny_imagenet import TinyImageNetDataset
 from mlcil.datasets.voc import VocDataset
 from mlcil.registry import DATASETS
@@ -19,6 +20,7 @@ for _name, _module in {
     "tiny_imagenet": TinyImageNetDataset,
     "imagenet": ImageNetDataset,
     "folder": FolderDataset,
+    "photos": PhotosDataset,
     "digits_single": SingleDigitsDataset,
 }.items():
     DATASETS.register_module(name=_name, module=_module)
@@ -28,9 +30,12 @@ __all__ = [
     "CocoDataset",
     "FolderDataset",
     "ImageNetDataset",
+    "LabelledPhotos",
+    "PhotosDataset",
     "SingleDigitsDataset",
     "TinyImageNetDataset",
     "VocDataset",
     "digits_dataset",
     "letters_dataset",
+    "read_labels",
 ]

@@ -17,6 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mlcil.datasets.shear import shear_x, shear_y
 from mlcil.errors import UserError
+from mlcil.images import RESAMPLING
 from mlcil.protocols import check_option, did_you_mean
 
 #: (mean, std) per channel of images in [0, 1]; the first four are R-DFCIL's (CIFAR-100: also DKT's), then ABD's
@@ -35,7 +36,6 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
     "abd_tiny_imagenet": ((0.4389, 0.4114, 0.3682), (0.2402, 0.2350, 0.2268)),
 }
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CROPS = ("padded", "resized")
 AUTO_POLICIES = ("autoaugment_cifar10", "autoaugment_imagenet", "autoaugment_svhn")
 RAND = "rand-m9-mstd0.5-inc1"  # DKT's and DAFormer's, and the example of a string
@@ -100,27 +100,29 @@ def _torchvision() -> Any:
     return v2
 
 
-def crop_step(kind: str, size: int, padding: int, fill: str, interpolation: str) -> Step:
+def crop_step(kind: str, size: int, padding: int, fill: str, interpolation: str, area: float = 0.08) -> Step:
     """A random crop of ``size`` pixels.
 
     Args:
-        kind: ``padded``: from the image with ``padding`` pixels of ``fill`` around it; ``resized``: an area of 8 to
-            100 % with sides of 3:4 to 4:3, resized (RandomResizedCrop).
+        kind: ``padded``: from the image with ``padding`` pixels of ``fill`` around it; ``resized``: a share of
+            the area from ``area`` to all of it with sides of 3:4 to 4:3, resized (RandomResizedCrop).
         size: side of the result.
         padding, fill: of ``padded``; see :func:`colour`.
-        interpolation: of ``resized``, ``bilinear`` or ``bicubic``.
+        interpolation, area: of ``resized``, ``bilinear`` or ``bicubic``, and the smallest share.
 
     Raises:
-        UserError: an unknown word, or a padding that is no whole number of at least 0.
+        UserError: an unknown word, a padding that is no whole number of at least 0, or an area outside (0, 1].
     """
     check_option("train_transform.crop", kind, CROPS)
     check_option("train_transform.interpolation", interpolation, tuple(RESAMPLING))
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
         raise UserError(f"train_transform.padding is {padding!r}; expected a whole number of pixels of at least 0")
+    if isinstance(area, bool) or not isinstance(area, (int, float)) or not 0 < area <= 1:
+        raise UserError(f"train_transform.area is {area!r}; expected a share of the image above 0 and at most 1")
     if kind == "padded":
         return PaddedCrop(size, padding, colour(fill))
     v2 = _torchvision()
-    return Seeded(v2.RandomResizedCrop(size, interpolation=v2.InterpolationMode(interpolation)))
+    return Seeded(v2.RandomResizedCrop(size, (area, 1.0), interpolation=v2.InterpolationMode(interpolation)))
 
 
 def jitter_step(strengths: Mapping[str, float]) -> Step:

@@ -12,12 +12,13 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, check_root
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 from mlcil.protocols import VOC_CLASSES, check_option, did_you_mean
 
 DIFFICULT = ("negative", "positive", "ignore")
 #: accepted endings of image files, the preferred one first
 EXTENSIONS = (".jpg", ".jpeg", ".png")
-_LAYOUTS = ("", "VOCdevkit/VOC2007", "VOC2007")
+LAYOUTS = ("", "VOCdevkit/VOC2007", "VOC2007")
 
 
 def load_voc_split(
@@ -45,11 +46,11 @@ def load_voc_split(
             image twice; an annotation is broken; or an object's class is not in ``classes``.
     """
     check_option("difficult", difficult, DIFFICULT)
-    return _table(_read_split(_find_root(Path(root)), split), _checked_classes(classes), difficult)
+    return _table(read_split(find_root(Path(root)), split), _checked_classes(classes), difficult)
 
 
 @dataclass(frozen=True)
-class _Split:
+class VocSplit:
     """A list as read: names, image files, and per image {class name: all its objects are difficult}."""
 
     name: str
@@ -62,9 +63,20 @@ class _Split:
         return set().union(*self.objects)
 
 
-def _find_root(root: Path) -> Path:
-    check_root(root, "ImageSets/Main, Annotations and JPEGImages (or VOCdevkit/VOC2007 with them)")
-    for layout in _LAYOUTS:
+def find_root(root: Path, official: bool = True) -> Path:
+    """The folder that holds ``ImageSets/Main``: the given one or VOC's own inside it.
+
+    Args:
+        root: the given one.
+        official: it should hold VOC 2007 itself, which can be downloaded.
+
+    Raises:
+        UserError: there is none.
+    """
+    check_root(
+        root, "ImageSets/Main, Annotations and JPEGImages (or VOCdevkit/VOC2007 with them)", "voc2007" * official
+    )
+    for layout in LAYOUTS:
         if (root / layout / "ImageSets" / "Main").is_dir():
             return root / layout
     raise UserError(
@@ -74,12 +86,13 @@ def _find_root(root: Path) -> Path:
     )
 
 
-def _read_split(root: Path, split: str) -> _Split:
+def read_split(root: Path, split: str) -> VocSplit:
+    """A list of a folder that :func:`find_root` gave. Raises as :func:`load_voc_split`."""
     ids = _read_list(root, split)
     images = _image_files(root / "JPEGImages", root / "ImageSets" / "Main" / f"{split}.txt", ids)
     annotations = tuple(root / "Annotations" / f"{name}.xml" for name in ids)
     objects = tuple(_read_objects(path) for path in annotations)
-    return _Split(split, ids, images, annotations, objects)
+    return VocSplit(split, ids, images, annotations, objects)
 
 
 def _read_list(root: Path, split: str) -> tuple[str, ...]:
@@ -151,6 +164,7 @@ def _image_files(folder: Path, list_path: Path, names: Sequence[str]) -> tuple[P
 
 def _read_objects(path: Path) -> dict[str, bool]:
     """Class name -> whether all its objects are difficult; only an object's own fields count."""
+    check_regular(path)
     try:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError as error:
@@ -196,7 +210,7 @@ def _checked_classes(classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _table(split: _Split, classes: tuple[str, ...], difficult: str) -> ImageTable:
+def _table(split: VocSplit, classes: tuple[str, ...], difficult: str) -> ImageTable:
     column_of = {name: column for column, name in enumerate(classes)}
     unknown = [
         (name, path) for path, found in zip(split.annotations, split.objects, strict=True) for name in found
@@ -262,7 +276,7 @@ class VocDataset:
             UserError: the folder or a file is missing or unusable, see :func:`load_voc_split`.
         """
         if self._train is None:
-            split = _read_split(_find_root(self.root), self.train_split)
+            split = read_split(find_root(self.root, self.name == "voc"), self.train_split)
             classes = self._classes
             if classes is None:
                 found = split.object_names()
@@ -283,6 +297,6 @@ class VocDataset:
             UserError: as :meth:`train`, or the test split has a class that the training split does not have.
         """
         if self._test is None:
-            split = _read_split(_find_root(self.root), self.test_split)
+            split = read_split(find_root(self.root, self.name == "voc"), self.test_split)
             self._test = _table(split, self.train().classes, self.difficult)
         return self._test

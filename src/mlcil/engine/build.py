@@ -20,7 +20,7 @@ from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.checkpoint import ResumeState, plain
+from mlcil.engine.checkpoint import ResumeState, StageCheckpoint, plain
 from mlcil.engine.conditions import conditions, differences, expected_rank
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
@@ -33,6 +33,7 @@ from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.runner import IncrementalRunner
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import DEMO_HINT, UserError
+from mlcil.interop.downloads import DOWNLOADS, TRESNET, command_for, download, of_dataset
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import build_memory
 from mlcil.methods.base import Method
@@ -56,6 +57,22 @@ def is_first(cfg: Config) -> bool:
     return expected_rank(cfg.launcher) == 0
 
 
+def download_missing(cfg: Config) -> list[str]:
+    """Fetch the data set and the weights of a config where they are missing; returns lines of what was done.
+
+    Raises:
+        UserError: as :func:`~mlcil.interop.downloads.download`.
+    """
+    dataset, lines = as_dict(cfg.scenario)["dataset"], []
+    name = of_dataset(dataset["type"])
+    if name is not None and "name" not in dataset:  # data of one's own in the same format have one
+        lines += download(name, Path(dataset["root"]) if dataset.get("root") else None)
+    usual = DOWNLOADS[TRESNET]
+    if cfg.pretrained is not None and Path(cfg.pretrained) == Path(usual.root) / usual.parts[0].remote.name:
+        lines += download(TRESNET)
+    return lines
+
+
 def build_scenario(cfg: Config) -> Scenario:
     """The scenario of a config; data are read here."""
     options = as_dict(cfg.scenario)
@@ -69,14 +86,51 @@ def build_scenario(cfg: Config) -> Scenario:
     return Scenario(dataset=dataset, **options)
 
 
-def build_method(cfg: Config) -> Method:
-    """The method of a config around a fresh network."""
+def build_method(cfg: Config, **network_options: Any) -> Method:
+    """The method of a config around a fresh network, parts of whose description may be given."""
     try:
-        network = IncrementalNetwork(**as_dict(cfg.network))
+        network = IncrementalNetwork(**{**as_dict(cfg.network), **network_options})
         arguments = as_dict(cfg.method)
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError) as error:
         raise UserError(f"network or method of the config: {error}") from error
+
+
+def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
+    """The method of a config around the network of a stage checkpoint, as its last session left both.
+
+    The arguments of the checkpoint's own method come before the config's.
+
+    Raises:
+        UserError: the method wants another head, or network, arguments or state do not fit.
+    """
+    arguments = as_dict(cfg.method)
+    kind, wanted, found = arguments.pop("type"), cfg.network.head.type, stage.network["head"].get("type")
+    if found != wanted:
+        raise UserError(
+            f"{kind} works with the head {wanted!r}, but {path} has {found!r}; leave --method out, or choose a method "
+            "with that head"
+        )
+    same = METHODS.get(kind).__name__ == stage.method
+    try:
+        network = stage.build(path)
+        method = METHODS.get(kind)(network=network, **{**arguments, **(stage.method_options if same else {})})
+        if same:
+            method.load_method_state(stage.method_state)
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: its method {stage.method} cannot go on ({reason}); choose another --method, or train it again "
+            "with this version"
+        ) from error
+    return method  # type: ignore[no-any-return]
+
+
+def method_options(cfg: Config) -> dict[str, Any]:
+    """Arguments of a config's method besides the network."""
+    return {key: value for key, value in as_dict(cfg.method).items() if key != "type"}
 
 
 def check_outputs(method: Method, scenario: Scenario) -> None:
@@ -107,7 +161,8 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     path, _ = resolve_source(cfg.pretrained)
     if not path.exists():
         raise UserError(
-            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it); {DEMO_HINT}"
+            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it)"
+            f"{command_for(path)}; {DEMO_HINT}"
         )
     return load_pretrained(
         method.network.backbone,  # type: ignore[arg-type]
@@ -117,20 +172,23 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     )
 
 
-def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> Run:
+def build_run(cfg: Config, method: Method | None = None, files: bool = True, scenario: Scenario | None = None) -> Run:
     """Everything that a run is made of: labels are read, the network is built, nothing is written.
 
     Args:
         cfg: a checked config.
-        method: what is evaluated instead of the config's method, without memory (``mlcil test``).
+        method: what is evaluated instead of the config's method, without memory (``mlcil test``); with a scenario it
+            is what learns.
         files: look whether the images are there.
+        scenario: instead of the config's.
 
     Raises:
         UserError: what can be wrong with names, data and network.
     """
     resolve_precision(cfg.precision, get_device())
-    scenario = build_scenario(cfg)
-    if files and method is None:
+    evaluated = method is not None and scenario is None
+    scenario = build_scenario(cfg) if scenario is None else scenario
+    if files and not evaluated:
         scenario.train.check_files()
     if files:
         scenario.test.check_files()
@@ -138,7 +196,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and method is None else None
+    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and not evaluated else None
     if method is None:
         set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
         method = build_method(cfg)
@@ -168,6 +226,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
+        method_options=method_options(cfg),
     )
     method.fold_teacher = run.fold
     return run

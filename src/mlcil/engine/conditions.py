@@ -5,34 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlcil
 from mlcil.datasets.scenario import Scenario
+from mlcil.reporting.run_settings import NEUTRAL, without
 from mlcil.system.provenance import versions
 
-#: settings that change no number; a prefix stands for all below it
-NEUTRAL = (
-    "name",
-    "log_root",
-    "checkpoint_root",
-    "log_level",
-    "log_interval",
-    "launcher",
-    "plugins",
-    "image_cache",
-    "feature_store.folder",
-    "feature_store.limit_gb",
-    "train_dataloader.num_workers",
-    "train_transform.on_device",
-    "test_dataloader.num_workers",
-    "train_cfg.stop_after_session",
-    "train_cfg.save_interval",
-    "scenario.dataset.root",
-    "scenario.dataset.cache_dir",
-)
 _PROCESSES = {"pytorch": ("WORLD_SIZE", "RANK"), "slurm": ("SLURM_NTASKS", "SLURM_PROCID")}
 
 
@@ -57,13 +38,8 @@ def conditions(
         launcher: none, pytorch or slurm.
         plugins: python files of the user.
     """
-    found = {
-        key: text
-        for key, text in _flat(settings)
-        if not any(key == neutral or key.startswith(f"{neutral}.") for neutral in NEUTRAL)
-    }
     return {
-        **found,
+        **without(settings, NEUTRAL),
         "images of the training split": scenario.train.image_digest()[:12],
         "images of the test split": scenario.test.image_digest()[:12],
         "number of processes": str(expected_processes(launcher)),
@@ -95,14 +71,6 @@ def _digest(files: list[Path]) -> str:
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, repr(list(value) if isinstance(value, tuple) else value)
 
 
 def _short(text: str) -> str:

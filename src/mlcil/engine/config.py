@@ -27,6 +27,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.fileio.handlers.registry_utils import file_handlers
 from mmengine.registry import HOOKS, PARAM_SCHEDULERS
 
 from mlcil.configs import compose
@@ -55,8 +57,13 @@ from mlcil.models.resnet import VARIANTS as RESNETS
 from mlcil.models.resnet import ResNet
 from mlcil.models.tresnet import TResNet
 from mlcil.protocols import check_option
-from mlcil.registry import DATASETS, METHODS
+from mlcil.registry import DATASETS, METHODS, registered
 from mlcil.schema import check, check_keys, near
+
+for _format in ("yaml", "yml"):  # mmengine would make, and call, any python object that a YAML base names
+    file_handlers.pop(_format, None)
+
+LONGEST_NAME = 200  # bytes of a run's name: file systems take 255, and temporary names are longer
 
 #: every top-level key and its default; ``...`` marks what a config must give
 DEFAULTS: dict[str, Any] = {
@@ -143,16 +150,32 @@ def _file(path: Path, words: list[str]) -> dict[str, Any]:
     chosen = [word for word in words if word.partition("=")[0] in compose.CHOICES]
     if chosen:
         raise UserError(f"{chosen[0]!r} goes with the name of a method, but {path} is a file; write it into the file")
-    try:
-        cfg = Config.fromfile(str(path), import_custom_modules=False).to_dict()
-    except Exception as error:  # anything can go wrong in somebody's python file
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{path} cannot be read as a config ({type(error).__name__}: {reason}); expected python that runs, so "
-            "correct it"
-        ) from error
+    cfg = read_python(path)
     base = cfg.pop("based_on", None)
     return compose.merge(_named(str(base))[0], cfg) if base else cfg
+
+
+def read_python(path: Path) -> dict[str, Any]:
+    """Run a python file, with the ``_base_`` files that it names.
+
+    Returns:
+        What it sets.
+
+    Raises:
+        UserError: no python file, or one that does not run to its end.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"{path} is no python file; expected a config whose name ends with .py, so name or write one")
+    try:
+        return dict(Config.fromfile(str(path), import_custom_modules=False).to_dict())
+    except (Exception, SystemExit) as error:  # anything can go wrong in somebody's python file
+        raise UserError(
+            f"{path} cannot be read as a config ({_reason(error)}); expected python that runs, so correct it"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None = None) -> Config:
@@ -170,6 +193,11 @@ def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None 
     cfg["name"] = str(cfg["name"] or default_name)
     if Path(cfg["name"]).name != cfg["name"] or cfg["name"] in (".", ".."):
         raise UserError(f"run name {cfg['name']!r} must be a plain folder name, without slashes; change --name")
+    if len(os.fsencode(cfg["name"])) > LONGEST_NAME or "\0" in cfg["name"]:
+        raise UserError(
+            f"run name {cfg['name'][:40]!r}... is no name of a folder: expected at most {LONGEST_NAME} bytes, none of "
+            "them zero; give a shorter --name"
+        )
     _check_sections(cfg)
     return Config(cfg, filename=str(filename) if filename else None)
 
@@ -202,12 +230,10 @@ def load_plugins(files: Any, folder: Path) -> list[str]:
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # anything can go wrong in somebody's python file
+        except (Exception, SystemExit) as error:  # anything can go wrong in somebody's python file
             del sys.modules[name]
-            reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"plugins: {path} cannot be imported ({type(error).__name__}: {reason}); expected python that runs, "
-                "so correct it"
+                f"plugins: {path} cannot be imported ({_reason(error)}); expected python that runs, so correct it"
             ) from error
     return found
 
@@ -258,7 +284,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     """Everything that the config alone can get wrong, section by section."""
     check(Plain, {field.name: cfg[field.name] for field in dataclasses.fields(Plain)}, "")
     scenario = _mapping(cfg["scenario"], "scenario")
-    if "num_sessions" not in scenario:
+    if not {"num_sessions", "sizes"} & set(scenario):
         for key in ("base", "increment"):
             if key not in scenario:
                 raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
@@ -280,7 +306,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         if not isinstance(cfg[key], list) or not all(isinstance(section, Mapping) for section in cfg[key]):
             raise UserError(f"{key} in the config is {cfg[key]!r}; expected a list of dictionaries with a 'type'")
         for section in cfg[key]:
-            if registry.get(str(section.get("type"))) is None:
+            if registered(registry, section.get("type")) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for scheduler in cfg["param_scheduler"]:
         _check_schedule(scheduler)
@@ -309,7 +335,7 @@ def _check_network(network: Any) -> None:
     head_class = HEADS.get(str(head.get("type")))
     if head_class is None:
         raise UserError(f"network.head.type is {head.get('type')!r}; use one of {', '.join(map(repr, HEADS))}")
-    check(head_class, head, "network.head", "in_channels", "middle_channels", "grid")
+    check(head_class, head, "network.head", "in_channels", "middle_channels", "grid", "blocks")
 
 
 def _check_optimiser(wrapper: Any) -> None:
@@ -333,7 +359,7 @@ def _check_optimiser(wrapper: Any) -> None:
 
 def _check_schedule(section: Mapping[str, Any]) -> None:
     """Keys by signature; mmengine's classes judge their values themselves."""
-    cls = PARAM_SCHEDULERS.get(section["type"])
+    cls = registered(PARAM_SCHEDULERS, section["type"])
     if takes_session(cls):
         check(cls, section, "param_scheduler", "optimizer", "epochs", "epoch_length")
         return
@@ -379,7 +405,7 @@ def _arguments(cls: type, *without: str) -> list[str]:
 def _check_typed(section: Any, registry: Any, where: str, *without: str) -> None:
     if not isinstance(section, Mapping) or "type" not in section:
         raise UserError(f"{where} needs a 'type'; known: {', '.join(sorted(registry.module_dict))}")
-    cls = registry.get(str(section["type"]))
+    cls = registered(registry, section["type"])
     if cls is None:
         raise UserError(
             f"{where}.type {section['type']!r} is unknown; a class of your own needs its file in plugins; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from mlcil.engine.run import Run
 from mlcil.errors import UserError
 from mlcil.evaluation.metrics import METRICS
 from mlcil.files import check_writable, remove_leftovers, write_arrays, write_text
-from mlcil.reporting import tables
+from mlcil.reporting import long_table
 from mlcil.reporting.contact_sheet import keep_pictures
 from mlcil.reporting.report_runs import read_runs
 
@@ -72,10 +73,17 @@ class RunFolder:
         for folder in (self.run_dir, self.checkpoint_dir):
             remove_leftovers(folder)
 
-    def remove_checkpoints(self) -> None:
-        """Those of the run that is replaced."""
-        for old in self.checkpoint_dir.glob("*.pth"):
-            old.unlink(missing_ok=True)  # another process of the run may be faster
+    def remove_results(self) -> None:
+        """What a run of that name has left behind its sessions, and nothing else that lies in the folders."""
+        for folder, pattern in (
+            (self.checkpoint_dir, "resume.pth"),
+            (self.checkpoint_dir, "session_*.pth"),
+            (self.run_dir / "scores", "*.npz"),
+            (self.run_dir / "made", "*.npz"),
+        ):
+            for old in folder.glob(pattern):
+                if re.fullmatch(r"resume|session_\d+|test|pictures", old.stem):
+                    old.unlink()
 
     def load_resume(self) -> ResumeState | None:
         """The state to go on from, or ``None`` where a run was begun but nothing saved.
@@ -90,10 +98,10 @@ class RunFolder:
     # -- behind a session --------------------------------------------------------------------------------
 
     def write_scores(self, index: int, result: SessionResult, scenario: Scenario) -> None:
-        """``scores/``: the session's test logits, and once the labels that they are judged by."""
+        """``scores/``: the session's test logits, and where they lack the labels that they are judged by."""
         folder = self.run_dir / "scores"
         write_arrays(folder / f"session_{index}.npz", {"rows": result.rows, "logits": result.logits_NC})
-        if index == 0:
+        if not (folder / "test.npz").exists():
             test = scenario.test
             arrays = {
                 "targets": test.labels_NC,
@@ -119,6 +127,7 @@ class RunFolder:
             classes=list(scenario.classes[: scenario.sessions[index].high]),
             state_dict=method.network.state_dict(),
             method=type(method).__name__,
+            method_options=dict(run.method_options),
             method_state=method.method_state(),
             logit_correction=method.logit_correction(),
             protocol=scenario.protocol,
@@ -127,12 +136,13 @@ class RunFolder:
             fit=asdict(scenario.test.fit),
             metrics={key: metrics[key] for key in METRICS[scenario.task].kept},
             weights=dict(run.weights) if run.weights is not None else None,
+            kept={kind: int(count) for kind, count in metrics["memory"].get("bytes", {}).items()},
         ).save(self.stage_file(index))
 
     def write_results(
         self, run: Run, results: Sequence[Mapping[str, Any]], status: str, provenance: Mapping[str, Any], config: str
     ) -> None:
-        """``results.json`` (everything) and ``results.csv`` (a row per session)."""
+        """``results.json`` (everything) and ``results.csv`` (a row a session and class)."""
         scenario = run.scenario
         content = {
             "format": "mlcil-results-1",
@@ -143,15 +153,22 @@ class RunFolder:
             "protocol": scenario.protocol,
             "protocol_hash": scenario.hash,
             "comparison_hash": scenario.comparison_hash,
+            "data_hash": scenario.data_hash,
+            "images": {
+                "train": len(scenario.train),
+                "test": len(scenario.test),
+                "train_positives": scenario.train.positives().tolist(),
+                "test_positives": scenario.test.positives().tolist(),
+            },
             "dataset": scenario.name,
             "classes": list(scenario.classes),
             "sessions": list(results),
-            "summary": METRICS[scenario.task].summarise(list(results)),
+            "summary": METRICS[scenario.task].summarise(list(results)) if results else {},
             "provenance": dict(provenance),
             "config": config,
         }
         write_text(self.run_dir / "results.json", json.dumps(content, indent=1) + "\n")
-        write_text(self.run_dir / "results.csv", tables.results_csv(list(results)))
+        write_text(self.run_dir / "results.csv", long_table.as_csv(list(long_table.rows_of(content))))
 
     def write_test_images(self, scenario: Scenario) -> None:
         """``scores/pictures.npz``: what reports show of test images without files; needs the results."""

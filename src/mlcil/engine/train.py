@@ -58,16 +58,18 @@ def train(
             start = check_run(cfg, resume, overwrite, accept_changes)
             run = replace(start.run, notes=(*start.run.notes, *notes))
             stack.callback(leave_group, run)  # also where the run ends before its first session
-            if overwrite:
-                folder.remove_checkpoints()
             runner = build_runner(replace(start, run=run))
+            results = next(hook for hook in runner.hooks if isinstance(hook, ResultsHook))
+            if first and start.state is None:
+                results.write("running")  # first, so that no older run looks finished beside the traces of this one
+                folder.remove_results()
             runner.train()
         except (OSError, RuntimeError, MemoryError, ValueError) as error:
             sentence = None if isinstance(error, UserError) else explain(error, run, str(folder.run_dir))
             if sentence is None:
                 raise
             raise UserError(sentence) from error
-    return next(hook.results for hook in runner.hooks if isinstance(hook, ResultsHook))
+    return results.results
 
 
 def explain(error: BaseException, run: Run | None, folder: str) -> str | None:
@@ -80,6 +82,8 @@ def explain(error: BaseException, run: Run | None, folder: str) -> str | None:
     """
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
+        if error.errno == errno.ENOENT and str(error.filename).startswith(folder):
+            return f"{error.filename} was removed while the run wrote there; go on with --resume, which makes it again"
         if error.errno not in DISK_ERRORS:
             return None
         return (

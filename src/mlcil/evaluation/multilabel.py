@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_EPS = 1e-8
+EPS = 1e-8
 
 
 def average_precision(scores_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def average_precision(scores_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarr
             rank_P = ranks_of_positives(scores_NC[judged_N, column], positive_N[judged_N])
             precision_P = np.arange(1, len(rank_P) + 1) / rank_P
             # one after the other, not in pairs: the last digit is that of a sum over the whole ranking
-            found_C[column] = np.cumsum(precision_P)[-1] / (len(rank_P) + _EPS)
+            found_C[column] = np.cumsum(precision_P)[-1] / (len(rank_P) + EPS)
     return found_C
 
 

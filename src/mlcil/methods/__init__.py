@@ -20,6 +20,7 @@ from mlcil.methods.krt import KRT
 from mlcil.methods.lwf import LwF
 from mlcil.methods.lwf_mc import LwFMC
 from mlcil.methods.lwf_synthetic import LwFSynthetic
+from mlcil.methods.multi_lane import MultiLane
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
 from mlcil.methods.rdfcil import RDFCIL
@@ -69,6 +70,7 @@ __all__ = [
     "LwF",
     "LwFMC",
     "LwFSynthetic",
+    "MultiLane",
     "Ridge",
     "SingleLabelBiC",
 ]

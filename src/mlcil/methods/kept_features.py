@@ -3,7 +3,7 @@
 A frozen backbone makes a stored feature as good as its image, at 2.5 KB instead of 150 KB for EfficientNet-Lite0. Every
 session fits logistic rows of all classes on new and kept features together, to the minimum (L-BFGS, L2 penalty), so
 that nothing is forgotten; what is missing are labels: of old classes on new images, and of new classes on kept ones. A
-label that nobody gave stays unknown in the memory, and ``unknown`` says what the fit makes of it (p: score of the class):
+label that nobody gave stays unknown in the memory. What the fit makes of it is ``unknown`` (p: score of the class):
 
 * ``absent``: it is 0;
 * ``masked``: it is 0, but nothing where a first fit has p above ``likely``;

@@ -9,7 +9,7 @@ that all transforms deal in [0, 1].
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,6 +52,11 @@ class TimmBackbone(nn.Module):
         name: a timm model name, such as ``resnet18`` or ``tf_efficientnet_lite0``.
         image_size: side of the square images in pixels; transformers are built for it.
         mean, std: normalisation per channel; ``None`` takes timm's for the model.
+        trunk: further arguments of :func:`timm.create_model`, such as ``dict(depth=4, embed_dim=96)`` of a smaller
+            vision transformer.
+
+    Attributes:
+        every_block: give the maps in front of every block too, see :func:`give_every_block`.
 
     Raises:
         ValueError: timm has no such model (the near names are suggested).
@@ -66,12 +71,14 @@ class TimmBackbone(nn.Module):
         image_size: int = 224,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        trunk: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_name(name)
         import timm  # heavy: only when asked for
 
-        options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": ""}
+        self.every_block = False
+        options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "global_pool": "", **(trunk or {})}
         try:
             self.trunk = timm.create_model(name, img_size=image_size, **options)
         except TypeError:  # convolutional models take any size and know no such option
@@ -101,22 +108,52 @@ class TimmBackbone(nn.Module):
         return int(stages[self.middle]["num_chs"])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> [(B, C, h, w)]."""
-        images = (images - self.mean) / self.std
+        """(B, 3, H, W) in [0, 1] -> [(B, C, h, w)], behind what :attr:`middle` or :attr:`every_block` asks for."""
+        x = (images - self.mean) / self.std
+        if self.every_block:
+            trunk, tokens = self.trunk, []
+            x = trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(x))))
+            for block in trunk.blocks:
+                tokens.append(x)
+                x = block(x)
+            return [self._as_map(part) for part in (*tokens, trunk.norm(x))]
         middle: list[Tensor] = []
         if self.middle is None:
-            x = self.trunk.forward_features(images)
+            x = self.trunk.forward_features(x)
         else:
-            x, middle = self.trunk.forward_intermediates(images, indices=[self.middle])
-        if x.ndim == 3:  # (B, tokens, C) of a transformer
-            x = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
-            side = int(x.shape[1] ** 0.5)
-            if side * side != x.shape[1]:
-                raise ValueError(f"the {x.shape[1]} tokens of this timm model do not form a square map")
-            x = x.transpose(1, 2).reshape(len(x), -1, side, side)
+            x, middle = self.trunk.forward_intermediates(x, indices=[self.middle])
+        if x.ndim == 3:
+            x = self._as_map(x)
         elif getattr(self.trunk, "output_fmt", "NCHW") == "NHWC":
             x = x.permute(0, 3, 1, 2)
         return [*middle, x]
+
+    def _as_map(self, x: Tensor) -> Tensor:
+        """(B, tokens, C) of a transformer -> (B, C, h, w)."""
+        x = x[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
+        side = int(x.shape[1] ** 0.5)
+        if side * side != x.shape[1]:
+            raise ValueError(f"the {x.shape[1]} tokens of this timm model do not form a square map")
+        return x.transpose(1, 2).reshape(len(x), -1, side, side)
+
+
+def give_every_block(backbone: nn.Module) -> int:
+    """Have a vision transformer of timm's give the maps in front of every block as well; returns how many blocks.
+
+    Raises:
+        ValueError: the backbone is none with plain blocks.
+    """
+    trunk = backbone.trunk if isinstance(backbone, TimmBackbone) else None
+    from timm.models.vision_transformer import Block, VisionTransformer  # heavy: only when asked for
+
+    if not isinstance(trunk, VisionTransformer) or any(
+        type(block) is not Block or getattr(block.attn, "gate", None) is not None for block in trunk.blocks
+    ):
+        name = getattr(trunk, "default_cfg", {}).get("architecture", type(backbone).__name__)
+        raise ValueError(f"a head on blocks needs one of timm's vit_* models as network.backbone, not {name}")
+    assert isinstance(backbone, TimmBackbone)
+    backbone.every_block = True
+    return len(trunk.blocks)
 
 
 def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Finished runs in one table: mean and sample standard deviation over seeds and class orders."""
+"""Finished runs in one table: mean, and sample standard deviation over class orders and over seeds, named apart."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlcil.errors import UserError
 from mlcil.evaluation.metrics import metrics_of
+from mlcil.files import write_text
 from mlcil.reporting import published as numbers
+from mlcil.reporting.run_settings import NEUTRAL, REPEATED, settings_of, without
 from mlcil.reporting.tables import four_decimals, markdown
 
 Run = Mapping[str, Any]  # content of a results.json
@@ -46,14 +48,25 @@ BESIDE = ("average mAP", "last mAP", "average accuracy", "last accuracy", OMEGA)
 
 @dataclass
 class Row:
-    """A method with the values of its runs."""
+    """A method with the values of its runs.
+
+    Attributes:
+        label: the method, with its budget behind a comma.
+        values: column -> a value a run.
+        places: column -> (number of the class order, seed) of each value, where that is known.
+        published: column -> mean and standard deviation.
+        missing: runs that were asked for and are not finished.
+        task: of the runs' scenario.
+        source: of the published numbers.
+    """
 
     label: str
     values: dict[str, list[float]] = field(default_factory=dict)
-    published: dict[str, tuple[float, float | None]] = field(default_factory=dict)  # mean and std
-    missing: int = 0  # runs that were asked for and are not finished
-    task: str = "multi_label"  # of the runs' scenario
-    source: str = ""  # of the published numbers
+    published: numbers.Published = field(default_factory=dict)
+    missing: int = 0
+    task: str = "multi_label"
+    source: str = ""
+    places: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
 
     def mean(self, column: str) -> float | None:
         """Mean over the runs, ``None`` without one."""
@@ -61,9 +74,48 @@ class Row:
         return statistics.fmean(values) if values else None
 
     def std(self, column: str) -> float | None:
-        """Sample standard deviation, ``None`` with fewer than two runs."""
+        """Sample standard deviation over all runs, ``None`` with fewer than two."""
         values = self.values.get(column, [])
         return statistics.stdev(values) if len(values) > 1 else None
+
+    def deviations(self, column: str) -> dict[str, float]:
+        """Sample standard deviations by what they are over; see :func:`deviations`."""
+        values = self.values.get(column, [])
+        return deviations(values, self.places.get(column, [(0, seed) for seed in range(len(values))]))
+
+    def runs(self) -> str:
+        """How many runs, and of how many class orders and seeds; ``3 of 4`` where some are not finished."""
+        count = max((len(values) for values in self.values.values()), default=0)
+        found = max(self.places.values(), key=len, default=[])
+        orders, seeds = len({order for order, _ in found}), len({str(seed) for _, seed in found})
+        text = f"{count}" + (f" of {count + self.missing}" if self.missing else "")
+        return text + (f" ({orders} orders, {seeds} seed{'s' * (seeds > 1)})" if orders > 1 else "")
+
+
+def deviations(values: Sequence[float], places: Sequence[tuple[int, Any]]) -> dict[str, float]:
+    """Sample standard deviation over class orders and over seeds, named apart.
+
+    With one order: over ``seeds``. With several orders of one run each: over ``orders``, or over ``orders and seeds``
+    where the seed changes with the order. With several orders and seeds: over ``orders``, of the orders' means, and
+    over ``seeds``, within an order (the orders' variances weighted by their degrees of freedom).
+
+    Args:
+        values: one a run.
+        places: (number of the class order, seed) of each.
+    """
+    by_order: dict[int, list[float]] = {}
+    for value, (order, _) in zip(values, places, strict=True):
+        by_order.setdefault(order, []).append(value)
+    groups = list(by_order.values())
+    if len(values) < 2:
+        return {}
+    if len(groups) == 1:
+        return {"seeds": statistics.stdev(values)}
+    means = statistics.stdev(map(statistics.fmean, groups))
+    if len(groups) == len(values):
+        return {"orders" if len({str(seed) for _, seed in places}) == 1 else "orders and seeds": means}
+    within = sum((len(group) - 1) * statistics.variance(group) for group in groups if len(group) > 1)
+    return {"orders": means, "seeds": math.sqrt(within / (len(values) - len(groups)))}
 
 
 def find_results(folder: Path) -> Path:
@@ -151,43 +203,98 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 def value_of(run: Run, column: str) -> float | None:
     """A column's value in a run."""
     kind, name = columns_of(task_of(run))[column]
-    found = run["summary"][name] if kind == "summary" else run["sessions"][-1]["f1"].get(THRESHOLD, {}).get(name)
+    f1 = run["sessions"][-1].get("f1") or {}
+    found = run.get("summary", {}).get(name) if kind == "summary" else f1.get(THRESHOLD, {}).get(name)
     return None if found is None else float(found)
 
 
+def last_value(run: Run) -> float:
+    """Last mAP or accuracy of a finished run, in percent."""
+    found = value_of(run, "last accuracy" if task_of(run) == "single_label" else "last mAP")
+    return float("-inf") if found is None else found
+
+
 def check_same_protocol(runs: Mapping[str, Run]) -> None:
-    """Refuse runs that must not stand in one table.
+    """Refuse runs that must not stand in one table; their class orders may differ.
 
     Raises:
-        UserError: two runs differ in data, class order, protocol or test set; names both.
+        UserError: two runs differ in data, protocol or test set; names both.
     """
     names = list(runs)
     for name in names[1:]:
         a, b = runs[names[0]], runs[name]
-        if a["comparison_hash"] != b["comparison_hash"]:
+        if not may_stand_together(a, b):
             raise UserError(
                 f"{names[0]} ({a['dataset']} {a['protocol']}, comparison hash {a['comparison_hash']}) and {name} "
-                f"({b['dataset']} {b['protocol']}, {b['comparison_hash']}) have different data, class order or "
-                "protocol; expected runs of one protocol, so compare them in two tables"
+                f"({b['dataset']} {b['protocol']}, {b['comparison_hash']}) have different data or protocols; expected "
+                "runs of one protocol, so compare them in two tables"
             )
 
 
-def make_row(label: str, runs: Sequence[Run], published: str | None = None, missing: int = 0) -> Row:
+def may_stand_together(a: Run, b: Run) -> bool:
+    """Whether two runs have the same data and protocol, but perhaps another class order."""
+    if a.get("comparison_hash") == b.get("comparison_hash"):
+        return True
+    return a.get("data_hash") is not None and a.get("data_hash") == b.get("data_hash")
+
+
+def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
+    """Label -> runs that differ in seed and class order only, in the order given.
+
+    Runs belong together when data and the settings that results.json holds are the same but for these; a run whose
+    settings cannot be read goes by its name. A second run of the same order and seed is a row of its own, since
+    it is no repetition.
+
+    Args:
+        runs: contents of results.json by folder.
+    """
+    groups: dict[tuple[Any, ...], dict[str, Run]] = {}
+    for name, run in runs.items():
+        settings = settings_of(run)
+        short = group_name(Path(name).name)
+        same: tuple[Any, ...] = (run.get("data_hash"), run.get("status"))
+        same += tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else (short,)
+        copy = 0
+        while any(place_of(run) == place_of(other) for other in groups.get((same, copy), {}).values()):
+            copy += 1
+        groups.setdefault((same, copy), {})[name] = run
+    labelled: dict[str, dict[str, Run]] = {}
+    for members in groups.values():
+        first = Path(next(iter(members))).name
+        label = next(word for word in (group_name(first), first, *members) if word not in labelled)
+        labelled[label] = members
+    return labelled
+
+
+def place_of(run: Run) -> tuple[tuple[str, ...], Any]:
+    """Class order and seed of a run."""
+    return tuple(map(str, run["classes"])), (run.get("provenance") or {}).get("seed")
+
+
+def make_row(
+    label: str, runs: Sequence[Run], published: numbers.Published | None = None, missing: int = 0, source: str = ""
+) -> Row:
     """A row from the runs of one method.
 
     Args:
         label: the method, with its budget behind a comma: ``KRT-R, 20/class``.
         runs: one per seed and class order.
-        published: experiment of :mod:`mlcil.reporting.published` to look the label up in.
+        published: numbers of the runs' own configuration.
         missing: runs that are not finished.
+        source: of the published numbers.
     """
-    row = Row(label, missing=missing, task=task_of(runs[0]) if runs else "multi_label")
-    for column in columns_of(row.task):
-        values = [value for value in (value_of(run, column) for run in runs) if value is not None]
-        if values:
-            row.values[column] = values
-    if published is not None:
-        row.published, row.source = dict(numbers.published(published, label)), numbers.source_of(published)
+    row = Row(label, published=published or {}, missing=missing, source=source)
+    if runs:
+        row.task = task_of(runs[0])
+    orders: dict[Any, int] = {}
+    for run in runs:
+        order, seed = tuple(map(str, run.get("classes", ()))), (run.get("provenance") or {}).get("seed")
+        place = orders.setdefault(order, len(orders)), seed
+        for column in columns_of(row.task):
+            value = value_of(run, column)
+            if value is not None:
+                row.values.setdefault(column, []).append(value)
+                row.places.setdefault(column, []).append(place)
     return row
 
 
@@ -227,21 +334,30 @@ def cells(rows: Sequence[Row], plus_minus: str = " ± ") -> list[list[str]]:
         header += [f"published {column}", "difference"]
     table = [header]
     for row in rows:
-        count = max((len(values) for values in row.values.values()), default=0)
-        line = [row.label, f"{count}" + (f" of {count + row.missing}" if row.missing else "")]
-        line += [_with_std(row.mean(column), row.std(column), plus_minus) for column in columns]
+        line = [row.label, row.runs()]
+        line += [_with_deviations(row.mean(c), row.deviations(c).values(), plus_minus) for c in columns]
         for column in shown:
             published, ours = row.published.get(column, (None, None)), row.mean(column)
-            line.append(_with_std(published[0], published[1], plus_minus))
+            line.append(_with_deviations(published[0], [d for d in published[1:] if d is not None], plus_minus))
             line.append("-" if published[0] is None or ours is None else f"{ours - published[0]:+.1f}")
         table.append(line)
     return table
 
 
-def _with_std(mean: float | None, std: float | None, plus_minus: str) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.1f}" if std is None else f"{mean:.1f}{plus_minus}{std:.1f}"
+def _with_deviations(mean: float | None, deviations: Iterable[float], plus_minus: str) -> str:
+    return "-" if mean is None else plus_minus.join(f"{value:.1f}" for value in (mean, *deviations))
+
+
+def deviations_text(rows: Sequence[Row]) -> str:
+    """What the numbers behind the means are, in words; empty with one run a row."""
+    kinds = dict.fromkeys(tuple(row.deviations(c)) for row in rows for c in row.values if row.deviations(c))
+    words = {
+        ("seeds",): "over seeds",
+        ("orders",): "over class orders",
+        ("orders and seeds",): "over class orders, each with a seed of its own",
+        ("orders", "seeds"): "over class orders (of their means) and then over seeds within an order",
+    }
+    return f"; mean ± sample standard deviation {' or '.join(words[kind] for kind in kinds)}" if kinds else ""
 
 
 def caption(rows: Sequence[Row]) -> str:
@@ -249,14 +365,14 @@ def caption(rows: Sequence[Row]) -> str:
     if "average accuracy" in _columns(rows):
         text = (
             "accuracy in percent, predictions among all classes seen so far; forgetting and backward transfer in "
-            "points over the sessions' classes; mean ± sample standard deviation over the runs."
+            f"points over the sessions' classes{deviations_text(rows)}."
         )
         if any(OMEGA in row.values for row in rows):
             text += " Omega: accuracy in percent of the upper bound's, mean over the sessions."
         return text + _sources(rows)
     text = (
         "mAP, CF1 and OF1 in percent on the growing test set, CF1 and OF1 after the last session at score "
-        f"{THRESHOLD}; forgetting in points on the fixed test set; mean ± sample standard deviation over the runs."
+        f"{THRESHOLD}; forgetting in points on the fixed test set{deviations_text(rows)}."
     )
     return text + _sources(rows)
 
@@ -271,19 +387,38 @@ def as_markdown(title: str, rows: Sequence[Row]) -> str:
     return f"## {title}\n\n{markdown(cells(rows))}\n\n{caption(rows)}\n"
 
 
+def write_tables(folder: Path, title: str, rows: Sequence[Row], facts: Mapping[str, Any], more: str = "") -> str:
+    """``table.md``, ``.csv``, ``.tex`` and ``.json`` in the folder; returns the Markdown.
+
+    Args:
+        folder: where to.
+        title: of the table.
+        rows: of the table.
+        facts: what else the json says.
+        more: Markdown below the table.
+    """
+    text = as_markdown(title, rows) + more
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.csv", as_csv(rows))
+    write_text(folder / "table.tex", as_latex(title, rows))
+    write_text(folder / "table.json", as_json(title, rows, facts))
+    return text
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """Means, standard deviations and published numbers in columns of their own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header, columns = ["method", "runs", "missing"], _columns(rows)
     for column in columns:
-        header += [column, f"{column} std"]
+        header += [column, f"{column} std", f"{column} std orders", f"{column} std seeds"]
     known = [c for c in (*numbers.COLUMNS, *BESIDE[2:]) if c in columns]
     writer.writerow(header + [f"published {column}" for column in known])
     for row in rows:
         line: list[Any] = [row.label, max((len(v) for v in row.values.values()), default=0), row.missing]
         for column in columns:
-            line += [four_decimals(row.mean(column)), four_decimals(row.std(column))]
+            apart = row.deviations(column)
+            line += map(four_decimals, (row.mean(column), row.std(column), apart.get("orders"), apart.get("seeds")))
         writer.writerow(line + [four_decimals(row.published.get(column, (None,))[0]) for column in known])
     return out.getvalue()
 
@@ -319,6 +454,8 @@ def as_json(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
                 "values": row.values,
                 "mean": {column: row.mean(column) for column in row.values},
                 "std": {column: row.std(column) for column in row.values},
+                "deviations": {column: row.deviations(column) for column in row.values},
+                "places": {column: [list(place) for place in places] for column, places in row.places.items()},
                 "published": {column: list(pair) for column, pair in row.published.items()},
             }
             for row in rows

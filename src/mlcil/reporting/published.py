@@ -9,7 +9,9 @@ has no number that could be read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from mlcil.reporting.run_settings import NEUTRAL, settings_of, without
 
 SOURCE = "KRT (ICCV 2023), Tables 1 and 2, and CSC, HCP and KBK, as in arXiv 2608.30316; TResNet-M, full data set"
 
@@ -179,3 +181,48 @@ def published(experiment: str, label: str) -> Published:
         return SINGLE_LABEL[experiment].get(label, {})
     entry = PUBLISHED[experiment].get(label, (None,) * len(COLUMNS))
     return {column: (value, None) for column, value in zip(COLUMNS, entry, strict=True) if value is not None}
+
+
+#: settings that a published number does not hang on: the machine's, and how often something is said
+MACHINE = (
+    *NEUTRAL, "seed", "threads", "precision", "deterministic", "compile", "channels_last", "fold_batch_norm",
+    "frozen_maps_gb", "custom_hooks", "visualizer", "on_bad_image", "test_dataloader", "train_dataloader.pin_memory",
+    "train_cfg.val_interval", "pretrained", "scenario.dataset.label_cardinality",
+)  # fmt: skip
+#: type of a data set -> (training, test) images that the published numbers rest on; COCO with or without those that
+#: show no object
+IMAGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "coco": ((82783, 82081), (40504, 40137)),
+    "voc": ((5011,), (4952,)),
+    "cifar100": ((50000,), (10000,)),
+    "tiny_imagenet": ((100000,), (10000,)),
+}
+
+
+def differences(run: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What stands between a run and a published number, ``key VALUE, published VALUE``; empty where they agree.
+
+    Args:
+        run: content of its results.json.
+        settings: nested settings that the number belongs to.
+    """
+    ours = settings_of(run)
+    if "scenario" not in ours:
+        return ["its settings cannot be read"]
+    a, b = without(ours, MACHINE), without(settings, MACHINE)
+    found = [
+        f"{key} {a.get(key, 'not set')}, published {b.get(key, 'not set')}"
+        for key in dict.fromkeys([*b, *a])
+        if a.get(key) != b.get(key)
+    ]
+    if (ours.get("pretrained") is None) != (settings.get("pretrained") is None):
+        found.append(f"pretrained {ours.get('pretrained')!r}, published {settings.get('pretrained')!r}")
+    if leak := ((run.get("provenance") or {}).get("weights") or {}).get("leak"):
+        found.append(f"its weights have seen the classes ({leak})")
+    known, counts = IMAGES.get(str(settings["scenario"]["dataset"]["type"])), run.get("images") or {}
+    for split, sizes in zip(("train", "test"), known or (), strict=False):
+        if counts.get(split) not in sizes:
+            found.append(f"{split} images {counts.get(split, 'unknown')}, published {sizes[0]}")
+    if run.get("status") != "done":
+        found.append("it is not finished")
+    return found

@@ -1,9 +1,7 @@
-"""Results as text and CSV."""
+"""Results as text."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,45 +68,6 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table: the first row is its header, all columns but the first are aligned to the right."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
-
-
-def results_csv(results: Results) -> str:
-    """A row per session: the numbers on base, seen and new classes, and what else the scenario is measured by.
-
-    With many labels an image: mAP on the growing and the fixed test set, and the F1 numbers. With one: accuracy,
-    top-5, and accuracy on the classes of each session (empty where it is still to come).
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    single = bool(results) and metrics_of(results[0]).headline == "accuracy"
-    for index, result in enumerate(results):
-        values = {
-            "session": result["index"],
-            "seen_classes": len(result[metrics_of(result).per_class]),
-            "train_images": result["train"]["images"],
-            "exemplars": result["train"]["exemplars"],
-            **(_accuracy_columns(result, len(results)) if single else _map_columns(result)),
-            "seconds": result["seconds"],
-        }
-        if index == 0:
-            writer.writerow(list(values))
-        writer.writerow(list(values.values()))
-    return out.getvalue()
-
-
-def _map_columns(result: Mapping[str, Any]) -> dict[str, str]:
-    splits = ("base", "seen", "new")
-    values = {f"{key}_{s}": four_decimals(result[key][s]) for key in ("mAP", "fixed_mAP") for s in splits}
-    f1 = {f"{m}@{t}": four_decimals(v) for t, measures in result["f1"].items() for m, v in measures.items()}
-    return {**values, **f1}
-
-
-def _accuracy_columns(result: Mapping[str, Any], sessions: int) -> dict[str, str]:
-    splits = ("base", "seen", "new", "old")
-    values = {f"{key}_{s}": four_decimals(result[key][s]) for key in ("accuracy", "top5") for s in splits}
-    values["mean_session_accuracy"] = four_decimals(result["mean_session_accuracy"])
-    rows = [*result["session_accuracy"], *[None] * (sessions - len(result["session_accuracy"]))]
-    return {**values, **{f"accuracy_session_{j}": four_decimals(value) for j, value in enumerate(rows)}}
 
 
 def four_decimals(value: float | None) -> str:

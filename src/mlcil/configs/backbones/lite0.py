@@ -8,6 +8,7 @@ HCP and CSC are narrower here than in the papers; their rates were not searched.
 """
 
 tasks = ("multi_label",)
+unfit = {"multi_lane": "its lanes run through the blocks of a vision transformer"}
 settings = dict(
     network=dict(
         backbone=dict(name="tf_efficientnet_lite0", mean=[127 / 255] * 3, std=[128 / 255] * 3), frozen_backbone=True

@@ -23,6 +23,22 @@ on = {
         seed=1,
     ),
     "krt": dict(network=dict(head=dict(embed_dim=128)), method=dict(token_weight=50.0), auto_scale_lr=None),
+    "multi_lane": dict(
+        network=dict(
+            backbone=dict(
+                _delete_=True,
+                name="vit_tiny_r_s16_p8_224",  # patches of a convolution's map, which few images can teach
+                mean=[0.0] * 3,
+                std=[1.0] * 3,
+                trunk=dict(patch_size=2, embed_dim=96, depth=4, num_heads=4),
+            ),
+            head=dict(tokens=5, prompts=5, prompt_blocks=2),
+        ),
+        train_transform=dict(crop=None, flip=False),
+        train_cfg=dict(base_lr=0.03),
+        optim_wrapper=dict(optimizer=dict(lr=0.03, weight_decay=0.0)),
+        auto_scale_lr=None,
+    ),
     ("er", "multi_label"): dict(memory=dict(total=200)),
     "derpp": dict(memory=dict(total=200)),
     "prs": dict(memory=dict(total=200)),

@@ -9,6 +9,7 @@ from mlcil.models.heads.full_linear import FullLinearHead
 from mlcil.models.heads.graph import GraphHead
 from mlcil.models.heads.ica import ICAHead
 from mlcil.models.heads.kbk import KBKHead
+from mlcil.models.heads.lanes import LaneHead
 from mlcil.models.heads.linear import LinearHead
 from mlcil.models.heads.prototype import PrototypeHead
 from mlcil.models.heads.session_linear import SessionLinearHead
@@ -17,10 +18,13 @@ from mlcil.models.heads.session_linear import SessionLinearHead
 TOKEN_HEADS: dict[str, Any] = {"ica": ICAHead, "dkt": DKTHead, "daformer": DAFormerHead}
 #: heads that take all maps of the backbone; they are told the channels of the one before the last
 STAGE_HEADS: dict[str, Any] = {"kbk": KBKHead}
+#: heads that run through the blocks of a vision transformer; they are told how many it has
+BLOCK_HEADS: dict[str, Any] = {"lanes": LaneHead}
 #: all heads
 HEADS: dict[str, Any] = {
     **TOKEN_HEADS,
     **STAGE_HEADS,
+    **BLOCK_HEADS,
     "linear": LinearHead,
     "session_linear": SessionLinearHead,
     "full_linear": FullLinearHead,
@@ -30,6 +34,7 @@ HEADS: dict[str, Any] = {
 }
 
 __all__ = [
+    "BLOCK_HEADS",
     "HEADS",
     "STAGE_HEADS",
     "TOKEN_HEADS",
@@ -40,6 +45,7 @@ __all__ = [
     "GraphHead",
     "ICAHead",
     "KBKHead",
+    "LaneHead",
     "LinearHead",
     "PrototypeHead",
     "SessionLinearHead",
