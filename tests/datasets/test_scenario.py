@@ -155,26 +155,6 @@ def test_plan() -> None:
     assert made().plan()["sessions"][0]["steps"] is None
 
 
-DISJOINT = [[1, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize("class_order", ["as_given", ["d", "c", "b", "a"]])
-def test_each_image_in_one_session(class_order: Any) -> None:
-    """d is the rarest class, then by name a, b and c, three images each."""
-    scenario = Scenario(Made(train=DISJOINT), 0, 2, class_order=class_order, disjoint=True)
-    rows = {scenario.sessions[t].classes: scenario.train_rows(t).tolist() for t in (0, 1)}
-    assert sorted(rows.values()) == [[0, 1, 4, 5], [2, 3]]
-    plan = scenario.plan()
-    assert [session["images_seen_before"] for session in plan["sessions"]] == [0, 0]
-    assert plan["exposures_per_image"] == 1
-    assert scenario.protocol == "B0-C2-disjoint"
-    np.testing.assert_array_equal(scenario.train.reorder(CLASSES).labels_NC, DISJOINT)  # only who sees them changes
-    joint = Scenario(Made(train=DISJOINT), 0, 2, joint=True, disjoint=True)
-    assert joint.train_rows(0).tolist() == [0, 1, 2, 3, 4, 5]
-    other = Scenario(Made(train=DISJOINT), 0, 2, class_order=class_order)
-    assert len({scenario.hash, other.hash}) == len({scenario.data_hash, other.data_hash}) == 2
-
-
 def test_one_class_an_image_is_in_one_session_anyway() -> None:
     labels = SingleLabelTable("x", ("a", "b"), np.array([0, 1]), files=(Path("0"), Path("1")))
     assert in_one_session(labels, ()) is labels
@@ -331,3 +311,36 @@ def test_images_that_cannot_be_read_are_nowhere() -> None:
     made(allow_empty_classes=True).leave_out(train=[0, 1], test=[])
     with pytest.raises(UserError, match="none of the 5 images of the test split 'test' can be read"):
         made().leave_out(train=[], test=range(5))
+
+
+def test_disjoint_sessions_share_no_image_and_leave_no_class_out():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 6)) < 0.3).astype(np.int8)
+    labels[:, 5] = 0
+    labels[3] = 1  # the only image of the last class
+    files = tuple(Path(f"{k}.jpg") for k in range(200))
+    table = ImageTable("train", tuple("abcdef"), tuple(range(200)), files, labels, labels == 1)
+
+    class Photos:
+        name = "photos"
+
+        def train(self):
+            return table
+
+        def test(self):
+            return table
+
+    ordinary, found = Scenario(Photos(), increment=2), Scenario(Photos(), increment=2, disjoint=True)
+    parts = [set(found.train_rows(t).tolist()) for t in range(3)]
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    assert set.union(*parts) == set.union(*(set(ordinary.train_rows(t).tolist()) for t in range(3)))
+    assert all(parts[t] <= set(ordinary.train_rows(t).tolist()) for t in range(3))
+    assert 3 in parts[2]
+    assert min(map(len, parts)) > 20
+    assert found.comparison_hash != ordinary.comparison_hash
+    assert found.protocol == "B0-C2-disjoint"
+    assert [session["images_seen_before"] for session in found.plan()["sessions"]] == [0, 0, 0]
+    np.testing.assert_array_equal(found.train.labels_NC, labels)  # only who sees an image changes
+    whole = Scenario(Photos(), increment=2, disjoint=True, cumulative=True)
+    assert [len(whole.train_rows(t)) for t in range(3)] == np.cumsum([len(part) for part in parts]).tolist()
+    assert len(Scenario(Photos(), increment=2, disjoint=True, joint=True).train_rows(0)) == len(set.union(*parts))

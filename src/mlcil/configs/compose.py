@@ -21,7 +21,8 @@ PHOTOS, LISTS = "photos", (".csv", ".tsv", ".txt", ".json", ".jsonl")
 CHOICES = ("data", "protocol", "backbone")
 PROTOCOLS = (
     "B40-C10 (40 classes first and then 10 a session), 10-tasks (so many equal sessions), B50-10-tasks (50 classes "
-    "first and then ten equal sessions), joint (all classes in one session); -disjoint behind it (each image in one session)"
+    "first and then ten equal sessions), joint (all classes in one session); with -disjoint behind it every image is "
+    "part of one session alone"
 )
 
 

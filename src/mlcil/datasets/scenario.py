@@ -9,6 +9,7 @@ N images, C classes of the scenario.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
@@ -76,8 +77,8 @@ class Scenario:
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
         sizes: classes of every session, where they follow no rule.
-        disjoint: an image belongs to one session only, that of the rarest class that it shows (Split-VOC, Split-COCO);
-            else to every session that owns one of its classes (KRT official behaviour).
+        disjoint: an image belongs to one session only (as in Split-VOC and Split-COCO), see :func:`in_one_session`; else
+            to every session that owns one of its classes (KRT official behaviour).
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
@@ -377,18 +378,28 @@ class Scenario:
 def in_one_session(table: ImageTable, sessions: Sequence[Session]) -> ImageTable:
     """The table with every image selected by the classes of one session only.
 
-    It is the session of the rarest class, by the images that show it, among those that select the image: so no class
-    loses its images to a more frequent one. The first by name of equals, whatever the class order.
+    Of the sessions that own one of its classes the image's id says which, each as likely; a class that would be left
+    without any image keeps one.
     """
     if isinstance(table, SingleLabelTable):
         return table
-    count_C = table.selects_NC.sum(0)
-    by_rarity = sorted(range(len(table.classes)), key=lambda c: (count_C[c], table.classes[c]))
-    rarest_N = np.asarray(by_rarity)[table.selects_NC[:, by_rarity].argmax(1)]
-    session_C = np.zeros(len(table.classes), np.int64) - 1
-    for session in sessions:
-        session_C[session.low : session.high] = session.index
-    return replace(table, selects_NC=table.selects_NC & (session_C == session_C[rarest_N][:, None]))
+    lots = [slice(session.low, session.high) for session in sessions]
+    owns_NT = np.stack([table.selects_NC[:, lot].any(1) for lot in lots], 1)
+    digests = [int(hashlib.sha256(str(name).encode()).hexdigest()[:12], 16) for name in table.ids]
+    owner_N = np.full(len(table), -1)
+    for row in np.flatnonzero(owns_NT.any(1)):
+        choices = np.flatnonzero(owns_NT[row])
+        owner_N[row] = choices[digests[row] % len(choices)]
+    for t, session in enumerate(sessions):
+        for c in range(session.low, session.high):
+            rows = np.flatnonzero(table.selects_NC[:, c])
+            if len(rows) and not (owner_N[rows] == t).any():
+                owner_N[min(rows, key=digests.__getitem__)] = t
+    selects_NC = np.zeros_like(table.selects_NC)
+    for t, lot in enumerate(lots):
+        mine = owner_N == t
+        selects_NC[mine, lot] = table.selects_NC[mine, lot]
+    return replace(table, selects_NC=selects_NC)
 
 
 def check_dataset(dataset: Any) -> str:
