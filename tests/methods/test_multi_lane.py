@@ -21,7 +21,11 @@ def lanes_config(scenes, folder, name="run"):  # noqa: F811
         scenes,
         folder,
         name,
-        network={"backbone": {**VIT, "trunk": {**VIT["trunk"], "patch_size": 8}}, "head": LANES, "frozen_backbone": True},
+        network={
+            "backbone": {**VIT, "trunk": {**VIT["trunk"], "patch_size": 8}},
+            "head": LANES,
+            "frozen_backbone": True,
+        },
         method={"type": "MultiLane"},
         train_cfg={"save_interval": 2},
     )
