@@ -91,8 +91,8 @@ def test_a_class_is_corrected_once_and_distilled_as_corrected():
 
 
 def test_calibration_is_for_many_labels():
-    with pytest.raises(UserError, match="method.calibrated is for data with many labels an image"):
-        method = begin(made(calibrated=True), 0, "single_label")
+    method = begin(made(calibrated=True), 0, "single_label")
+    with pytest.raises(UserError, match=r"method\.calibrated is for data with many labels an image"):
         method.phases(method.context)
 
 

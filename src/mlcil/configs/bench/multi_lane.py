@@ -1,6 +1,6 @@
-# MULTI-LANE and linear heads on the same frozen vision transformer, which was trained on rendered letters; digit scenes,
-# B0-C2. Rates: the best of three on a quarter of the training images (scenario.validation=0.25): 0.002, 0.01 and 0.03 for
-# the lanes, 0.003, 0.01 and 0.03 for the linear heads.
+# MULTI-LANE and linear heads on the same frozen vision transformer, which was trained on rendered letters; digit
+# scenes, B0-C2. Rates: the best of three on a quarter of the training images (scenario.validation=0.25): 0.002, 0.01
+# and 0.03 for the lanes, 0.003, 0.01 and 0.03 for the linear heads.
 # python -m mlcil bench multi_lane
 title = "Digit scenes, B0-C2, small frozen vision transformer pretrained on rendered letters"
 seeds = [1]
