@@ -13,7 +13,7 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.errors import UserError
-from mlcil.files import stamp
+from mlcil.files import check_regular, stamp
 from mlcil.images import Fit
 from mlcil.protocols import did_you_mean
 
@@ -107,6 +107,7 @@ def read_lines(path: Path, contents: str) -> list[str]:
     Raises:
         UserError: missing, not UTF-8, or without a line.
     """
+    check_regular(path)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError:

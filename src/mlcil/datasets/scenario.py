@@ -42,7 +42,9 @@ class Dataset(Protocol):
     average over all classes, else ``None``.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For logs and hashes."""
 
     def train(self) -> ImageTable:
         """The training split."""
