@@ -184,6 +184,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         cache=CacheOptions(**as_dict(cfg.image_cache)),
         features=FeatureStoreOptions(**as_dict(cfg.feature_store)),
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
+        trackers=as_dict(cfg.visualizer)["vis_backends"],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
     )
