@@ -33,7 +33,7 @@ from mlcil.datasets.table import ImageTable
 from mlcil.engine.build import build_method, folder_of
 from mlcil.engine.config import finish_config
 from mlcil.engine.train import train
-from mlcil.methods import DGR, E2E, LwFMC
+from mlcil.methods import DGR, E2E, LwFMC, MultiLane
 from mlcil.methods.data_free import DataFree
 from mlcil.registry import DATASETS, METHODS
 
@@ -91,6 +91,14 @@ class FaultScenes:
 
 BACKBONE = {"name": "resnet32_abd", "blocks": (1, 1), "widths": (4, 8), "mean": (0.5,) * 3, "std": (0.25,) * 3}
 TRANSFORMER = {"dim": 16, "depth": 2, "heads": 4}
+LANES = {
+    "backbone": {
+        "name": "vit_tiny_patch16_224",
+        "trunk": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 4},
+    },
+    "head": {"type": "lanes", "tokens": 3, "prompts": 2, "prompt_blocks": 1},
+    "frozen_backbone": True,
+}
 HEADS = (
     {"type": "linear"},
     {"type": "full_linear", "num_classes": len(CLASSES)},
@@ -130,6 +138,8 @@ def candidates(name: str) -> Iterator[dict[str, Any]]:
             backbone = {"name": kind, **TRANSFORMER}
             head = {"type": kind, "num_heads": 4}
             yield {"method": method, "memory": memories[0], "network": {"backbone": backbone, "head": head}}
+    if issubclass(cls, MultiLane):
+        yield {"method": method, "memory": None, "network": LANES}
     for memory in memories:
         for head in HEADS:
             yield {"method": method, "memory": memory, "network": {"backbone": BACKBONE, "head": head}}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from mlcil.datasets.randaugment import GREY, MAGNITUDES, NAMES, Cutout, RandAugment, apply_operation, operations_of
-from mlcil.datasets.transforms import load_rgb
+from mlcil.images import load_rgb
 from mlcil.models.heads import DAFormerHead, DKTHead, ICAHead
 from mlcil.models.heads.daformer import DualAttention
 from mlcil.models.network import NetworkOutput

@@ -5,6 +5,7 @@ import torch
 BACKBONE = {"name": "tresnet", "layers": [1, 1, 1, 1], "width": 0.25, "abn": "torch"}
 ICA = {"type": "ica", "embed_dim": 32, "num_heads": 4}
 LINEAR = {"type": "linear"}
+VIT = {"name": "vit_tiny_patch16_224", "trunk": {"patch_size": 16, "embed_dim": 32, "depth": 3, "num_heads": 4}}
 SIZE, BATCH, STEPS, REPLAYED = 64, 8, 2, 3
 SPLITS = ((0, 3), (3, 5), (5, 7))
 

@@ -8,9 +8,9 @@ import pytest
 SOURCES = Path(__file__).parents[1] / "src"
 FLOORS = (
     ("errors", "files", "registry", "system"),
-    ("models", "losses", "evaluation", "protocols", "class_orders", "phases", "schema", "configs"),
+    ("models", "losses", "evaluation", "protocols", "images", "class_orders", "phases", "schema", "configs"),
     ("methods", "datasets", "reporting"),
-    ("memory", "interop"),
+    ("memory", "interop", "inference"),
     ("engine",),
     ("tagger",),
     ("commands",),

@@ -108,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threshold", type=float, help="lowest score of a label (default: the tagger's own, else 0.8)")
     sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     sub.add_argument("--precision", default="auto", help="auto (bf16 where the device has it), fp32, bf16 or fp16")
+    sub.add_argument(
+        "--engine", default="auto", help="auto: onnxruntime for an .onnx file, else torch; or one of these"
+    )
     sub.add_argument("--top", type=int, help="the best TOP labels, of all or of those from --threshold on")
     sub.add_argument(
         "--on-bad-image",
@@ -116,12 +119,83 @@ def parser() -> argparse.ArgumentParser:
         help="stop at an image that cannot be read (default), or name it and go on",
     )
 
+    sub = command("export", "Write a tagger as an ONNX file, or its weights as safetensors, and check what it gives.")
+    sub.add_argument("tagger", type=Path, help="such as saved_models/NAME/session_3.pth")
+    sub.add_argument("target", type=Path, metavar="FILE", help="ends in .onnx or .safetensors")
+    sub.add_argument("--int8", action="store_true", help="ONNX in whole numbers of 8 bits: faster, scores a little off")
+    sub.add_argument(
+        "--calibrate", type=Path, metavar="FOLDER", help="photos that int8 is fitted to: like those to come"
+    )
+    sub.add_argument("--on", type=Path, metavar="LABELS", help="labelled photos: mAP of both, and a bound on its loss")
+    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos of LABELS are, if not beside it")
+    sub.add_argument("--max-drop", type=float, default=0.5, help="points of mAP that 8 bits may cost (default 0.5)")
+
     sub = command("convert", "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD.")
     sub.add_argument("source", type=Path)
     sub.add_argument("target", type=Path)
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
     sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
+
+    def learning(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--photos", type=Path, metavar="FOLDER", help="folder of the photos (default: beside the labels)"
+        )
+        sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+        sub.add_argument("--out", type=Path, required=True, help="the new file; no file is ever replaced")
+        sub.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="photos that nobody has looked at")
+        sub.add_argument("--backbone", help="a timm model (default: EfficientNet-Lite0)")
+
+    sub = command("tag", "A first tagger from your own photos: minutes on a CPU.")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--weights", help="a file with the weights of another --backbone")
+    sub.add_argument("--method", help="a method of rows on frozen features (default: ridge)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
+    sub = command("extend", "Add labels to a tagger; the old scores stay the same to the bit.")
+    sub.add_argument("tagger", type=Path, help="a tagger, a stage checkpoint, or with --classes another checkpoint")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--keep", type=Path, metavar="OLD_LABELS", help="photos with old labels, in any form")
+    sub.add_argument(
+        "--refine", action="append", default=[], metavar="LABEL", help="learn more of a label that is there"
+    )
+    sub.add_argument("--method", help="instead of the default: krt, lwf, ... (old scores change then)")
+    sub.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the outputs of a timm or torchvision checkpoint"
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
+    sub = command("check", "Compare two taggers on labelled photos; exit code 1 when a label got worse.")
+    sub.add_argument("old", type=Path)
+    sub.add_argument("new", type=Path)
+    sub.add_argument("--on", type=Path, required=True, metavar="LABELS", help="labels of photos, in any form")
+    sub.add_argument("--photos", type=Path, help="folder of the photos (default: beside the labels)")
+    sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+    sub.add_argument("--max-drop", type=float, default=1.0, help="points of AP that a label may lose (default 1.0)")
+    sub.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with the photos to look at")
+    sub.add_argument("--json", type=Path, metavar="FILE.json", help="write all numbers")
+    sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+
+    sub = command("info", "Print what a tagger's file says of itself: labels, thresholds, parents, what is kept.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("--json", action="store_true", help="print json instead of lines")
+
+    sub = command("rename", "Give labels other names, in a new file.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("names", nargs="+", metavar="OLD=NEW", help="a label and its new name")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("drop", "Take labels out of a tagger, in a new file.")
+    sub.add_argument("tagger", type=Path)
+    sub.add_argument("labels", nargs="+", metavar="LABEL")
+    sub.add_argument("--out", type=Path, required=True)
+
+    sub = command("merge", "Merge two extensions of one tagger into a new file.")
+    sub.add_argument("first", type=Path)
+    sub.add_argument("second", type=Path)
+    sub.add_argument("--out", type=Path, required=True)
     return top
 
 

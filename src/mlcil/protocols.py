@@ -13,7 +13,7 @@ import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from mlcil.class_orders import ORDERS
@@ -98,6 +98,25 @@ def split_sessions(classes: Sequence[str], base: int, increment: int) -> tuple[S
     if first > total or (total - first) % increment:
         raise UserError(_uneven(total, base, increment))
     edges = [0, *range(first, total + 1, increment)]
+    return tuple(
+        Session(index, low, high, tuple(classes[low:high])) for index, (low, high) in enumerate(pairwise(edges))
+    )
+
+
+def sessions_of(classes: Sequence[str], sizes: Sequence[int]) -> tuple[Session, ...]:
+    """Sessions of these sizes.
+
+    Raises:
+        UserError: a size below 1, or sizes that do not add up to the classes.
+    """
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise UserError(f"scenario.sizes is {sizes!r}; expected the classes of every session, such as [10, 5, 3]")
+    if sum(sizes) != len(classes):
+        raise UserError(
+            f"scenario.sizes adds up to {sum(sizes)}, but there are {len(classes)} classes; expected all of them in "
+            "sessions, so correct it"
+        )
+    edges = accumulate(sizes, initial=0)
     return tuple(
         Session(index, low, high, tuple(classes[low:high])) for index, (low, high) in enumerate(pairwise(edges))
     )

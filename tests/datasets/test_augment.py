@@ -8,8 +8,9 @@ from PIL import Image
 
 from mlcil.datasets import augment
 from mlcil.datasets.augment import INCREASING, NORMALISATIONS, IncreasingRandAugment, seeded
-from mlcil.datasets.transforms import Fit, TrainTransform
+from mlcil.datasets.transforms import TrainTransform
 from mlcil.errors import UserError
+from mlcil.images import Fit
 
 PLAIN: dict[str, Any] = {"cutout": 0.0, "randaugment": False}
 

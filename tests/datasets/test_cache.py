@@ -16,8 +16,9 @@ from PIL import Image
 from mlcil.datasets import cache as C
 from mlcil.datasets.loading import ImageSource, Loader, SessionSampler, SessionView
 from mlcil.datasets.table import ImageTable, SingleLabelTable
-from mlcil.datasets.transforms import SQUARE, Fit, TrainTransform, decode
+from mlcil.datasets.transforms import TrainTransform
 from mlcil.errors import UserError
+from mlcil.images import SQUARE, Fit, decode
 
 SIZE = 40
 ROWS = 70  # more than two batches of the build

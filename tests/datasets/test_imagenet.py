@@ -7,8 +7,8 @@ import tiny_single as tiny
 from mlcil.class_orders import SUBSETS
 from mlcil.datasets.imagenet import ImageNetDataset
 from mlcil.datasets.scenario import Scenario
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
+from mlcil.images import Fit
 
 
 def test_class_folders(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.scenario import Scenario, in_one_session
 from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.voc import VocDataset
 from mlcil.errors import UserError
@@ -137,12 +137,14 @@ def test_plan() -> None:
         "labels_hidden": 4,
         "hidden_old": 0,
         "hidden_future": 4,
+        "unknown": 0,
         "images_seen_before": 0,
         "share_seen_before": 0.0,
         "test_images": {"base": 2, "seen": 2, "new": 2, "fixed": 5},
         "steps": 20,
     }
     assert (second["labels_given"], second["hidden_old"], second["hidden_future"]) == (5, 3, 0)
+    assert second["unknown"] == 2 * 4 + 1  # two old classes on four images, and what is not judged
     assert (second["images_seen_before"], second["share_seen_before"]) == (3, 0.75)
     assert second["test_images"] == {"base": 2, "seen": 4, "new": 2, "fixed": 5}
     assert (plan["training_images"], plan["unused_training_images"]) == (5, 1)
@@ -151,6 +153,31 @@ def test_plan() -> None:
     assert plan["classes_without_train_positives"] == plan["classes_without_test_positives"] == []
     assert (plan["protocol"], plan["hash"], plan["fixed_test_images"]) == ("B0-C2", made().hash, 5)
     assert made().plan()["sessions"][0]["steps"] is None
+
+
+DISJOINT = [[1, 0, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("class_order", ["as_given", ["d", "c", "b", "a"]])
+def test_each_image_in_one_session(class_order: Any) -> None:
+    """d is the rarest class, then by name a, b and c, three images each."""
+    scenario = Scenario(Made(train=DISJOINT), 0, 2, class_order=class_order, disjoint=True)
+    rows = {scenario.sessions[t].classes: scenario.train_rows(t).tolist() for t in (0, 1)}
+    assert sorted(rows.values()) == [[0, 1, 4, 5], [2, 3]]
+    plan = scenario.plan()
+    assert [session["images_seen_before"] for session in plan["sessions"]] == [0, 0]
+    assert plan["exposures_per_image"] == 1
+    assert scenario.protocol == "B0-C2-disjoint"
+    np.testing.assert_array_equal(scenario.train.reorder(CLASSES).labels_NC, DISJOINT)  # only who sees them changes
+    joint = Scenario(Made(train=DISJOINT), 0, 2, joint=True, disjoint=True)
+    assert joint.train_rows(0).tolist() == [0, 1, 2, 3, 4, 5]
+    other = Scenario(Made(train=DISJOINT), 0, 2, class_order=class_order)
+    assert len({scenario.hash, other.hash}) == len({scenario.data_hash, other.data_hash}) == 2
+
+
+def test_one_class_an_image_is_in_one_session_anyway() -> None:
+    labels = SingleLabelTable("x", ("a", "b"), np.array([0, 1]), files=(Path("0"), Path("1")))
+    assert in_one_session(labels, ()) is labels
 
 
 def test_a_class_without_images() -> None:

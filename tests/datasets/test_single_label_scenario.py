@@ -10,8 +10,8 @@ import pytest
 from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.table import ImageTable, SingleLabelTable
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
+from mlcil.images import Fit
 from mlcil.memory.exemplars import ExemplarMemory
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden import BACKBONE, BATCH, ICA, LINEAR, SIZE, SPLITS, STEPS, batches
+from golden import BACKBONE, BATCH, ICA, LINEAR, SIZE, SPLITS, STEPS, VIT, batches
 from phase_calls import after_training, before_training
 
 from mlcil.engine.optim import decay_groups
@@ -25,7 +25,9 @@ HEADS = {
     "ICaRL": {"type": "prototype"},
     "KBK": {"type": "kbk", "depth": 2, "width": 32},
     "CSC": {"type": "csc", "node_channels": 16},
+    "MultiLane": {"type": "lanes", "tokens": 4, "prompts": 3, "prompt_blocks": 2},
 }
+BACKBONES = {"MultiLane": {"backbone": VIT, "frozen_backbone": True}}
 OPTIONS = {"KRT": {"token_weight": 50.0, "search": {"start": 0.5, "step": 0.01, "band": 0.6}}, "BiC": {"held_out": 3}}
 # sum of the losses of every step, three sessions of two steps
 GOLDEN: dict[str, list[float]] = {
@@ -43,6 +45,7 @@ GOLDEN: dict[str, list[float]] = {
     "DERpp": [59.826795, 34.680303, 85.170908, 77.939652, 108.84196, 119.5988],
     "Finetune": [59.826795, 34.680303, 46.938847, 41.847349, 69.086278, 81.894791],
     "ICaRL": [59.826795, 34.680303, 164.9465, 150.78313, 252.42793, 271.57635],
+    "MultiLane": [0.69519465, 0.66762504, 0.70232477, 0.6822987, 0.66011126, 0.69046022],
     "LwF": [59.826795, 34.680303, 575.62767, 571.21569, 949.55251, 958.83291],
 }
 
@@ -50,7 +53,8 @@ GOLDEN: dict[str, list[float]] = {
 def losses_of(name):
     """Sum of the losses of every step; the engine's calls in the engine's order."""
     torch.manual_seed(7)
-    method = METHODS.get(name)(IncrementalNetwork(BACKBONE, HEADS.get(name, LINEAR), SIZE), **OPTIONS.get(name, {}))
+    parts = {"backbone": BACKBONE, "head": HEADS.get(name, LINEAR), "image_size": SIZE, **BACKBONES.get(name, {})}
+    method = METHODS.get(name)(IncrementalNetwork(**parts), **OPTIONS.get(name, {}))
     found = []
     for index, (low, high) in enumerate(SPLITS):
         data = batches(index)

@@ -1,15 +1,16 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 import mlcil
 from mlcil.commands.convert import convert_file
-from mlcil.datasets.transforms import decode
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
+from mlcil.images import decode
 from mlcil.interop.official import to_official
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.numerics import resolve_precision
@@ -43,6 +44,21 @@ def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -
     image = network_input(torch.from_numpy(decode(photos / "b.jpg", tiny.SIZE)[None].copy()))
     expected = torch.sigmoid(StageCheckpoint.load(stage).build()(image).logits_BC)
     torch.testing.assert_close(predictor.scores(image), expected.detach())
+
+
+@pytest.mark.parametrize("head", [{"type": "kbk", "width": 16}, {"type": "csc", "node_channels": 16}])
+def test_heads_of_class_features_and_graphs_predict_from_their_file(
+    head: dict[str, object], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny.write_stage(tmp_path / "session_0.pth", head=head)
+    code, out, err = tiny.call(capsys, "predict", path, photos, "--precision", "fp32", "--threshold", "0")
+    assert code == 0, err
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert len(shown) == 4
+    image = network_input(torch.from_numpy(decode(Path(shown[0]["image"]), tiny.SIZE)[None].copy()))
+    expected = torch.sigmoid(StageCheckpoint.load(path).build()(image).logits_BC)[0].tolist()
+    found = {label["label"]: label["score"] for label in shown[0]["labels"]}
+    assert found == pytest.approx({"ant": expected[0], "bee": expected[1]}, abs=1e-5)
 
 
 def test_batches_do_not_matter(stage: Path, photos: Path) -> None:
@@ -158,12 +174,12 @@ def test_scores_that_are_no_numbers_are_refused(stage: Path, photos: Path) -> No
     found = tagger.predict([photos / "a.png", photos / "b.jpg"], batch_size=2)
     scores = tagger.scores
 
-    def wrong(images: torch.Tensor) -> torch.Tensor:
-        result = scores(images).clone()
-        result[1, 0] = torch.nan
+    def wrong(images: np.ndarray) -> np.ndarray:
+        result = scores(images).copy()
+        result[1, 0] = np.nan
         return result
 
     tagger.scores = wrong  # type: ignore[method-assign]
     assert next(found)[0].name == "a.png"
-    with pytest.raises(UserError, match=r"b\.jpg: the checkpoint gives scores that are no numbers"):
+    with pytest.raises(UserError, match=r"b\.jpg: the tagger gives scores that are no numbers"):
         next(found)

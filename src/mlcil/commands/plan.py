@@ -61,7 +61,7 @@ def look_at_weights(run: Run) -> dict[str, Any]:
 def plan_text(plan: dict[str, Any]) -> str:
     """The plan as a table with its facts above and below."""
     single = plan["task"] == "single_label"
-    hidden = [] if single else ["labels", "hidden old", "hidden future", "seen before"]
+    hidden = [] if single else ["labels", "hidden old", "hidden future", "unknown cells", "seen before"]
     rows = [["session", "classes", "images", *hidden, "test images", "steps", "parameters"]]
     for row in plan["sessions"]:
         shown = row["classes"]
@@ -70,6 +70,7 @@ def plan_text(plan: dict[str, Any]) -> str:
             str(row["labels_given"]),
             str(row["hidden_old"]),
             str(row["hidden_future"]),
+            str(row["unknown"]),
             f"{row['images_seen_before']} ({100 * row['share_seen_before']:.0f}%)",
         ]
         rows.append(
@@ -112,8 +113,11 @@ SINGLE_LABEL_NOTES = ("test images: of all classes seen so far. steps: one proce
 def _multi_label_notes(plan: dict[str, Any]) -> list[str]:
     return [
         f"exposures per training image: {plan['exposures_per_image']:.2f}; "
+        f"images that return: {sum(row['images_seen_before'] for row in plan['sessions'])}; "
+        f"unknown cells: {sum(row['unknown'] for row in plan['sessions'])}; "
         f"test images fixed: {plan['fixed_test_images']}",
-        "labels hidden: positives of other sessions' classes on the session's images; seen before: images that an",
-        "earlier session has trained on already. test images: growing, of all classes seen so far. steps: one process,",
+        "labels hidden: positives of other sessions' classes on the session's images; unknown cells: labels of classes",
+        "seen so far, present or absent, that nobody gave; seen before: images that an earlier session has trained on",
+        "already (protocol=...-disjoint has none). test images: growing, of all classes seen so far. steps: one process,",
         "without exemplars.",
     ]

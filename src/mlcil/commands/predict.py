@@ -12,9 +12,9 @@ from typing import Any
 import mlcil
 from mlcil.errors import UserError
 from mlcil.files import write_text
+from mlcil.images import find_images
 from mlcil.system.bar import bar
 from mlcil.tagger import outputs
-from mlcil.tagger.tagger import find_images
 
 Tagged = tuple[Path, outputs.Named, dict[str, float]]
 
@@ -26,12 +26,11 @@ def main(options: argparse.Namespace) -> int:
         raise UserError("--format xmp writes a file beside each photo, without scores; leave --output and --scores out")
     path = outputs.find_tagger(options.checkpoint)
     images = list(dict.fromkeys(image for place in options.images for image in find_images(place)))
-    tagger: Any = mlcil.load(path, options.device, options.precision)
+    tagger = mlcil.load(path, options.device, options.precision, options.engine)
     top = options.top
-    if getattr(getattr(tagger, "info", None), "task", None) == "single_label" and options.threshold is None:
+    if tagger.task == "single_label" and options.threshold is None:
         top = top or 1  # one class an image
-    thresholds = getattr(tagger, "thresholds", None)
-    choose, without = outputs.choose(tagger.classes, thresholds, options.threshold, top)
+    choose, without = outputs.choose(tagger.classes, tagger.thresholds, options.threshold, top)
     if without:
         print(
             f"mlcil: {without} of {len(tagger.classes)} labels have no threshold in {path}; of those the scores from "

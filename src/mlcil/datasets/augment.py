@@ -17,6 +17,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from mlcil.datasets.shear import shear_x, shear_y
 from mlcil.errors import UserError
+from mlcil.images import RESAMPLING
 from mlcil.protocols import check_option, did_you_mean
 
 #: (mean, std) per channel of images in [0, 1]; the first four are R-DFCIL's (CIFAR-100: also DKT's), then ABD's
@@ -35,7 +36,6 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
     "abd_tiny_imagenet": ((0.4389, 0.4114, 0.3682), (0.2402, 0.2350, 0.2268)),
 }
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 CROPS = ("padded", "resized")
 AUTO_POLICIES = ("autoaugment_cifar10", "autoaugment_imagenet", "autoaugment_svhn")
 RAND = "rand-m9-mstd0.5-inc1"  # DKT's and DAFormer's, and the example of a string

@@ -20,6 +20,7 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 from mlcil.protocols import check_option
 
 SIDE = 32
@@ -238,6 +239,7 @@ class _Files:
         if self.members is not None:
             return load_batch(self.members[name], f"{name} in {self.where}")
         path = self.where / name
+        check_regular(path)
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -38,9 +38,9 @@ from torch import Tensor
 from mlcil.datasets.cache import RESERVE, decoding
 from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import SQUARE, Fit
 from mlcil.errors import UserError
 from mlcil.files import default_cache, stamp, write_arrays, write_atomically
+from mlcil.images import SQUARE, Fit
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import autocast

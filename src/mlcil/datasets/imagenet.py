@@ -10,8 +10,8 @@ import numpy as np
 from mlcil.class_orders import SUBSETS
 from mlcil.datasets.folder import choose_classes, class_folders, file_table, read_folders, read_lines
 from mlcil.datasets.table import ImageTable, check_root
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
+from mlcil.images import Fit
 from mlcil.protocols import did_you_mean
 
 CONTENTS = "train/ and val/ with one folder of images per synset"
@@ -31,7 +31,7 @@ class ImageNetDataset:
         train_list, test_list: text files, relative to ``root``, with ``relative/path label`` a line and labels 0 to
             C - 1, as PODNet's ``train_100.txt`` and ``val_100.txt``. Class names are the folders' names where every
             label has one of its own, else the labels.
-        fit: how images become squares, see :class:`~mlcil.datasets.transforms.Fit`; the papers' is ``centre``, the
+        fit: how images become squares, see :class:`~mlcil.images.Fit`; the papers' is ``centre``, the
             shorter side 256 and the central 224 pixels.
         name: the name in logs and in the protocol hash.
 

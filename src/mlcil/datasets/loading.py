@@ -27,7 +27,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
 
-BAD_IMAGE = ("raise", "skip")
 Key = tuple[int, ...]
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

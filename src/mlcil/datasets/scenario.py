@@ -10,25 +10,29 @@ N images, C classes of the scenario.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable
-from mlcil.datasets.transforms import SQUARE
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.errors import UserError
+from mlcil.images import SQUARE
 from mlcil.protocols import (
     Session,
     check_option,
     order_classes,
     protocol_hash,
     protocol_name,
+    sessions_of,
     split_evenly,
     split_sessions,
 )
 
 TASKS = ("multi_label", "single_label")
+#: what labels a replayed image carries, see :class:`mlcil.memory.Memory`; the latter two are :data:`PROPAGATED`
+REPLAY_LABELS = ("oracle", "frozen", "propagate", "rclp")
+PROPAGATED = ("propagate", "rclp")
 
 
 class Dataset(Protocol):
@@ -38,7 +42,9 @@ class Dataset(Protocol):
     average over all classes, else ``None``.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For logs and hashes."""
 
     def train(self) -> ImageTable:
         """The training split."""
@@ -53,15 +59,15 @@ class Scenario:
     Args:
         dataset: has ``name``, ``train()`` and ``test()``, see :class:`Dataset`.
         base: classes of session 0; 0 means ``increment``.
-        increment: classes of every later session; or else ``num_sessions``.
+        increment: classes of every later session; or else ``num_sessions`` or ``sizes``.
         class_order: see :func:`mlcil.protocols.order_classes`.
         joint: train on all classes in a single session (the upper bound); ``base_high`` stays the base of
             the protocol, so that base metrics compare.
         fixed_test_images: images of the fixed test set, the same in every session: ``all`` of the test
             split, or ``shown``, those that some class selects (multi-label only).
         replay_labels: labels of a replayed image: ``oracle`` (KRT official behaviour: ground truth for its
-            own session's classes and all later ones), ``frozen`` (its own session's classes only) or ``propagate``
-            (what later networks said of it; the memory keeps them).
+            own session's classes and all later ones), ``frozen`` (its own session's classes only), ``propagate``
+            (what the networks of other sessions said of it; the memory keeps them) or ``rclp`` (new images too).
         name: for logs; ``None`` takes the data set's name.
         allow_empty_classes: accept classes that no training image shows.
         num_sessions: how many sessions the classes are divided into, see :func:`mlcil.protocols.split_evenly`.
@@ -69,6 +75,9 @@ class Scenario:
         max_sessions: only the first sessions are run; the scenario keeps all classes (ABD's ImageNet-50).
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
+        sizes: classes of every session, where they follow no rule.
+        disjoint: an image belongs to one session only, that of the rarest class that it shows (Split-VOC, Split-COCO);
+            else to every session that owns one of its classes (KRT official behaviour).
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
@@ -106,8 +115,10 @@ class Scenario:
         cumulative: bool = False,
         max_sessions: int | None = None,
         validation: float = 0.0,
+        sizes: Sequence[int] | None = None,
+        disjoint: bool = False,
     ) -> None:
-        if (increment is None) == (num_sessions is None):
+        if (increment, num_sessions, sizes).count(None) != 2:
             raise UserError(
                 "scenario needs exactly one of increment, the classes of a session, and num_sessions; set "
                 "scenario.increment=10 or scenario.num_sessions=10"
@@ -115,7 +126,7 @@ class Scenario:
         if joint and cumulative:
             raise UserError("scenario.joint and scenario.cumulative are both set; choose one kind of upper bound")
         check_option("fixed_test_images", fixed_test_images, ("all", "shown"))
-        check_option("replay_labels", replay_labels, ("oracle", "frozen", "propagate"))
+        check_option("replay_labels", replay_labels, REPLAY_LABELS)
         if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 <= validation < 1:
             raise UserError(f"scenario.validation is {validation!r}; expected a share of the training images below 1")
         self.task = check_dataset(dataset)
@@ -139,8 +150,12 @@ class Scenario:
         self.classes = order_classes(train.classes, class_order)
         if num_sessions is not None:
             base, increment = split_evenly(len(self.classes), num_sessions, base)
-        assert increment is not None
-        sessions = split_sessions(self.classes, base, increment)
+        if sizes is not None:
+            sessions = sessions_of(self.classes, sizes)
+            base, increment = sizes[0], sizes[-1]
+        else:
+            assert increment is not None
+            sessions = split_sessions(self.classes, base, increment)
         self.base_high, self.increment, self.joint = sessions[0].high, increment, joint
         if max_sessions is not None:
             if isinstance(max_sessions, bool) or not isinstance(max_sessions, int) or max_sessions < 1:
@@ -150,8 +165,11 @@ class Scenario:
         self.sessions = (Session(0, 0, high, self.classes[:high]),) if joint else sessions
         self.cumulative = cumulative
         kind = "joint-" if joint else "cumulative-" if cumulative else ""
-        self.protocol = kind + protocol_name(base, increment) + ("-validation" if validation else "")
+        lots = protocol_name(base, increment) if sizes is None else "+".join(map(str, sizes))
+        self.protocol = kind + lots + ("-disjoint" if disjoint else "") + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
+        if disjoint:
+            self.train = in_one_session(self.train, sessions)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
         self.allow_empty_classes = allow_empty_classes
@@ -169,6 +187,8 @@ class Scenario:
             **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
             **({"max_sessions": max_sessions} if max_sessions is not None else {}),
             **({"validation": validation} if validation else {}),
+            **({"sizes": list(sizes)} if sizes is not None else {}),
+            **({"disjoint": True} if disjoint else {}),
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)
@@ -223,9 +243,10 @@ class Scenario:
     def first_labelled(self, t: int) -> tuple[int, ...]:
         """First class that images come with labels of in session ``t``, by the session they were stored in.
 
-        The last one is that of new images. With ``propagate`` a replayed image comes with labels of all old classes.
+        The last one is that of new images. A replayed image with labels of :data:`PROPAGATED` comes with those of all
+        old classes.
         """
-        replayed = (0 if self.replay_labels == "propagate" else session.low for session in self.sessions[:t])
+        replayed = (0 if self.replay_labels in PROPAGATED else session.low for session in self.sessions[:t])
         return (*replayed, self.first_class(t))
 
     def train_targets(self, rows: np.ndarray, low: int | np.ndarray, high: int) -> np.ndarray:
@@ -290,7 +311,8 @@ class Scenario:
 
             A session is ``index``, ``low``, ``high``, ``classes`` (names), ``images``, ``labels_given``
             (positives of its own classes), ``labels_hidden`` (positives of other classes on its images) =
-            ``hidden_old`` + ``hidden_future``, ``images_seen_before`` (an earlier session had them) with
+            ``hidden_old`` + ``hidden_future``, ``unknown`` (labels of classes seen so far that nobody gave, present or
+            absent), ``images_seen_before`` (an earlier session had them) with
             ``share_seen_before`` in [0, 1], ``test_images`` as ``base``, ``seen``, ``new``, ``fixed``, and
             ``steps`` (all epochs; ``None`` without ``batch_size`` and ``epochs``).
         """
@@ -339,6 +361,7 @@ class Scenario:
             "labels_hidden": old + future,
             "hidden_old": old,
             "hidden_future": future,
+            "unknown": int((self.train_targets(rows, self.first_class(session.index), session.high) < 0).sum()),
             "images_seen_before": before,
             "share_seen_before": before / max(len(rows), 1),
             "test_images": {
@@ -349,6 +372,23 @@ class Scenario:
             },
             "steps": batches * epochs if batch_size and epochs else None,
         }
+
+
+def in_one_session(table: ImageTable, sessions: Sequence[Session]) -> ImageTable:
+    """The table with every image selected by the classes of one session only.
+
+    It is the session of the rarest class, by the images that show it, among those that select the image: so no class
+    loses its images to a more frequent one. The first by name of equals, whatever the class order.
+    """
+    if isinstance(table, SingleLabelTable):
+        return table
+    count_C = table.selects_NC.sum(0)
+    by_rarity = sorted(range(len(table.classes)), key=lambda c: (count_C[c], table.classes[c]))
+    rarest_N = np.asarray(by_rarity)[table.selects_NC[:, by_rarity].argmax(1)]
+    session_C = np.zeros(len(table.classes), np.int64) - 1
+    for session in sessions:
+        session_C[session.low : session.high] = session.index
+    return replace(table, selects_NC=table.selects_NC & (session_C == session_C[rarest_N][:, None]))
 
 
 def check_dataset(dataset: Any) -> str:

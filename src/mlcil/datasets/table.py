@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from mlcil.datasets.transforms import SQUARE, Fit, load_rgb
 from mlcil.errors import DEMO_HINT, UserError
 from mlcil.files import stamp
+from mlcil.images import SQUARE, Fit, load_rgb
 from mlcil.protocols import order_classes
 
 if TYPE_CHECKING:

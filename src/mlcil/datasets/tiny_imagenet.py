@@ -9,8 +9,8 @@ import numpy as np
 
 from mlcil.datasets.folder import file_table, read_folders, read_lines
 from mlcil.datasets.table import ImageTable, check_root
-from mlcil.datasets.transforms import Fit
 from mlcil.errors import UserError
+from mlcil.images import Fit
 from mlcil.protocols import check_option, did_you_mean
 
 FOLDER = "tiny-imagenet-200"
@@ -27,7 +27,7 @@ class TinyImageNetDataset:
         class_ids: what the class order ``as_given`` is, and hence what a seeded order shuffles: ``wnids``, the lines
             of ``wnids.txt`` (R-DFCIL), or ``sorted`` (ABD).
         names: class names are ``wnid`` or ``words``, the first word of ``words.txt``.
-        fit: how images become squares, see :class:`~mlcil.datasets.transforms.Fit`.
+        fit: how images become squares, see :class:`~mlcil.images.Fit`.
         name: the name in logs and in the protocol hash.
 
     Raises:

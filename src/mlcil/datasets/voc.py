@@ -12,6 +12,7 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, check_root
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 from mlcil.protocols import VOC_CLASSES, check_option, did_you_mean
 
 DIFFICULT = ("negative", "positive", "ignore")
@@ -163,6 +164,7 @@ def _image_files(folder: Path, list_path: Path, names: Sequence[str]) -> tuple[P
 
 def _read_objects(path: Path) -> dict[str, bool]:
     """Class name -> whether all its objects are difficult; only an object's own fields count."""
+    check_regular(path)
     try:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError as error:

@@ -20,7 +20,7 @@ from mlcil.datasets.cache import CacheOptions
 from mlcil.datasets.feature_store import FeatureStoreOptions
 from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
-from mlcil.engine.checkpoint import ResumeState, plain
+from mlcil.engine.checkpoint import ResumeState, StageCheckpoint, plain
 from mlcil.engine.conditions import conditions, differences, expected_rank
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
@@ -86,14 +86,51 @@ def build_scenario(cfg: Config) -> Scenario:
     return Scenario(dataset=dataset, **options)
 
 
-def build_method(cfg: Config) -> Method:
-    """The method of a config around a fresh network."""
+def build_method(cfg: Config, **network_options: Any) -> Method:
+    """The method of a config around a fresh network, parts of whose description may be given."""
     try:
-        network = IncrementalNetwork(**as_dict(cfg.network))
+        network = IncrementalNetwork(**{**as_dict(cfg.network), **network_options})
         arguments = as_dict(cfg.method)
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"network or method of the config: {error}") from error
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(f"network or method of the config: {' '.join(str(error).split())[:300]}") from error
+
+
+def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
+    """The method of a config around the network of a stage checkpoint, as its last session left both.
+
+    The arguments of the checkpoint's own method come before the config's.
+
+    Raises:
+        UserError: the method wants another head, or network, arguments or state do not fit.
+    """
+    arguments = as_dict(cfg.method)
+    kind, wanted, found = arguments.pop("type"), cfg.network.head.type, stage.network["head"].get("type")
+    if found != wanted:
+        raise UserError(
+            f"{kind} works with the head {wanted!r}, but {path} has {found!r}; leave --method out, or choose a method "
+            "with that head"
+        )
+    same = METHODS.get(kind).__name__ == stage.method
+    try:
+        network = stage.build(path)
+        method = METHODS.get(kind)(network=network, **{**arguments, **(stage.method_options if same else {})})
+        if same:
+            method.load_method_state(stage.method_state)
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: its method {stage.method} cannot go on ({reason}); choose another --method, or train it again "
+            "with this version"
+        ) from error
+    return method  # type: ignore[no-any-return]
+
+
+def method_options(cfg: Config) -> dict[str, Any]:
+    """Arguments of a config's method besides the network."""
+    return {key: value for key, value in as_dict(cfg.method).items() if key != "type"}
 
 
 def check_outputs(method: Method, scenario: Scenario) -> None:
@@ -136,20 +173,23 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     )
 
 
-def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> Run:
+def build_run(cfg: Config, method: Method | None = None, files: bool = True, scenario: Scenario | None = None) -> Run:
     """Everything that a run is made of: labels are read, the network is built, nothing is written.
 
     Args:
         cfg: a checked config.
-        method: what is evaluated instead of the config's method, without memory (``mlcil test``).
+        method: what is evaluated instead of the config's method, without memory (``mlcil test``); with a scenario it
+            is what learns.
         files: look whether the images are there.
+        scenario: instead of the config's.
 
     Raises:
         UserError: what can be wrong with names, data and network.
     """
     resolve_precision(cfg.precision, get_device())
-    scenario = build_scenario(cfg)
-    if files and method is None:
+    evaluated = method is not None and scenario is None
+    scenario = build_scenario(cfg) if scenario is None else scenario
+    if files and not evaluated:
         scenario.train.check_files()
     if files:
         scenario.test.check_files()
@@ -157,7 +197,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         keep_freed_memory()
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
-    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and method is None else None
+    memory = build_memory(as_dict(cfg.memory)) if cfg.memory is not None and not evaluated else None
     if method is None:
         set_random_seed(cfg.seed, deterministic=cfg.deterministic)  # before the first initial weight is drawn
         method = build_method(cfg)
@@ -188,6 +228,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True) -> 
         trackers=as_dict(cfg.visualizer)["vis_backends"],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
+        method_options=method_options(cfg),
     )
     method.fold_teacher = run.fold
     return run

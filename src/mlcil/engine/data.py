@@ -124,6 +124,9 @@ class Data:
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
+        if memory is not None:
+            trained = ~memory.set_aside(t, targets)
+            rows, targets = rows[trained], targets[trained]
         origins = np.full(len(rows), t, np.int64)
         counts: dict[str, Any] = {
             "images": len(rows),
@@ -131,6 +134,8 @@ class Data:
             "exemplars": 0,
         }
         held_out = None
+        if memory is not None:
+            targets = memory.new_targets(rows, targets)
         if memory is not None and len(memory):
             memory.begin_session()
             old_rows, old_targets, old_origins = self.exemplars(t)
@@ -165,7 +170,7 @@ class Data:
         assert memory is not None
         high = scenario.sessions[t].high
         rows, origins = memory.contents()
-        if memory.labels == "propagate":
+        if memory.propagates:
             return rows, memory.propagated_targets(rows, high), origins
         targets = np.zeros((len(rows), high), np.int8)
         for origin in np.unique(origins):

@@ -17,7 +17,7 @@ from mlcil.engine.optim import build_optimiser, share_buffers
 from mlcil.engine.resume import Learning, Part, Restorer
 from mlcil.engine.run import Position, Progress, Run
 from mlcil.engine.schedules import build_schedules
-from mlcil.engine.update_memory import update_memory
+from mlcil.engine.update_memory import guess_old_labels, update_memory
 from mlcil.errors import UserError
 from mlcil.methods.base import SessionContext
 from mlcil.phases import Batches, Fit, Invert, Phase, Train, UpdateMemory, chain_of
@@ -131,6 +131,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         """The method takes its teacher and grows; inside a session its weights follow."""
         resumed = self.position.inside
         self.position = self.position.begun()
+        guess_old_labels(self.run_settings, self.data, session.index)
         if not resumed:
             self.progress.begin(self.data.session(session.index).counts)
         self.method.begin_session(self.context(session))

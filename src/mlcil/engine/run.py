@@ -109,6 +109,7 @@ class Run:
         method: what learns, with pretrained weights when there are some.
         memory: kept images, or ``None``.
         memory_options: what it was made with.
+        method_options: what the method was made with, besides the network.
         settings, train, optimiser, batch_sizes, train_loader, test_loader: see :mod:`mlcil.engine.settings`.
         schedules: each a dictionary with a ``type``, see :mod:`mlcil.engine.schedules`.
         transform: the training augmentation.
@@ -147,6 +148,7 @@ class Run:
     conditions: Mapping[str, str] = field(default_factory=dict)
     config: Any = None
     notes: tuple[str, ...] = ()
+    method_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def last_session(self) -> int:

@@ -127,6 +127,7 @@ class RunFolder:
             classes=list(scenario.classes[: scenario.sessions[index].high]),
             state_dict=method.network.state_dict(),
             method=type(method).__name__,
+            method_options=dict(run.method_options),
             method_state=method.method_state(),
             logit_correction=method.logit_correction(),
             protocol=scenario.protocol,
@@ -135,6 +136,7 @@ class RunFolder:
             fit=asdict(scenario.test.fit),
             metrics={key: metrics[key] for key in METRICS[scenario.task].kept},
             weights=dict(run.weights) if run.weights is not None else None,
+            kept={kind: int(count) for kind, count in metrics["memory"].get("bytes", {}).items()},
         ).save(self.stage_file(index))
 
     def write_results(

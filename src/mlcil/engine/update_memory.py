@@ -33,25 +33,35 @@ def update_memory(run: Run, data: Data, t: int) -> dict[str, Any]:
     rows = scenario.train_rows(t)
     logits, features = predict_training(run, data, rows, t, augmented=memory.views == "train")
     targets = scenario.train_targets(rows, scenario.first_class(t), session.high)
-    counts: dict[str, Any] = memory.update(t, session.low, session.high, rows, features, targets)
+    aside = memory.set_aside(t, targets)
+    chosen_from = (part[~aside] for part in (rows, features, targets))
+    counts: dict[str, Any] = memory.update(t, session.low, session.high, *chosen_from)
     shared = [memory.state_dict()]
     broadcast_object_list(shared)
     memory.load_state_dict(shared[0])
     stored, origins = memory.contents()
     taken = np.unique(stored[origins == t])
     method.remember(taken, logits[np.searchsorted(rows, taken)], stored)
-    if memory.labels == "propagate":
+    if memory.propagates:
         earlier = np.setdiff1d(stored, rows)
         if len(earlier):
             their_logits, _ = predict_training(run, data, earlier, t)
             logits = np.concatenate([logits, their_logits])
             nothing = np.zeros((len(earlier), session.high), np.int8)
             rows, targets = np.concatenate([rows, earlier]), np.concatenate([targets, nothing])
-        new = np.arange(len(rows)) < len(rows) - len(earlier)
-        memory.propagate(session.low, rows, scores_of(logits), targets, new)
+        new, aside = np.arange(len(rows)) < len(aside), np.pad(aside, (0, len(earlier)))
+        memory.propagate(session.low, rows, scores_of(logits), targets, new, aside)
     log(log_lines.memory(counts))
     counts["bytes"] = {"images": memory.image_bytes(run.image_size), **method.state_bytes()}
     return counts
+
+
+def guess_old_labels(run: Run, data: Data, t: int) -> None:
+    """Tell a memory that propagates labels what the network before session ``t`` says of its new images."""
+    if run.memory is not None and run.memory.propagates and t > 0:
+        rows = run.scenario.train_rows(t)
+        logits, _ = predict_training(run, data, rows, t)
+        run.memory.guess(rows, scores_of(logits))
 
 
 def predict_training(

@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from mlcil.datasets.scenario import PROPAGATED, REPLAY_LABELS
 from mlcil.errors import UserError
 
-#: which labels a replayed image carries, see :class:`Memory`
-LABELS = ("oracle", "frozen", "propagate")
+#: share of a session's new images that thresholds are chosen on
+HELD_OUT = 0.1
+#: thresholds that are tried
+GRID = np.arange(1, 10_000) / 10_000
 
 
 class Memory(ABC):
@@ -25,8 +28,12 @@ class Memory(ABC):
     Args:
         labels: which labels a replayed image carries: ``oracle`` (KRT official behaviour: ground truth for
             its own session's classes and all later ones), ``frozen`` (its own session's classes only, absent
-            otherwise), or ``propagate`` (its own labels, and for all other seen classes what the network of
-            the session that knew both said; a running session's classes are not judged on it).
+            otherwise), ``propagate`` (its own, earlier classes by the network before the session that it comes from,
+            later ones by the network that has just learned them; a running session's classes are not judged on it),
+            or ``rclp`` (the same, and a session's new images too are given old classes by the network before it).
+
+    The latter two are replay consistent label propagation (Ceccon et al.): a tenth of a session's new images is not
+    trained on, and with it every class of the session gets the score threshold of the best F1, for good.
 
     Raises:
         UserError: unknown ``labels``.
@@ -34,14 +41,17 @@ class Memory(ABC):
 
     #: every batch of new images comes with as many stored ones, drawn anew; else stored images are among the new ones
     beside = False
+    seed: int  # of all draws
     views = "test"  # what ``update`` looks at: images as in a test, or one augmented view each as in a "train" epoch
 
     def __init__(self, labels: str) -> None:
-        if labels not in LABELS:
-            raise UserError(f"memory: labels {labels!r} is unknown; use one of {', '.join(map(repr, LABELS))}")
+        if labels not in REPLAY_LABELS:
+            raise UserError(f"memory: labels {labels!r} is unknown; use one of {', '.join(map(repr, REPLAY_LABELS))}")
         self.labels = labels
-        self.given: dict[int, np.ndarray] = {}  # row -> (C,) int8, only with ``propagate``
-        self.thresholds: list[float] = []  # score threshold of each class, only with ``propagate``
+        self.propagates = labels in PROPAGATED
+        self.given: dict[int, np.ndarray] = {}  # row -> (C,) int8 of stored images, only when labels are propagated
+        self.thresholds: list[float] = []  # score threshold of each class, likewise
+        self.guessed: dict[int, np.ndarray] = {}  # row -> (O,) int8 of the running session's new images, likewise
 
     def __len__(self) -> int:
         """Stored entries; an image that two classes chose counts twice."""
@@ -83,32 +93,72 @@ class Memory(ABC):
 
     # -- propagated labels ----------------------------------------------------------------------------------
 
+    def set_aside(self, session: int, targets_NC: np.ndarray) -> np.ndarray:
+        """Which of a session's new images are not trained on, (N,) bool; every class keeps at least one image.
+
+        Args:
+            session: its index.
+            targets_NC: (N, C) given labels.
+        """
+        aside = np.zeros(len(targets_NC), bool)
+        if not self.propagates:
+            return aside
+        shown_NC = targets_NC == 1
+        left_C = shown_NC.sum(0)
+        for n in np.random.default_rng((self.seed, session)).permutation(len(aside)):
+            if aside.sum() < round(HELD_OUT * len(aside)) and (left_C[shown_NC[n]] > 1).all():
+                aside[n] = True
+                left_C = left_C - shown_NC[n]
+        return aside
+
+    def guess(self, rows: np.ndarray, scores_NO: np.ndarray) -> None:
+        """Take in what the network before a session says of old classes on its new images.
+
+        Args:
+            rows: (N,) of all new images.
+            scores_NO: (N, O) its scores.
+        """
+        labels_NO = (scores_NO > np.asarray(self.thresholds[: scores_NO.shape[1]])).astype(np.int8)
+        self.guessed = dict(zip(rows.tolist(), labels_NO, strict=True))
+
+    def new_targets(self, rows: np.ndarray, targets_NC: np.ndarray) -> np.ndarray:
+        """Targets of a session's new images, with ``rclp`` those of old classes too."""
+        if self.labels != "rclp" or not self.guessed:
+            return targets_NC
+        labels_NO = np.stack([self.guessed[row] for row in rows.tolist()])
+        return np.concatenate([labels_NO, targets_NC[:, labels_NO.shape[1] :]], 1)
+
     def propagate(
-        self, low: int, rows: np.ndarray, scores_NC: np.ndarray, truth_NC: np.ndarray, origins: np.ndarray
+        self,
+        low: int,
+        rows: np.ndarray,
+        scores_NC: np.ndarray,
+        truth_NC: np.ndarray,
+        new: np.ndarray,
+        aside: np.ndarray,
     ) -> None:
         """Fill in the labels that nobody gave, after :meth:`update`.
 
-        A class gets the score threshold with the best F1 on the images of the session that introduced it
-        (the first of equals, label propagation replay), and keeps it.
-
         Args:
             low: first class of the session that ends.
-            rows: (N,) the session's new images, then stored images of earlier sessions.
+            rows: (N,) the session's new images and stored images of earlier sessions.
             scores_NC: (N, C) scores of the trained network.
             truth_NC: (N, C) given labels of the session; rows of earlier sessions are not looked at.
-            origins: (N,) 1 for new images, 0 for earlier ones.
+            new: (N,) bool, the session's.
+            aside: (N,) bool, those of them that it was not trained on. A class that none of them shows gets its
+                threshold from all new images.
         """
-        new = origins == 1
         self.thresholds = self.thresholds[:low]
         for c in range(low, scores_NC.shape[1]):
-            self.thresholds.append(best_f1_threshold(scores_NC[new, c], truth_NC[new, c]))
-        guessed_NC = (scores_NC > np.asarray(self.thresholds)).astype(np.int8)
+            judged = aside if (truth_NC[aside, c] == 1).any() else new
+            self.thresholds.append(best_f1_threshold(scores_NC[judged, c], truth_NC[judged, c]))
+        passed_NC = (scores_NC > np.asarray(self.thresholds)).astype(np.int8)
         stored = set(self.contents()[0].tolist())
-        for row, is_new, guess_C, truth_C in zip(rows.tolist(), new, guessed_NC, truth_NC, strict=True):
-            if row not in stored:
-                continue
-            known = self.given.get(row, guess_C[:low])[:low]
-            self.given[row] = np.concatenate([known, (truth_C if is_new else guess_C)[low:]]).astype(np.int8)
+        nothing = np.zeros(0, np.int8)
+        for row, is_new, passed_C, truth_C in zip(rows.tolist(), new, passed_NC, truth_NC, strict=True):
+            if row in stored:
+                known = self.given.get(row, self.guessed.get(row, nothing))[:low]
+                self.given[row] = np.concatenate([known, (truth_C if is_new else passed_C)[low:]]).astype(np.int8)
         self.given = {row: labels for row, labels in self.given.items() if row in stored}
 
     def propagated_targets(self, rows: np.ndarray, high: int) -> np.ndarray:
@@ -133,20 +183,21 @@ class Memory(ABC):
 
 
 def best_f1_threshold(scores_N: np.ndarray, truth_N: np.ndarray) -> float:
-    """The largest midpoint between two neighbouring scores with the best F1; 0.5 without positives or negatives.
+    """The threshold of :data:`GRID` with the best F1, in the middle of the highest such run; 0.5 without positives or
+    negatives.
 
     Args:
-        scores_N: (N,) in [0, 1].
+        scores_N: (N,) in [0, 1]; what is above the threshold counts as present.
         truth_N: (N,) 1 or not.
     """
+    scores_N = np.asarray(scores_N, np.float64)
     positive_N = truth_N == 1
     if not positive_N.any() or positive_N.all():
         return 0.5
-    order = np.argsort(-scores_N, kind="stable")
-    sorted_N = scores_N[order]
-    hits_N = np.cumsum(positive_N[order])
-    f1_N = 2 * hits_N / (np.arange(1, len(hits_N) + 1) + hits_N[-1])
-    f1_N[:-1][sorted_N[:-1] == sorted_N[1:]] = -1  # a threshold cannot split equal scores
-    best = int(np.argmax(f1_N))
-    below = sorted_N[best + 1] if best + 1 < len(sorted_N) else 0.0
-    return float((sorted_N[best] + below) / 2)
+    given, hits = (
+        len(part) - np.searchsorted(np.sort(part), GRID, "right") for part in (scores_N, scores_N[positive_N])
+    )
+    f1 = 2 * hits / (given + positive_N.sum())
+    best = np.flatnonzero(f1 == f1.max())
+    run = best[best - np.arange(len(best)) == best[-1] - len(best) + 1]
+    return float(GRID[run[len(run) // 2]])

@@ -9,13 +9,17 @@ import copy
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, give_every_block, give_middle, grid_of
-from mlcil.models.heads import BLOCK_HEADS, HEADS, STAGE_HEADS, TOKEN_HEADS
+from mlcil.models.composed import build_head
+from mlcil.models.heads import BLOCK_HEADS, STAGE_HEADS, TOKEN_HEADS
+
+LARGEST_IMAGE = 4096  # pixels a side
 
 
 @dataclass
@@ -82,7 +86,8 @@ class IncrementalNetwork(nn.Module):
 
     Args:
         backbone: arguments of :func:`~mlcil.models.backbones.build_backbone` (``name`` and options).
-        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head.
+        head: ``type`` (a key of :data:`~mlcil.models.heads.HEADS`) and the options of the head; or the heads of
+            :class:`~mlcil.models.composed.ComposedHead`.
         image_size: side of the square input in pixels.
         frozen_statistics: batch norm in the backbone uses the pretrained running statistics in training too and
             never changes them; for small batches.
@@ -94,7 +99,7 @@ class IncrementalNetwork(nn.Module):
         self,
         backbone: Mapping[str, Any],
         head: Mapping[str, Any],
-        image_size: int = 224,
+        image_size: Annotated[int, Ge(1), Le(LARGEST_IMAGE)] = 224,
         frozen_statistics: bool = False,
         frozen_backbone: bool = False,
     ) -> None:
@@ -108,19 +113,16 @@ class IncrementalNetwork(nn.Module):
         self._last_maps = LastMaps()
         self.classes_per_session: list[int] = []
         self.backbone = build_backbone(image_size=image_size, **backbone)
-        options = dict(head)
-        kind = options.pop("type")
-        if kind not in HEADS:
-            raise ValueError(f"head type {kind!r} is unknown; use one of {', '.join(map(repr, HEADS))}")
+        self._all_maps, self._head_on_blocks = head["type"] in STAGE_HEADS, head["type"] in BLOCK_HEADS
+        self.head = build_head(head, int(self.backbone.out_channels), self._told)  # type: ignore[arg-type]
+
+    def _told(self, kind: str) -> dict[str, Any]:
+        """What heads of a kind are told of the backbone."""
         if kind in TOKEN_HEADS:
-            options["grid"] = grid_of(self.backbone, image_size)
-        self._all_maps = kind in STAGE_HEADS
-        if self._all_maps:
-            options["middle_channels"] = give_middle(self.backbone)
-        self._head_on_blocks = kind in BLOCK_HEADS
-        if self._head_on_blocks:
-            options["blocks"] = give_every_block(self.backbone)
-        self.head: nn.Module = HEADS[kind](self.backbone.out_channels, **options)
+            return {"grid": grid_of(self.backbone, self.spec["image_size"])}
+        if kind in STAGE_HEADS:
+            return {"middle_channels": give_middle(self.backbone)}
+        return {"blocks": give_every_block(self.backbone)} if kind in BLOCK_HEADS else {}
 
     def grow(self, classes: int) -> None:
         """Add the outputs of one more session, where and as the backbone is."""

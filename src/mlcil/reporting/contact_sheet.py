@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mlcil.datasets.transforms import load_rgb
 from mlcil.errors import UserError
-from mlcil.files import write_arrays
+from mlcil.files import read_arrays, write_arrays
+from mlcil.images import load_rgb
 from mlcil.reporting.report_runs import ReportRun
 
 PICTURES = "pictures.npz"  # in scores/
@@ -156,9 +155,8 @@ def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
 
 def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read_arrays(path, names)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}), expected the arrays {', '.join(names)}; train the run again to save its "
             "scores anew"

@@ -27,10 +27,10 @@ on = {
         network=dict(
             backbone=dict(
                 _delete_=True,
-                name="vit_tiny_patch16_224",
+                name="vit_tiny_r_s16_p8_224",  # patches of a convolution's map, which few images can teach
                 mean=[0.0] * 3,
                 std=[1.0] * 3,
-                trunk=dict(patch_size=8, embed_dim=96, depth=4, num_heads=4),
+                trunk=dict(patch_size=2, embed_dim=96, depth=4, num_heads=4),
             ),
             head=dict(tokens=5, prompts=5, prompt_blocks=2),
         ),

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from mlcil.models.heads.ica import new_token
 
 PURIFY = ("off", "flat", "hier")
+MOST_BLOCKS = 64
 
 
 class JointAttention(nn.Module):
@@ -58,8 +59,8 @@ class KBKHead(nn.Module):
         width: D; ``None`` is ``in_channels``, as in the paper.
 
     Raises:
-        ValueError: another ``purify``, no block, a width that the heads do not divide, or ``hier`` on a backbone with
-            a single map.
+        ValueError: another ``purify``, no block or more than 64, a width that the heads do not divide, or ``hier`` on a
+            backbone with a single map.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class KBKHead(nn.Module):
         dim = width or in_channels
         if purify not in PURIFY:
             raise ValueError(f"purify is {purify!r}; use one of {', '.join(map(repr, PURIFY))}")
-        if depth < 1:
-            raise ValueError(f"depth is {depth}; expected at least 1 block")
+        if not 1 <= depth <= MOST_BLOCKS:
+            raise ValueError(f"depth is {depth}; expected 1 to {MOST_BLOCKS} blocks")
         if dim % num_heads:
             raise ValueError(f"width {dim} is not divisible by num_heads {num_heads}; choose a multiple of {num_heads}")
         if purify == "hier" and middle_channels is None:

@@ -36,7 +36,7 @@ class Lane(nn.Module):
         super().__init__()
         self.tokens = nn.Parameter(nn.init.orthogonal_(torch.empty(tokens, dim)))
         rows = nn.init.orthogonal_(torch.empty(max(2 * blocks * prompts, 1), dim))
-        self.prompts = nn.Parameter(rows[: 2 * blocks * prompts].reshape(blocks, 2, prompts, dim).clone())
+        self.prompts = nn.Parameter(rows[: 2 * blocks * prompts].reshape(2 * blocks, prompts, dim).clone())
 
     def forward(self, patches: Sequence[Tensor], blocks: Sequence[Any]) -> Tensor:
         """Normalised patch tokens (B, T, D) in front of each block, and the blocks -> class token (B, D)."""
@@ -45,23 +45,20 @@ class Lane(nn.Module):
             asking_RD = block.norm1(self.tokens[1:])
             weights_BRT = (asking_RD @ patches_BTD.transpose(1, 2) / math.sqrt(asking_RD.shape[1])).softmax(-1)
             lane_BSD = torch.cat([block.norm1(token_B1D), weights_BRT @ patches_BTD], 1)
-            prompts = self.prompts[number] if number < len(self.prompts) else self.prompts.new_zeros(2, 0, 1)
+            prompts = self.prompts[2 * number : 2 * number + 2]  # keys and values, or nothing
             token_B1D = token_B1D + block.ls1(first_token_attention(block.attn, lane_BSD, *prompts))
             token_B1D = token_B1D + block.ls2(block.mlp(block.norm2(token_B1D)))
         return token_B1D[:, 0]
 
 
-def first_token_attention(attention: Any, tokens_BSD: Tensor, keys_PD: Tensor, values_PD: Tensor) -> Tensor:
-    """What timm's ``Attention`` gives the first token when prompts join its keys and values, (B, 1, D)."""
+def first_token_attention(attention: Any, tokens_BSD: Tensor, *prompts: Tensor) -> Tensor:
+    """What timm's ``Attention`` gives the first token when key and value prompts (P, D) join, (B, 1, D)."""
     heads = attention.num_heads
-    q_BHSE, k_BHSE, v_BHSE = attention.qkv(tokens_BSD).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    q_BHSE, k_BHSE, v_BHSE = attention.qkv(tokens_BSD).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
     q_BH1E, k_BHSE = attention.q_norm(q_BHSE[:, :, :1]), attention.k_norm(k_BHSE)
-    if len(keys_PD):
-        shape = (len(tokens_BSD), -1, -1, -1)
-        prompts = (part_PD.unflatten(1, (heads, -1)).transpose(0, 1).expand(shape) for part_PD in (keys_PD, values_PD))
-        k_BHSE, v_BHSE = (
-            torch.cat([prompt.to(own), own], 2) for prompt, own in zip(prompts, (k_BHSE, v_BHSE), strict=True)
-        )
+    if prompts:
+        joined = (part.unflatten(1, (heads, -1)).transpose(0, 1).expand(len(k_BHSE), -1, -1, -1) for part in prompts)
+        k_BHSE, v_BHSE = (torch.cat([p.to(own), own], 2) for p, own in zip(joined, (k_BHSE, v_BHSE), strict=True))
     out_BH1E = F.scaled_dot_product_attention(q_BH1E, k_BHSE, v_BHSE)
     out_B1D: Tensor = attention.proj(attention.norm(out_BH1E.transpose(1, 2).flatten(2)))
     return out_B1D
@@ -115,7 +112,7 @@ class LaneHead(nn.Module):
         logits = []
         for number, (lane, classifier) in enumerate(zip(self.lanes, self.classifiers, strict=True)):
             if self.training and number + 1 < len(self.lanes):
-                logits.append(maps[-1].new_zeros(len(maps[-1]), classifier.out_features))
+                logits.append(maps[-1].new_zeros(len(maps[-1]), classifier.out_features))  # type: ignore[call-overload]
             else:
                 logits.append(classifier(F.normalize(trunk.norm(lane(patches, trunk.blocks)), dim=1)))
         return torch.cat(logits, 1), None
