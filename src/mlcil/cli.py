@@ -38,7 +38,14 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--auto-resume", action="store_true", help="go on with the run when there is one, else start it")
     sub.add_argument("--accept-changes", action="store_true", help="resume also with another config, code or machine")
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
+    sub.add_argument(
+        "--download", action="store_true", help="fetch the data set and weights first where they are missing"
+    )
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
+
+    sub = command("download", "Fetch a data set or weights from their official address; without a name: list them.")
+    sub.add_argument("name", nargs="?", help="such as cifar100 or weights:tresnet_m_21k")
+    sub.add_argument("--root", type=Path, metavar="FOLDER", help="default: where configs look for it")
 
     sub = command("demo", "Train a few methods on embedded digits, without a download, and compare them.")
     which = sub.add_mutually_exclusive_group()

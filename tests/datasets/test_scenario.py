@@ -304,3 +304,34 @@ def test_images_that_cannot_be_read_are_nowhere() -> None:
     made(allow_empty_classes=True).leave_out(train=[0, 1], test=[])
     with pytest.raises(UserError, match="none of the 5 images of the test split 'test' can be read"):
         made().leave_out(train=[], test=range(5))
+
+
+def test_disjoint_sessions_share_no_image_and_leave_no_class_out():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((200, 6)) < 0.3).astype(np.int8)
+    labels[:, 5] = 0
+    labels[3] = 1  # the only image of the last class
+    files = tuple(Path(f"{k}.jpg") for k in range(200))
+    table = ImageTable("train", tuple("abcdef"), tuple(range(200)), files, labels, labels == 1)
+
+    class Photos:
+        name = "photos"
+
+        def train(self):
+            return table
+
+        def test(self):
+            return table
+
+    ordinary, found = Scenario(Photos(), increment=2), Scenario(Photos(), increment=2, disjoint=True)
+    parts = [set(found.train_rows(t).tolist()) for t in range(3)]
+    assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    assert set.union(*parts) == set.union(*(set(ordinary.train_rows(t).tolist()) for t in range(3)))
+    assert all(parts[t] <= set(ordinary.train_rows(t).tolist()) for t in range(3))
+    assert 3 in parts[2]
+    assert min(map(len, parts)) > 20
+    assert found.comparison_hash != ordinary.comparison_hash
+    assert found.protocol == "B0-C2-disjoint"
+    whole = Scenario(Photos(), increment=2, disjoint=True, cumulative=True)
+    assert [len(whole.train_rows(t)) for t in range(3)] == np.cumsum([len(part) for part in parts]).tolist()
+    assert len(Scenario(Photos(), increment=2, disjoint=True, joint=True).train_rows(0)) == len(set.union(*parts))

@@ -9,6 +9,7 @@ N images, C classes of the scenario.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -42,7 +43,9 @@ class Dataset(Protocol):
     average over all classes, else ``None``.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For logs and hashes."""
 
     def train(self) -> ImageTable:
         """The training split."""
@@ -73,6 +76,8 @@ class Scenario:
         max_sessions: only the first sessions are run; the scenario keeps all classes (ABD's ImageNet-50).
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
+        disjoint: an image is part of one session alone, of those that own a class of it; which one follows from its id,
+            but a class that would be left without any image keeps one.
         sizes: classes of every session, where they follow no rule.
 
     Attributes:
@@ -112,6 +117,7 @@ class Scenario:
         max_sessions: int | None = None,
         validation: float = 0.0,
         sizes: Sequence[int] | None = None,
+        disjoint: bool = False,
     ) -> None:
         if (increment, num_sessions, sizes).count(None) != 2:
             raise UserError(
@@ -158,10 +164,10 @@ class Scenario:
             sessions = sessions[:max_sessions]
         high = sessions[-1].high
         self.sessions = (Session(0, 0, high, self.classes[:high]),) if joint else sessions
-        self.cumulative = cumulative
+        self.cumulative, self.disjoint = cumulative, disjoint
         kind = "joint-" if joint else "cumulative-" if cumulative else ""
         lots = protocol_name(base, increment) if sizes is None else "+".join(map(str, sizes))
-        self.protocol = kind + lots + ("-validation" if validation else "")
+        self.protocol = kind + lots + ("-disjoint" if disjoint else "") + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
@@ -180,6 +186,7 @@ class Scenario:
             **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
             **({"max_sessions": max_sessions} if max_sessions is not None else {}),
             **({"validation": validation} if validation else {}),
+            **({"disjoint": True} if disjoint else {}),
             **({"sizes": list(sizes)} if sizes is not None else {}),
         }
         kind_of = {"cumulative": True} if cumulative else {}
@@ -224,9 +231,29 @@ class Scenario:
         """Rows of session ``t``'s images in ``train``: int64, table order, each once.
 
         KRT official behaviour: every image that a class of the session selects, also when an earlier session
-        had it.
+        had it; with ``disjoint`` those of them that are the session's alone.
         """
-        return self.train.rows_of(self.first_class(t), self.sessions[t].high)
+        rows = self.train.rows_of(self.first_class(t), self.sessions[t].high)
+        if not self.disjoint:
+            return rows
+        owners = self._owners()[rows]
+        return rows[owners <= t if self.cumulative else owners == t]
+
+    def _owners(self) -> np.ndarray:
+        """(N,) the one session of every training image; that of no session is none's."""
+        train = self.train
+        owns_NT = np.stack([train.selects_NC[:, s.low : s.high].any(1) for s in self.sessions], 1)
+        digests = [int(hashlib.sha256(str(name).encode()).hexdigest()[:12], 16) for name in train.ids]
+        owners_N = np.full(len(train), -1, np.int64)
+        for row in np.flatnonzero(owns_NT.any(1)):
+            choices = np.flatnonzero(owns_NT[row])
+            owners_N[row] = choices[digests[row] % len(choices)]
+        for t, session in enumerate(self.sessions):
+            for c in range(session.low, session.high):
+                rows = np.flatnonzero(train.selects_NC[:, c])
+                if len(rows) and not (owners_N[rows] == t).any():
+                    owners_N[min(rows, key=digests.__getitem__)] = t
+        return owners_N
 
     def first_class(self, t: int) -> int:
         """First class that session ``t`` is trained on: its own first one, or 0 with ``cumulative``."""

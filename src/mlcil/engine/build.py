@@ -33,6 +33,7 @@ from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.runner import IncrementalRunner
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import DEMO_HINT, UserError
+from mlcil.interop.downloads import DOWNLOADS, TRESNET, command_for, download, of_dataset
 from mlcil.interop.pretrained import load_pretrained, resolve_source
 from mlcil.memory import build_memory
 from mlcil.methods.base import Method
@@ -54,6 +55,22 @@ def folder_of(cfg: Config) -> RunFolder:
 def is_first(cfg: Config) -> bool:
     """Whether this is the process that writes, before the processes know each other."""
     return expected_rank(cfg.launcher) == 0
+
+
+def download_missing(cfg: Config) -> list[str]:
+    """Fetch the data set and the weights of a config where they are missing; returns lines of what was done.
+
+    Raises:
+        UserError: as :func:`~mlcil.interop.downloads.download`.
+    """
+    dataset, lines = as_dict(cfg.scenario)["dataset"], []
+    name = of_dataset(dataset["type"])
+    if name is not None and "name" not in dataset:  # data of one's own in the same format have one
+        lines += download(name, Path(dataset["root"]) if dataset.get("root") else None)
+    usual = DOWNLOADS[TRESNET]
+    if cfg.pretrained is not None and Path(cfg.pretrained) == Path(usual.root) / usual.parts[0].remote.name:
+        lines += download(TRESNET)
+    return lines
 
 
 def build_scenario(cfg: Config) -> Scenario:
@@ -144,7 +161,8 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     path, _ = resolve_source(cfg.pretrained)
     if not path.exists():
         raise UserError(
-            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it); {DEMO_HINT}"
+            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it)"
+            f"{command_for(path)}; {DEMO_HINT}"
         )
     return load_pretrained(
         method.network.backbone,  # type: ignore[arg-type]

@@ -54,7 +54,7 @@ class Lane(nn.Module):
 def first_token_attention(attention: Any, tokens_BSD: Tensor, *prompts: Tensor) -> Tensor:
     """What timm's ``Attention`` gives the first token when key and value prompts (P, D) join, (B, 1, D)."""
     heads = attention.num_heads
-    q_BHSE, k_BHSE, v_BHSE = attention.qkv(tokens_BSD).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    q_BHSE, k_BHSE, v_BHSE = attention.qkv(tokens_BSD).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
     q_BH1E, k_BHSE = attention.q_norm(q_BHSE[:, :, :1]), attention.k_norm(k_BHSE)
     if prompts:
         joined = (part.unflatten(1, (heads, -1)).transpose(0, 1).expand(len(k_BHSE), -1, -1, -1) for part in prompts)
@@ -112,7 +112,7 @@ class LaneHead(nn.Module):
         logits = []
         for number, (lane, classifier) in enumerate(zip(self.lanes, self.classifiers, strict=True)):
             if self.training and number + 1 < len(self.lanes):
-                logits.append(maps[-1].new_zeros(len(maps[-1]), classifier.out_features))
+                logits.append(maps[-1].new_zeros(len(maps[-1]), classifier.out_features))  # type: ignore[call-overload]
             else:
                 logits.append(classifier(F.normalize(trunk.norm(lane(patches, trunk.blocks)), dim=1)))
         return torch.cat(logits, 1), None
