@@ -18,6 +18,7 @@ from mlcil.evaluation.metrics import metrics_of
 from mlcil.files import write_text
 from mlcil.reporting import published as numbers
 from mlcil.reporting.run_settings import NEUTRAL, REPEATED, settings_of, without
+from mlcil.reporting.schema_of_results import contradiction
 from mlcil.reporting.tables import four_decimals, markdown
 
 Run = Mapping[str, Any]  # content of a results.json
@@ -137,12 +138,16 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: it is no results file.
     """
     try:
-        content = json.loads(path.read_text())
-        found = str(content["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no results file of a run ({error}); train the run again") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no results file of a run ({reason}); train the run again") from error
     if found != "mlcil-results-1":
-        raise UserError(f"{path} has the format {found!r}, expected 'mlcil-results-1'; train the run again")
+        raise UserError(f"{path} has the format {str(found)[:60]!r}, expected 'mlcil-results-1'; train the run again")
+    wrong = contradiction(content)
+    if wrong:
+        raise UserError(f"{path} is no results file that a run writes: {wrong}; take it from the run again")
     return dict(content)
 
 
