@@ -77,8 +77,8 @@ class Scenario:
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
         sizes: classes of every session, where they follow no rule.
-        disjoint: an image belongs to one session only (as in Split-VOC and Split-COCO), see :func:`in_one_session`; else
-            to every session that owns one of its classes (KRT official behaviour).
+        disjoint: an image belongs to one session only (as in Split-VOC and Split-COCO), see :func:`in_one_session`;
+            else to every session that owns one of its classes (KRT official behaviour).
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
