@@ -360,13 +360,13 @@ def word_of(name: str) -> str | None:
     return next((word for word in ROWS if word.replace("_", "") == name.lower()), None)
 
 
-def _config(word: str, recipe: Recipe, source: Path, folder: str, backbone: str) -> Any:
+def _config(word: str, recipe: Recipe, source: Path, folder: str, backbone: str, fresh: bool) -> Any:
     words = [f"data={source}", "protocol=B0-C1", *recipe_words(folder)]
     if backbone == LITE0:
         words.append("backbone=lite0")
     if word in ROWS:
         words += PLAIN
-        if backbone != LITE0:
+        if fresh and backbone != LITE0:
             words += ["network.frozen_backbone=True", f"network.backbone.name={backbone!r}"]
     return load_config(word, [*words, *recipe.overrides])
 
@@ -415,7 +415,7 @@ def _add(
     photos = gather(stage, labels, new, extras, statistics, by_rows)
     with tempfile.TemporaryDirectory() as folder:
         backbone = recipe.backbone if stage is None else str(stage.network["backbone"]["name"])
-        cfg = _config(base.word, recipe, labels.source, folder, backbone)
+        cfg = _config(base.word, recipe, labels.source, folder, backbone, stage is None)
 
         def fresh() -> tuple[Method, Any]:
             if base.own is not None:
@@ -438,13 +438,15 @@ def _add(
         share = folds_of(photos.cells_NL, photos.ids, max(folds, 2) if by_rows else FOLDS)
         logits_NL = np.full((len(table), len(new)), np.nan)
         appended: Appended | None = None
-        for fold_number in shown(range(folds), folds, "thresholds"):
-            rows, held = np.flatnonzero(share != fold_number), np.flatnonzero(share == fold_number)
-            method, weights = fresh()
-            appended = append_session(
-                cfg, method, table.part(rows, "photos"), table.part(held, "held out"), sizes, keep_old, not by_rows
-            )
-            logits_NL[held] = appended.result.logits_NC[:, len(old) :]
+        with bar("thresholds", folds, by_rows) as show:
+            for number in range(folds):
+                rows, held = np.flatnonzero(share != number), np.flatnonzero(share == number)
+                method, weights = fresh()
+                appended = append_session(
+                    cfg, method, table.part(rows, "photos"), table.part(held, "held out"), sizes, keep_old, not by_rows
+                )
+                logits_NL[held] = appended.result.logits_NC[:, len(old) :]
+                show(number + 1)
         if by_rows:
             method, weights = fresh()
             appended = append_session(
@@ -465,10 +467,12 @@ def _add(
     difference = None
     if stage is not None:
         made = replace(made, parents=[file_sha256(parent)] if parent.is_file() else [])
+        made = versions.blended(made, extras.refine)
     made = replace(made, state_dict=plain(made.state_dict))
     made.build(out)
     if stage is not None:
-        difference = largest_difference(stage, made, [table.files[row] for row in range(min(PROVED, photos.own))])
+        files = [table.files[row] for row in range(min(PROVED, photos.own))]
+        difference = largest_difference(stage, made, files, extras.refine)
         if by_rows and difference != 0:
             raise UserError(
                 f"{out} is not written: scores of old labels moved by {difference:g} on this machine, and this method "
@@ -501,7 +505,7 @@ def _table(
     """Columns of the method's own old labels and the new ones."""
     where = [list(all_old).index(name) for name in old]
     labels_NC = np.concatenate([photos.old_NO[:, where], photos.cells_NL], 1).astype(np.int8)
-    names = [*old, *(f"{name} (more photos)" if name in old else name for name in new)]
+    names = [*old, *(versions.more(name) if name in old else name for name in new)]
     return ImageTable(
         "photos", tuple(names), tuple(photos.ids), tuple(photos.files), labels_NC, labels_NC >= 0, fit=fit
     )
@@ -564,7 +568,10 @@ def _stage(
     own = StageCheckpoint(
         run=f"{labels.source.name}",
         session=len(state["classes_per_session"]) - 1,
-        classes=[*own_old, *new],
+        classes=[
+            *own_old,
+            *(versions.more(name) if stage is not None and name in stage.classes else name for name in new),
+        ],
         task="multi_label",
         fit=asdict(Fit()) if stage is None else stage.fit,
         thresholds=thresholds,
@@ -582,13 +589,13 @@ def _stage(
     )
 
 
-def largest_difference(before: StageCheckpoint, after: StageCheckpoint, files: Sequence[Path]) -> float:
-    """Of the scores of old labels on photos, as ``mlcil predict`` computes them."""
-    columns = [after.classes.index(name) for name in before.classes]
+def largest_difference(
+    before: StageCheckpoint, after: StageCheckpoint, files: Sequence[Path], without: Sequence[str] = ()
+) -> float:
+    """Of the scores of old labels on photos, as ``mlcil predict`` computes them, but for some labels."""
+    names = [name for name in before.classes if name not in without]
     found = 0.0
     one, two = (tagger_of(stage) for stage in (before, after))
     for (_, left), (_, right) in zip(one.predict(files), two.predict(files), strict=True):
-        a = np.array(list(left.values()))
-        b = np.array(list(right.values()))[columns]
-        found = max(found, float(np.abs(a - b).max()))
+        found = max([found, *(abs(left[name] - right[name]) for name in names)])
     return found

@@ -30,9 +30,14 @@ class Scores(nn.Module):
         self.network, self.single = network, single
         self.register_buffer("correction_C2", correction_C2)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, exact: bool = False) -> Tensor:
+        """With ``exact`` a score has the same bits wherever it stands in the array, which float32's sigmoid does not give
+        (the last numbers of an array take another way through the processor).
+        """
         logits_BC = corrected(self.network(images).logits_BC.float(), self.correction_C2)  # type: ignore[arg-type]
-        return torch.softmax(logits_BC, 1) if self.single else torch.sigmoid(logits_BC)
+        if self.single:
+            return torch.softmax(logits_BC, 1)
+        return torch.sigmoid(logits_BC.double()).float() if exact else torch.sigmoid(logits_BC)
 
 
 @dataclass
@@ -75,7 +80,7 @@ class StageTagger(Tagger):
             return self.scores(network_input(torch.from_numpy(images))).numpy()
         device = next(self.network.parameters()).device
         with torch.inference_mode(), autocast(device, self.dtype):
-            return self.module.to(device)(images.to(device)).cpu()  # type: ignore[no-any-return]
+            return self.module.to(device)(images.to(device), exact=True).cpu()  # type: ignore[no-any-return]
 
 
 def load_stage(path: Path, device: str = "cpu", precision: str = "auto") -> StageTagger:

@@ -22,8 +22,6 @@ from mlcil.evaluation.calibration import platt
 FEWEST = 5
 #: threshold of such a label where no better one is known
 FALLBACK = 0.5
-#: share of images of nothing on which a label may be given
-ON_NOTHING = 0.05
 #: most that one absent cell counts for
 HEAVIEST = 4.0
 #: scale of a logit that does not go with the label
@@ -102,7 +100,8 @@ def calibrate(
                 f"{name}: {reason}, so it has the calibration of the other labels and the threshold {FALLBACK}"
             )
         if nothing_EC is not None and len(nothing_EC):
-            chosen = max(chosen, quiet(probability(nothing_EC[:, c], correction_C2[c])))
+            highest = probability(nothing_EC[:, c], correction_C2[c]).max()
+            chosen = max(chosen, float(np.nextafter(highest, 2)))
         thresholds_C[c] = min(max(chosen, 0.0), 1.0)
     return Calibration(correction_C2, thresholds_C, tuple(notes))
 
@@ -135,9 +134,3 @@ def best_threshold(scores_N: np.ndarray, present_N: np.ndarray, absent: float = 
         return float(np.nextafter(scores_N[0], 2))
     best = int(np.flatnonzero(allowed_N)[np.argmax(f1_N[allowed_N])])
     return float(scores_N[best] if best + 1 == len(scores_N) else (scores_N[best] + scores_N[best + 1]) / 2)
-
-
-def quiet(scores_E: np.ndarray) -> float:
-    """The lowest threshold at which no more than :data:`ON_NOTHING` of the images are given the label."""
-    allowed = int(ON_NOTHING * len(scores_E))
-    return float(np.nextafter(np.sort(scores_E)[::-1][allowed], 2))

@@ -180,8 +180,7 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
         labels.update({name: stage.card["labels"][name] for name in names if name in stage.card.get("labels", {})})
     any_correction = any(stage.logit_correction is not None for stage, _ in parts)
     any_threshold = any(stage.thresholds is not None for stage, _ in parts)
-    return replace(
-        first,
+    values: dict[str, Any] = dict(
         session=len(sizes) - 1,
         network={**first.network, "head": {"type": COMPOSED, "parts": heads}},
         classes_per_session=sizes,
@@ -197,8 +196,8 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
         thresholds=thresholds if any_threshold else None,
         kept={},
         card={**first.card, "labels": labels},
-        **origin,
     )
+    return replace(first, **{**values, **origin})
 
 
 def _heads(stage: StageCheckpoint, columns: list[int]) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
@@ -206,7 +205,7 @@ def _heads(stage: StageCheckpoint, columns: list[int]) -> list[tuple[dict[str, A
     head = stage.network["head"]
     weights = {name.removeprefix("head."): v for name, v in stage.state_dict.items() if name.startswith("head.")}
     everything = list(range(len(stage.classes)))
-    if head["type"] == COMPOSED and columns == everything:  # no head in a head in a head
+    if head["type"] == COMPOSED and columns == everything and not head.get("blends"):  # no head in a head in a head
         starts = [f"parts.{number}." for number in range(len(head["parts"]))]
         return [
             (part, {name.removeprefix(start): v for name, v in weights.items() if name.startswith(start)})
@@ -214,6 +213,40 @@ def _heads(stage: StageCheckpoint, columns: list[int]) -> list[tuple[dict[str, A
         ]
     chosen = None if columns == everything else columns
     return [({"head": head, "sizes": list(stage.classes_per_session), "columns": chosen}, weights)]
+
+
+def more(name: str) -> str:
+    """What the outputs of more photos of a label are called until :func:`blended` puts them into its own."""
+    return f"{name} (more photos)"
+
+
+def blended(stage: StageCheckpoint, names: Sequence[str]) -> StageCheckpoint:
+    """Each label's calibrated logit becomes the mean of its own and that of its :func:`more`, which come last.
+
+    So does its threshold. What the method keeps for further sessions goes.
+    """
+    if not names:
+        return stage
+    whole = side_by_side([(stage, list(range(len(stage.classes))))], {"run": stage.run, "card": stage.card})
+    lines, thresholds = correction_of(stage).double(), thresholds_of(stage)
+    left = len(stage.classes) - len(names)
+    blends = []
+    for name in names:
+        target, source = stage.classes.index(name), stage.classes.index(more(name))
+        blends.append([target, source, float(lines[target, 0]) / 2, float(lines[source, 0]) / 2])
+        lines[target] = torch.tensor([1.0, float(lines[target, 1] + lines[source, 1]) / 2], dtype=lines.dtype)
+        given = [t for t in (thresholds[target], thresholds[source]) if t == t]
+        logits = torch.logit(torch.tensor(given, dtype=torch.float64), eps=1e-6)
+        thresholds[target] = float(torch.sigmoid(logits.mean()))
+    sizes = [*stage.classes_per_session[:-1], stage.classes_per_session[-1] - len(names)]
+    return replace(
+        whole,
+        network={**whole.network, "head": {**whole.network["head"], "blends": blends}},
+        classes=stage.classes[:left],
+        classes_per_session=[size for size in sizes if size],
+        thresholds=thresholds[:left],
+        logit_correction=lines[:left].float(),
+    )
 
 
 def apart(stage: StageCheckpoint) -> tuple[StageCheckpoint, StageCheckpoint]:
