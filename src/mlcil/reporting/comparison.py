@@ -203,8 +203,15 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 def value_of(run: Run, column: str) -> float | None:
     """A column's value in a run."""
     kind, name = columns_of(task_of(run))[column]
-    found = run["summary"][name] if kind == "summary" else run["sessions"][-1]["f1"].get(THRESHOLD, {}).get(name)
+    f1 = run["sessions"][-1].get("f1") or {}
+    found = run.get("summary", {}).get(name) if kind == "summary" else f1.get(THRESHOLD, {}).get(name)
     return None if found is None else float(found)
+
+
+def last_value(run: Run) -> float:
+    """Last mAP or accuracy of a finished run, in percent."""
+    found = value_of(run, "last accuracy" if task_of(run) == "single_label" else "last mAP")
+    return float("-inf") if found is None else found
 
 
 def check_same_protocol(runs: Mapping[str, Run]) -> None:
@@ -234,9 +241,9 @@ def may_stand_together(a: Run, b: Run) -> bool:
 def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     """Label -> runs that differ in seed and class order only, in the order given.
 
-    Runs belong together when the settings that results.json holds are the same but for these; a run whose settings
-    cannot be read goes by its name. A second run of the same order and seed is a row of its own, since it is no
-    repetition.
+    Runs belong together when data and the settings that results.json holds are the same but for these; a run whose
+    settings cannot be read goes by its name. A second run of the same order and seed is a row of its own, since
+    it is no repetition.
 
     Args:
         runs: contents of results.json by folder.
@@ -245,7 +252,8 @@ def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     for name, run in runs.items():
         settings = settings_of(run)
         short = group_name(Path(name).name)
-        same = tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else short
+        same: tuple[Any, ...] = (run.get("data_hash"), run.get("status"))
+        same += tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else (short,)
         copy = 0
         while any(place_of(run) == place_of(other) for other in groups.get((same, copy), {}).values()):
             copy += 1

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.images import Fit
-from mlcil.methods.base import corrected
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.numerics import autocast, resolve_precision
+from mlcil.models.numerics import autocast, corrected, resolve_precision
 from mlcil.tagger.base import Tagger
 from mlcil.tagger.safetensors_file import read_safetensors
 
@@ -84,13 +83,20 @@ def load_stage(path: Path, device: str = "cpu", precision: str = "auto") -> Stag
     Raises:
         UserError: see :func:`mlcil.tagger.tagger.load`.
     """
+    _device(device)  # what is wrong with the words is said before a large file is read
+    stage = read_safetensors(path) if path.suffix.lower() == ".safetensors" else StageCheckpoint.load(path)
+    return tagger_of(stage, path, device, precision)
+
+
+def tagger_of(
+    stage: StageCheckpoint, path: Path | str = "checkpoint", device: str = "cpu", precision: str = "auto"
+) -> StageTagger:
+    """The tagger of a checkpoint that is read already; ``path`` is for messages. Raises as :func:`load_stage`."""
     place = _device(device)
     dtype = resolve_precision(precision, place)
-    stage = read_safetensors(path) if path.suffix.lower() == ".safetensors" else StageCheckpoint.load(path)
     network = folded(stage.build(path)).to(place)
     network.to(memory_format=torch.channels_last)
-    thresholds = getattr(stage, "thresholds", None)
-    return StageTagger(network, list(stage.classes), stage, stage.logit_correction, dtype, thresholds)
+    return StageTagger(network, list(stage.classes), stage, stage.logit_correction, dtype, stage.thresholds)
 
 
 def _device(name: str) -> torch.device:
