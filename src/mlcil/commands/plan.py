@@ -118,6 +118,6 @@ def _multi_label_notes(plan: dict[str, Any]) -> list[str]:
         f"test images fixed: {plan['fixed_test_images']}",
         "labels hidden: positives of other sessions' classes on the session's images; unknown cells: labels of classes",
         "seen so far, present or absent, that nobody gave; seen before: images that an earlier session has trained on",
-        "already (none with -disjoint behind the protocol). test images: growing, of all classes seen so far. steps: one",
-        "process, without exemplars.",
+        "already (none with -disjoint behind the protocol). test images: growing, of all classes seen so far. steps:",
+        "one process, without exemplars.",
     ]

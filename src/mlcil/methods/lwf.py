@@ -26,8 +26,9 @@ from torch import Tensor
 from mlcil.errors import UserError
 from mlcil.evaluation.calibration import platt
 from mlcil.losses.distillation import cosine_matrix
-from mlcil.methods.base import Batch, Method, SessionContext, check_choice, corrected
+from mlcil.methods.base import Batch, Method, SessionContext, check_choice
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import corrected
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.images import Fit
-from mlcil.methods.base import corrected
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.numerics import autocast, resolve_precision
+from mlcil.models.numerics import autocast, corrected, resolve_precision
 from mlcil.tagger.base import Tagger
 from mlcil.tagger.safetensors_file import read_safetensors
 
