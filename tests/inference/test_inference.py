@@ -34,6 +34,11 @@ def cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def installed(features_by_torch, monkeypatch):
+    monkeypatch.setattr(features, "has_onnxruntime", lambda: True)
+
+
 @pytest.fixture(scope="module")
 def content():
     return to_onnx(LastMap(folded(network()).backbone), SIZE, "maps")
