@@ -20,6 +20,7 @@ from PIL import Image
 
 Make = Callable[[Path], Path]
 Change = Callable[[dict[str, Any]], object]
+NAN = float("nan")
 
 
 class Call:
@@ -155,12 +156,30 @@ def long_storage(folder: Path) -> Path:
     return path
 
 
-def a_thousand_lists() -> Any:
+def lists(depth: int = 40) -> Any:
     """Lists in lists: a walk that visits each as often as it is named never ends."""
     nested: Any = ["x"] * 10
-    for _ in range(40):
+    for _ in range(depth):
         nested = [nested] * 10
     return nested
+
+
+def deep_lists(depth: int) -> Any:
+    nested: Any = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+def own_list() -> Any:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def sessions(count: int) -> Change:
+    """As many sessions, each of one class."""
+    return lambda made: made.update(classes=[str(k) for k in range(count)], classes_per_session=[1] * count)
 
 
 # -- images -----------------------------------------------------------------------------------------------
@@ -275,3 +294,12 @@ def as_bytes(made: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     torch.save(made, out)
     return out.getvalue()
+
+
+# -- configs ----------------------------------------------------------------------------------------------
+
+
+def yaml_base(folder: Path) -> Path:
+    """A python config on top of a YAML file that calls a function."""
+    content("base.yaml", "x: !!python/object/apply:os.mkdir [harm]")(folder)
+    return content("c.py", '_base_ = ["base.yaml"]')(folder)

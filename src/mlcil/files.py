@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from mlcil.errors import UserError
+
+LARGEST_ARRAYS = 4 * 2**30  # bytes that an archive of arrays may unpack to
 
 
 def default_cache() -> Path:
@@ -96,6 +99,41 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Atomically write UTF-8 text."""
     write_bytes(path, text.encode())
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there and would be read for ever, or cannot be read at all.
+
+    Raises:
+        UserError: a pipe, a device, a socket or a folder.
+    """
+    if path.exists() and not path.is_file():
+        found = "a folder" if path.is_dir() else "a pipe, a device or a socket"
+        raise UserError(f"{path} is no regular file but {found}; expected a file there, so name or put one")
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Arrays of an ``.npz`` file that anybody may have written.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, is damaged, lacks a name, claims more than :data:`LARGEST_ARRAYS` bytes, or
+            needs pickle.
+    """
+    import numpy as np
+
+    try:
+        check_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+        if claimed > LARGEST_ARRAYS:
+            raise ValueError(f"it claims {claimed} bytes")
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive can fail in any way
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def stamp(file: Path) -> tuple[int, int, int]:

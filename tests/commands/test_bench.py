@@ -149,7 +149,7 @@ def test_compare_groups_seeds_and_orders_and_passes_over_stray_files(bench, capf
     [
         ("title = 'x'", "has no 'runs'"),
         ("title = 'x'\nruns = [dict(label='a')]", "runs[0] has no 'config'; set runs[0].config to a text"),
-        ("title = 'x'\nruns = [dict(label='a', config='b')] * 2", "stands for two runs"),
+        ("title = 'x'\nruns = [dict(label='a', config='b')] * 2", "would both write into the folder 'a_seed1'"),
         ("title = 'x'\nruns = [dict(label='a', config='b')]\npublished = 'coco'", "expected one of coco_b0c10"),
         ("title = 'x'\nrun = []", "did you mean 'runs'"),
         ("title =", "cannot be read"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,19 +13,14 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from refusals import case, check_refused
 
 from mlcil.images import load_rgb
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices and links")
-MEMORY = 600  # MB that a refusal may take at most
-
-
-def case(name: str, make: f.Make, *expected: str) -> Any:
-    return pytest.param(make, expected, id=name)
-
-
 READ = "cannot be read as tensors"
 USABLE = "is no usable stage checkpoint"
+MORE = "far more values than its 98 weights need"
 CHECKPOINTS = [
     case("missing", lambda folder: folder / "s.pth", "s.pth does not exist"),
     case("folder", f.a_folder("s.pth"), "s.pth is a folder"),
@@ -52,7 +46,7 @@ CHECKPOINTS = [
     case("a shape without values", f.saved(lambda: {"a": torch.ones(1).expand(10**12)}), "(1000000000000,)", "4 bytes"),
     case("a sparse tensor", f.saved(lambda: torch.ones(1).to_sparse()), "_rebuild_sparse", "no checkpoint needs"),
     case("a tensor without values", f.saved(lambda: torch.ones(9, device="meta")), "s.pth", READ),
-    case("lists in lists", f.saved(f.a_thousand_lists), "s.pth is no stage checkpoint"),
+    case("lists in lists", f.saved(f.lists), "s.pth", READ, "more than 50000000 entries"),
     case("a tensor", f.saved(lambda: torch.ones(3)), "s.pth is no stage checkpoint"),
     case("a number", f.saved(lambda: 3), "s.pth is no stage checkpoint"),
     case("another format", f.stage(format="mlcil-stage-9"), "s.pth is no stage checkpoint", "mlcil-stage-1"),
@@ -70,11 +64,47 @@ CHECKPOINTS = [
     case("network without head", f.stage(network={"image_size": 64}), "s.pth", "cannot be built"),
     case("image of a billion pixels a side", f.of_network(image_size=10**9), USABLE, "image_size is 1000000000"),
     case("image size is a word", f.of_network(image_size="big"), USABLE, "image_size is 'big'"),
-    case("wider than memory", f.of_network(backbone={**tiny.BACKBONE, "width": 300.0}), "s.pth", "size mismatch"),
+    case("wider than memory", f.of_network(backbone={**tiny.BACKBONE, "width": 300.0}), "s.pth", MORE),
     case("deeper than time", f.of_network(backbone={**tiny.BACKBONE, "layers": [10**9] * 4}), USABLE, "layers=[10000"),
     case("negative width", f.of_network(backbone={**tiny.BACKBONE, "width": -1}), "s.pth", "cannot be built"),
-    case("tokens wider than memory", f.of_network(head={**tiny.ICA, "embed_dim": 2**40}), "s.pth", "overflowed"),
-    case("tokens as wide as memory", f.of_network(head={**tiny.ICA, "embed_dim": 2**16}), "s.pth", "do not fit"),
+    case("tokens wider than memory", f.of_network(head={**tiny.ICA, "embed_dim": 2**40}), USABLE, "number 1.09951e+12"),
+    case("tokens as wide as memory", f.of_network(head={**tiny.ICA, "embed_dim": 2**16}), "s.pth", MORE),
+    case("a little wider", f.of_network(backbone={**tiny.BACKBONE, "width": 0.5}), "s.pth", "size mismatch"),
+    case("a little wider tokens", f.of_network(head={**tiny.ICA, "embed_dim": 64}), "s.pth", "do not fit"),
+    case("stages of millions", f.of_network(backbone={"name": "resnet32_abd", "blocks": [10**7, 1]}), "number 1e+07"),
+    case("a hundred million blocks", f.of_network(backbone={"name": "dkt", "depth": 10**8}), USABLE, "number 1e+08"),
+    case("a million blocks", f.of_network(backbone={"name": "dkt", "depth": 10**6}), "s.pth", MORE),
+    case("a giant of timm", f.of_network(backbone={"name": "vit_giant_patch14_224"}), "s.pth", MORE),
+    case("a network of the web", f.of_network(backbone={"name": "hf-hub:a/b"}), "cannot be built", "'hf-hub:a/b'"),
+    case("no number of heads", f.of_network(head={**tiny.ICA, "num_heads": 0}), "s.pth", "cannot be built"),
+    case("two means", f.of_network(backbone={"name": "resnet10t", "mean": [0.0, 1.0]}), "s.pth", "cannot be built"),
+    case("a mean that is no number", f.of_network(backbone={"name": "resnet10t", "mean": [f.NAN] * 3}), "number nan"),
+    case("a backbone of lists", f.of_network(backbone={"name": f.lists(6)}), USABLE, "more than 1000 values"),
+    case("layers of lists", f.of_network(backbone={**tiny.BACKBONE, "layers": f.lists(6)}), USABLE, "layers=[[["),
+    case("a head of lists", f.of_network(head={"type": f.lists(6)}), USABLE, "more than 1000 values"),
+    case("a head of a long word", f.of_network(head={"type": "x" * 10**6}), USABLE, "a word of 1000000 characters"),
+    case("a head of tensors", f.of_network(head={"type": torch.ones(1)}), USABLE, "of the type Tensor"),
+    case("network of lists", f.stage(network=f.lists(6)), USABLE, "its network is [[["),
+    case("classes of lists", f.stage(classes=f.lists(6)), USABLE, "its classes are [[["),
+    case("sessions of lists", f.stage(classes_per_session=f.lists(6)), USABLE, "its classes_per_session is [[["),
+    case("a hundred thousand sessions", f.stage(f.sessions(10**5)), USABLE, "100000 sessions, expected at most 1000"),
+    case("a thousand sessions", f.stage(f.sessions(1000)), "s.pth", MORE),
+    case("lists deep in lists", f.stage(more=f.deep_lists(200)), "s.pth", READ, "more than 64 deep"),
+    case("a list in itself", f.stage(more=f.own_list()), "s.pth", READ, "more than 64 deep"),
+    case("format of lists", f.stage(format=f.lists(6)), "s.pth is no stage checkpoint"),
+    case("a class twice", f.stage(classes=["ant", "ant"]), USABLE, "names the class 'ant' twice"),
+    case("another task", f.stage(task="tagging"), USABLE, "its task is 'tagging'", "multi_label or single_label"),
+    case("a task of lists", f.stage(task=f.lists(6)), USABLE, "its task is [[["),
+    case("fit is a number", f.stage(fit=3), USABLE, "its fit is 3"),
+    case("unknown fit", f.stage(fit={"kind": "round"}), USABLE, "fit is 'round'"),
+    case("fit of a billion pixels", f.stage(fit={"kind": "centre", "short_side": 10**9}), USABLE, "number 1e+09"),
+    case("fit of lists", f.stage(fit={"kind": f.lists(6)}), USABLE, "its fit has more than 1000 values"),
+    case("correction is a word", f.stage(logit_correction="x"), USABLE, "logit_correction is 'x'"),
+    case("correction of a third class", f.stage(logit_correction=torch.ones(3, 2)), USABLE, "each of 2 classes"),
+    case("correction is no number", f.stage(logit_correction=torch.full((2, 2), f.NAN)), USABLE, "not finite"),
+    case("backbone is a number", f.of_network(backbone=3), "s.pth", "cannot be built"),
+    case("head is a word", f.of_network(head="ica"), "s.pth", "cannot be built"),
+    case("a weight named by a number", f.stage(lambda m: m["state_dict"].update({3: torch.ones(1)})), "3 is unex"),
     case("unknown head", f.of_network(head={"type": "tail"}), "s.pth", "cannot be built", "'tail'"),
     case("unknown option", f.of_network(head={"type": "linear", "run": "rm"}), "s.pth", "cannot be built", "'run'"),
     case("more weights", f.stage(lambda m: m["state_dict"].update(x=torch.ones(1))), "x is unexpected"),
@@ -162,37 +192,6 @@ VOC = [
     case("the folder itself", f.voc_list(".."), "trainval.txt", "1 of 9 images"),
     case("twice", f.voc_list("trainval_3"), "trainval.txt", "'trainval_3' 2 times"),
 ]  # fmt: skip
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    """Every name below a folder, with the content of regular files and the targets of links."""
-    found: dict[str, Any] = {}
-    for place, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = Path(place) / name
-            if path.is_symlink():
-                found[str(path)] = os.readlink(path)
-            else:
-                found[str(path)] = path.read_bytes() if path.is_file() else path.lstat().st_mode
-    return found
-
-
-def check_refused(
-    capsys: pytest.CaptureFixture[str], folder: Path, words: list[Any], expected: tuple[str, ...]
-) -> None:
-    """Exit code 2, one sentence with the expected words, no file made, changed or lost, and no flood of memory."""
-    before, memory = state_of(folder), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    code, out, err = tiny.call(capsys, *words)
-    assert code == 2, (out, err)
-    assert out == ""
-    assert err.startswith("mlcil: ")
-    assert err.count("\n") == 1, err
-    assert "Traceback" not in err
-    assert len(err) < 1500, err
-    for word in expected:
-        assert word in err, f"{word!r} is not in: {err}"
-    assert state_of(folder) == before
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MEMORY * 1024
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mlcil.datasets.augment import NORMALISATIONS
+from mlcil.datasets.folder import read_lines
 from mlcil.engine.checkpoint import STAGE_FORMAT, StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
@@ -256,10 +257,9 @@ def class_names(classes: str | None, count: int, fewer: bool = False) -> list[st
     elif classes == "voc":
         names = list(VOC_CLASSES)
     else:
-        path = Path(classes)
-        if not path.is_file():
+        if not Path(classes).exists():
             raise UserError(f"--classes {classes}: no such file; expected 'coco', 'voc' or a text file of class names")
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = read_lines(Path(classes), "one class name a line")
     if len(names) < (1 if fewer else count):
         raise UserError(f"--classes gives {len(names)} names, but the checkpoint has {count} outputs")
     return names[:count]

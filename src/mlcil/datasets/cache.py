@@ -1,8 +1,8 @@
 """Decoded images on disk: what is the same in every epoch is done once.
 
 Opening an image file and bringing it to the size of the network draws no random number, so the result is kept: one
-folder for the files of a table at one size, with the pixels of all rows in one memory-mapped file. All sessions,
-processes and runs read the same pages.
+folder for the files of a table at one size, with the pixels of all rows in one file. All sessions, processes and runs
+read the same pages.
 
 The name of the folder is a digest of everything that the pixels depend on: path, bytes, and times of modification
 and of status change of every file, the size, the fit, the code that decodes, and the versions of its libraries. A
@@ -25,7 +25,6 @@ import os
 import shutil
 import time
 import weakref
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -42,12 +41,13 @@ from torch.utils.data import DataLoader, Dataset
 from mlcil.datasets import transforms
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
-from mlcil.files import default_cache, stamp, write_arrays, write_text
+from mlcil.files import default_cache, read_arrays, stamp, write_arrays, write_text
 from mlcil.images import Fit
 
 FORMAT = "mlcil-images-1"
 PIXELS, INDEX, ABOUT = "pixels.bin", "index.npz", "about.json"
 BUILDING = ".building-"
+SHORT = 10_000  # bytes of a description that are read
 RESERVE = 2**30  # bytes that stay free on the disk
 BATCH = 32  # images that a building process reports at once
 TOLD_EVERY = 30.0  # seconds between two lines about a build
@@ -106,31 +106,32 @@ class ImageCache:
 
     def __post_init__(self) -> None:
         self._checked_N = np.zeros(len(self.kept_N), bool)
-        self._pixels: np.ndarray | None = None
-        self.pixels()
+        self._file: IO[bytes] | None = open(self.folder / PIXELS, "rb")  # noqa: SIM115  (stays open with the cache)
         if self.used is not None:
             weakref.finalize(self, self.used.close)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "used": None, "_pixels": None}  # a process maps the file itself
-
-    def pixels(self) -> np.ndarray:
-        """(N, size, size, 3) uint8, memory-mapped."""
-        if self._pixels is None:
-            shape = (len(self.kept_N), self.size, self.size, 3)
-            self._pixels = np.memmap(self.folder / PIXELS, np.uint8, "r", shape=shape)
-        return self._pixels
+        return {**self.__dict__, "used": None, "_file": None}  # a process opens the file itself
 
     def read(self, row: int, file: Path) -> np.ndarray | None:
-        """uint8 (size, size, 3), a copy; ``None`` when the row is not kept or its file is no longer the same."""
+        """uint8 (size, size, 3), a copy; ``None`` when the row is not kept or its file is no longer the same.
+
+        The pixels are read, not mapped: a map of a file that somebody cuts off ends the process.
+        """
         if not self.kept_N[row] or stamp(file) != tuple(self.stamps_N3[row]):
             return None
+        length = self.size * self.size * 3
         try:
-            image = np.array(self.pixels()[row])
+            if self._file is None:
+                self._file = open(self.folder / PIXELS, "rb")  # noqa: SIM115
+            content = os.pread(self._file.fileno(), length, row * length)
         except OSError:  # a process that began after somebody removed the folder
             return None
+        if len(content) < length:
+            return None
+        image = np.frombuffer(bytearray(content), np.uint8).reshape(self.size, self.size, 3)
         if not self._checked_N[row]:
-            if zlib.crc32(image.tobytes()) != self.sums_N[row]:
+            if zlib.crc32(content) != self.sums_N[row]:
                 return None
             self._checked_N[row] = True
         return image
@@ -204,16 +205,16 @@ def open_cache(folder: Path, size: int, stamps_N3: np.ndarray) -> ImageCache | N
         return None
     try:
         fcntl.flock(used, fcntl.LOCK_SH)
-        about = json.loads(used.read())
-        with np.load(folder / INDEX, allow_pickle=False) as index:
-            kept, sums = index["kept"], index["sums"]
-        rows = len(stamps_N3)
-        whole = (folder / PIXELS).stat().st_size == rows * size * size * 3
-        if not whole or about["format"] != FORMAT or len(kept) != rows or len(sums) != rows:
+        about = json.loads(used.read(SHORT))
+        kept, sums = read_arrays(folder / INDEX, ("kept", "sums")).values()
+        rows = (len(stamps_N3),)
+        whole = (folder / PIXELS).stat().st_size == len(stamps_N3) * size * size * 3
+        right = (kept.shape, kept.dtype, sums.shape, sums.dtype) == (rows, np.bool_, rows, np.uint32)
+        if not whole or not right or about["format"] != FORMAT:
             raise ValueError
         os.utime(folder / ABOUT)  # used last
         return ImageCache(folder, size, kept, sums, stamps_N3, used)
-    except (ValueError, KeyError, TypeError, EOFError, FileNotFoundError, zlib.error, zipfile.BadZipFile):
+    except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError):
         used.close()
         return None
     except BaseException:

@@ -20,6 +20,7 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 from mlcil.protocols import check_option
 
 SIDE = 32
@@ -38,6 +39,11 @@ class _Layout:
     meta: str
     labels: Mapping[str, tuple[str, str]]  # kind of label -> (key of the labels, key of the names in meta)
     md5: Mapping[str, str]
+
+    @property
+    def download(self) -> str:
+        """By which ``mlcil download`` knows it."""
+        return self.archive.partition("-python")[0].replace("-", "")
 
 
 LAYOUTS = {
@@ -212,7 +218,7 @@ class _Files:
         self.members: dict[str, bytes] | None = None
         archive = root
         if not root.is_file():
-            check_root(root, f"{layout.folder}/ or {layout.archive}")
+            check_root(root, f"{layout.folder}/ or {layout.archive}", layout.download)
             for folder in (root / layout.folder, root):
                 if (folder / layout.meta).is_file():
                     self.where = folder
@@ -233,6 +239,7 @@ class _Files:
         if self.members is not None:
             return load_batch(self.members[name], f"{name} in {self.where}")
         path = self.where / name
+        check_regular(path)
         try:
             content = path.read_bytes()
         except OSError as error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, check_root
 from mlcil.errors import DEMO_HINT, UserError
+from mlcil.files import check_regular
 from mlcil.protocols import check_option, did_you_mean
 
 CROWD = ("select", "label", "ignore")
@@ -81,6 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"annotation file {path} does not exist; expected a COCO instances json there, so put it there "
             f"or set its name in scenario.dataset; docs/data.md says where to get it, and {DEMO_HINT}"
         )
+    check_regular(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read()
@@ -308,5 +310,7 @@ class CocoDataset:
         return self._test
 
     def _load(self, annotations: str, images: str, classes: tuple[str, ...] | None) -> ImageTable:
-        check_root(self.root, f"{self.train_annotations} and {self.test_annotations}")
+        check_root(
+            self.root, f"{self.train_annotations} and {self.test_annotations}", "coco2014" * (self.name == "coco")
+        )
         return load_coco_split(self.root / annotations, self.root / images, crowd=self.crowd, classes=classes)

@@ -33,6 +33,7 @@ from mlcil.datasets.coco import load_coco_split
 from mlcil.datasets.folder import EXTENSIONS, TEST_FOLDERS, images_below
 from mlcil.datasets.voc import LAYOUTS, find_root, read_split
 from mlcil.errors import UserError
+from mlcil.images import FORMATS
 from mlcil.protocols import check_option
 
 FILE_WORDS = ("file", "filename", "file_name", "image", "photo", "path")
@@ -452,7 +453,7 @@ def _inside(path: Path, files: Sequence[Path]) -> Listing:
 def keywords(path: Path) -> list[str]:
     """The keywords inside a photo, of XMP and IPTC; none where there are none or they cannot be read."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
             warnings.simplefilter("ignore")
             xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
             xmp = xmp or getattr(image, "tag_v2", {}).get(_XMP_OF_TIFF)

@@ -11,11 +11,15 @@ Every key of them is known here and nowhere else. Both hold tensors and builtins
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-from collections.abc import Mapping
+import reprlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -24,12 +28,15 @@ import torch
 import mlcil
 from mlcil.errors import UserError
 from mlcil.files import write_atomically
+from mlcil.images import Fit
 from mlcil.interop.tensor_files import first_not_finite, load_tensors
-from mlcil.models.network import IncrementalNetwork, build_network
+from mlcil.models.network import LARGEST_IMAGE, IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
 RESUME_FORMAT = "mlcil-resume-3"
-LARGEST_IMAGE = 4096  # pixels a side
+#: of the description of a network, and of the sessions that it was grown by
+LARGEST_NUMBER, LONGEST_WORD, MOST_VALUES, MOST_SESSIONS = 2**20, 200, 1000, 1000
+TASKS = ("multi_label", "single_label")
 
 
 @dataclass
@@ -220,6 +227,10 @@ def _contradiction(stage: Mapping[str, Any]) -> str | None:
         return f"its classes are {_short(classes)}, expected a list of names"
     if not isinstance(sizes, list) or not all(type(size) is int and size > 0 for size in sizes):
         return f"its classes_per_session is {_short(sizes)}, expected a list of positive numbers"
+    if len(set(classes)) < len(classes):
+        return f"it names the class {_short(Counter(classes).most_common(1)[0][0])} twice"
+    if len(sizes) > MOST_SESSIONS:
+        return f"it has {len(sizes)} sessions, expected at most {MOST_SESSIONS}"
     if sum(sizes) != len(classes):
         return f"it names {len(classes)} classes, but its sessions have {_short(sum(sizes))}"
     if not isinstance(network, dict):
@@ -231,10 +242,79 @@ def _contradiction(stage: Mapping[str, Any]) -> str | None:
     layers = backbone.get("layers") if isinstance(backbone, dict) else None
     if isinstance(layers, list) and not all(type(n) is int and 0 < n <= len(state) for n in layers):
         return f"its backbone has layers={_short(layers)}, more than the {len(state)} entries of its state_dict"
+    odd = _odd_value(network)
+    if odd:
+        return f"its network has {odd}, which no network needs"
     bad = first_not_finite(state)
     if bad:
         return f"{bad} holds values that are not finite"
-    return _wrong_field(stage, len(classes))
+    return _wrong_field(stage, len(classes)) or _odd_use(stage)
+
+
+def _odd_value(network: Mapping[str, Any]) -> str | None:
+    """What in the description of a network could make building it take for ever, or ``None``."""
+    left: list[Any] = [network]
+    for _ in range(MOST_VALUES):
+        if not left:
+            return None
+        value = left.pop()
+        if isinstance(value, (dict, list, tuple)):
+            left.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, (int, float)) and not abs(value) <= LARGEST_NUMBER:
+            return f"the number {value:.6g}"
+        elif isinstance(value, str) and len(value) > LONGEST_WORD:
+            return f"a word of {len(value)} characters"
+        elif not isinstance(value, (int, float, str, NoneType)):
+            return f"a value of the type {type(value).__name__}"
+    return f"more than {MOST_VALUES} values"
+
+
+def _odd_use(stage: Mapping[str, Any]) -> str | None:
+    """What is wrong with the words and numbers that say how the network is used, or ``None``."""
+    task, fit = stage.get("task"), stage.get("fit", {})
+    if task is not None and task not in TASKS:
+        return f"its task is {_short(task)}, expected {' or '.join(TASKS)}"
+    odd = _odd_value(fit or {})
+    if odd:
+        return f"its fit has {odd}, which no fit needs"
+    try:
+        Fit.of(fit)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@contextlib.contextmanager
+def _no_more_than(state: Mapping[str, torch.Tensor], sessions: int) -> Iterator[None]:
+    """Stop the building of a network that grows far beyond its weights.
+
+    Raises:
+        ValueError: inside, by the module that is one too many.
+    """
+    left = {"modules": 1000 + 20 * len(state) + 20 * sessions}
+    left["values"] = 10**7 + 10 * sum(value.numel() for value in state.values())
+
+    def take(kind: str, count: int) -> None:
+        left[kind] -= count
+        if left[kind] < 0:
+            raise ValueError(f"it would have far more {kind} than its {len(state)} weights need")
+
+    def module(*_: Any) -> None:
+        take("modules", 1)
+
+    def values(_: Any, __: str, parameter: torch.Tensor | None) -> None:
+        take("values", 0 if parameter is None else parameter.numel())
+
+    hooks = torch.nn.modules.module
+    handles = [
+        hooks.register_module_module_registration_hook(module),
+        hooks.register_module_parameter_registration_hook(values),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _wrong_field(stage: Mapping[str, Any], classes: int) -> str | None:
@@ -266,7 +346,7 @@ def _wrong_field(stage: Mapping[str, Any], classes: int) -> str | None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = reprlib.repr(value)  # whole, a list that names another often could be of any length
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -274,12 +354,13 @@ def _network_of(stage: StageCheckpoint, path: Path | str) -> IncrementalNetwork:
     spec, sizes, state = stage.network, list(stage.classes_per_session), stage.state_dict
     try:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _no_more_than(state, len(sizes)):
                 _check_shapes(build_network(spec, sizes), state, path)
         except (NotImplementedError, RuntimeError) as error:
             if "meta" not in str(error):  # some timm models look at numbers while they are built: they have none yet
                 raise
-        network = build_network(spec, sizes)
+        with _no_more_than(state, len(sizes)):
+            network = build_network(spec, sizes)
     except UserError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, MemoryError, RuntimeError) as error:

@@ -14,17 +14,20 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mlcil.errors import UserError
 
 #: allowed by ``weights_only`` and able to ask for any amount of memory, or to make something that is no plain tensor
 REFUSED = re.compile(r"\bbytearray\b|_rebuild_(sparse|meta|device_tensor|wrapper|nested|qtensor)")
+CONTAINERS = (dict, list, tuple, set)
+DEEPEST, MOST_ENTRIES = 64, 50_000_000  # of containers in each other
 EXPECTED = (
     "expected an intact PyTorch file of tensors and plain values, so download it again or re-save its state dict "
     "with torch.save"
@@ -37,6 +40,8 @@ class _RefusedError(Exception):
 
 def load_tensors(path: Path) -> Any:
     """``torch.load`` restricted to tensors and builtins, on the CPU; needs about as much memory as the file has bytes.
+
+    A name that ends with ``.safetensors`` is read as such a file.
 
     Raises:
         UserError: no such file, no regular file, or not a file of tensors that are really in it.
@@ -53,11 +58,14 @@ def load_tensors(path: Path) -> Any:
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is no regular file; expected a PyTorch weight file")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with open(path, "rb") as file:
             _check_claims(file, status.st_size)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on how a file that is refused was pickled
             content = torch.load(path, map_location="cpu", weights_only=True)
+        check_size(content)
         check_tensors(content)
     except Exception as error:  # torch raises many kinds with many lines; the user needs one sentence
         raise UserError(f"{path} cannot be read as tensors ({_reason(error)}); {EXPECTED}") from error
@@ -71,6 +79,36 @@ def _reason(error: Exception) -> str:
     if named:
         return f"it holds the python object {named[1]}, which was not run"
     return getattr(error, "strerror", None) or "cut off or another format"
+
+
+def check_size(content: Any) -> None:
+    """Refuse containers that lie deep in each other, or that are named so often that a walk never ends.
+
+    Raises:
+        _RefusedError: says which.
+    """
+    entries: dict[int, int] = {}  # of a container and of all inside it, each counted as often as it is named
+    open_: set[int] = set()
+    left = [content]
+    while left:
+        value = left[-1]
+        inside = [item for item in _items(value) if isinstance(item, CONTAINERS)]
+        if id(value) in entries or not isinstance(value, CONTAINERS):
+            left.pop()
+        elif id(value) in open_:
+            open_.remove(id(left.pop()))
+            entries[id(value)] = len(value) + sum(entries.get(id(item), 0) for item in inside)
+            if entries[id(value)] > MOST_ENTRIES:
+                raise _RefusedError(f"its lists would have more than {MOST_ENTRIES} entries")
+        elif len(open_) == DEEPEST or any(item is value or id(item) in open_ for item in inside):
+            raise _RefusedError(f"its lists lie more than {DEEPEST} deep in each other")
+        else:
+            open_.add(id(value))
+            left.extend(inside)
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, CONTAINERS) else ()
 
 
 def check_tensors(content: Any) -> None:
@@ -94,9 +132,9 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
         value = left.pop()
         if isinstance(value, Tensor):
             yield value
-        elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
+        elif isinstance(value, CONTAINERS) and id(value) not in seen:
             seen.add(id(value))
-            left.extend(value.values() if isinstance(value, dict) else value)
+            left.extend(_items(value))
 
 
 def first_not_finite(state: dict[str, Any]) -> str | None:

@@ -129,7 +129,13 @@ class Memory(ABC):
         return np.concatenate([labels_NO, targets_NC[:, labels_NO.shape[1] :]], 1)
 
     def propagate(
-        self, low: int, rows: np.ndarray, scores_NC: np.ndarray, truth_NC: np.ndarray, new: np.ndarray, aside: np.ndarray
+        self,
+        low: int,
+        rows: np.ndarray,
+        scores_NC: np.ndarray,
+        truth_NC: np.ndarray,
+        new: np.ndarray,
+        aside: np.ndarray,
     ) -> None:
         """Fill in the labels that nobody gave, after :meth:`update`.
 

@@ -18,6 +18,7 @@ from mlcil.evaluation.metrics import metrics_of
 from mlcil.files import write_text
 from mlcil.reporting import published as numbers
 from mlcil.reporting.run_settings import NEUTRAL, REPEATED, settings_of, without
+from mlcil.reporting.schema_of_results import contradiction
 from mlcil.reporting.tables import four_decimals, markdown
 
 Run = Mapping[str, Any]  # content of a results.json
@@ -137,12 +138,16 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: it is no results file.
     """
     try:
-        content = json.loads(path.read_text())
-        found = str(content["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no results file of a run ({error}); train the run again") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no results file of a run ({reason}); train the run again") from error
     if found != "mlcil-results-1":
-        raise UserError(f"{path} has the format {found!r}, expected 'mlcil-results-1'; train the run again")
+        raise UserError(f"{path} has the format {str(found)[:60]!r}, expected 'mlcil-results-1'; train the run again")
+    wrong = contradiction(content)
+    if wrong:
+        raise UserError(f"{path} is no results file that a run writes: {wrong}; take it from the run again")
     return dict(content)
 
 
@@ -203,8 +208,15 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 def value_of(run: Run, column: str) -> float | None:
     """A column's value in a run."""
     kind, name = columns_of(task_of(run))[column]
-    found = run["summary"][name] if kind == "summary" else run["sessions"][-1]["f1"].get(THRESHOLD, {}).get(name)
+    f1 = run["sessions"][-1].get("f1") or {}
+    found = run.get("summary", {}).get(name) if kind == "summary" else f1.get(THRESHOLD, {}).get(name)
     return None if found is None else float(found)
+
+
+def last_value(run: Run) -> float:
+    """Last mAP or accuracy of a finished run, in percent."""
+    found = value_of(run, "last accuracy" if task_of(run) == "single_label" else "last mAP")
+    return float("-inf") if found is None else found
 
 
 def check_same_protocol(runs: Mapping[str, Run]) -> None:
@@ -234,9 +246,9 @@ def may_stand_together(a: Run, b: Run) -> bool:
 def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     """Label -> runs that differ in seed and class order only, in the order given.
 
-    Runs belong together when the settings that results.json holds are the same but for these; a run whose settings
-    cannot be read goes by its name. A second run of the same order and seed is a row of its own, since it is no
-    repetition.
+    Runs belong together when data and the settings that results.json holds are the same but for these; a run whose
+    settings cannot be read goes by its name. A second run of the same order and seed is a row of its own, since
+    it is no repetition.
 
     Args:
         runs: contents of results.json by folder.
@@ -245,7 +257,8 @@ def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     for name, run in runs.items():
         settings = settings_of(run)
         short = group_name(Path(name).name)
-        same = tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else short
+        same: tuple[Any, ...] = (run.get("data_hash"), run.get("status"))
+        same += tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else (short,)
         copy = 0
         while any(place_of(run) == place_of(other) for other in groups.get((same, copy), {}).values()):
             copy += 1

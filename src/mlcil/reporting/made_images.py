@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlcil.files import read_arrays
 from mlcil.reporting.report_runs import ReportRun
 
 PER_CLASS = 6
@@ -50,11 +50,10 @@ def made_images(run: ReportRun) -> list[MadeSheet]:
 
 def _sheet(run: ReportRun, t: int, path: Path) -> MadeSheet:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            images_NHW3, labels_N = file["images"], file["labels"]
+        images_NHW3, labels_N = read_arrays(path, ("images", "labels")).values()
         assert images_NHW3.dtype == np.uint8, "images are uint8"
         assert images_NHW3.shape == (len(labels_N), *images_NHW3.shape[1:3], 3), "one class an image"
-    except (OSError, ValueError, KeyError, EOFError, AssertionError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, AssertionError) as error:
         return MadeSheet(t, error=f"No images of session {t}: {path} cannot be read ({error}).")
     present = sorted({int(c) for c in labels_N})
     old = run.ranges[t][0] if t < len(run.ranges) else max(present, default=-1) + 1

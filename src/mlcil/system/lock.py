@@ -16,6 +16,7 @@ import getpass
 import json
 import os
 import socket
+import stat
 import threading
 import time
 from datetime import datetime
@@ -97,6 +98,8 @@ class RunLock:
     def _acquire(self) -> bool:
         """Whether the file is ours now; false when its holder has just removed it."""
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            raise UserError(f"{self.path} is no regular file; expected the lock of the run, so remove it")
         found = _read(self.path)
         if fcntl is not None:
             try:
