@@ -183,8 +183,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = find_results(folder)
     content = read_results(path)
-    if content["status"] != "done":
-        raise UserError(f"{path} belongs to a run with status {content['status']!r}; finish it with --resume first")
+    if content.get("status") != "done":
+        raise UserError(f"{path} belongs to a run with status {content.get('status')!r}; finish it with --resume first")
     check_summary(path, content)
     return content
 
