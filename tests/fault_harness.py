@@ -35,6 +35,7 @@ from mlcil.engine.config import finish_config
 from mlcil.engine.train import train
 from mlcil.methods import DGR, E2E, LwFMC, MultiLane
 from mlcil.methods.data_free import DataFree
+from mlcil.methods.frozen_features import FrozenFeatures
 from mlcil.registry import DATASETS, METHODS
 
 PACKAGE = str(Path(mlcil.__file__).parent)
@@ -102,7 +103,7 @@ LANES = {
 HEADS = (
     {"type": "linear"},
     {"type": "full_linear", "num_classes": len(CLASSES)},
-    {"type": "session_linear"},
+    {"type": "session_linear", "bias": True},
     {"type": "ica", "embed_dim": 16, "num_heads": 4},
     {"type": "prototype"},
     {"type": "graph"},
@@ -140,9 +141,10 @@ def candidates(name: str) -> Iterator[dict[str, Any]]:
             yield {"method": method, "memory": memories[0], "network": {"backbone": backbone, "head": head}}
     if issubclass(cls, MultiLane):
         yield {"method": method, "memory": None, "network": LANES}
+    frozen = {"frozen_backbone": True} if issubclass(cls, FrozenFeatures) else {}
     for memory in memories:
         for head in HEADS:
-            yield {"method": method, "memory": memory, "network": {"backbone": BACKBONE, "head": head}}
+            yield {"method": method, "memory": memory, "network": {"backbone": BACKBONE, "head": head, **frozen}}
 
 
 def config(name: str, folder: Path, sections: dict[str, Any], classes: int = 2, **changes: Any) -> Config:

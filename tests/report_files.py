@@ -25,6 +25,7 @@ def make_run(
     scores: bool = True,
     dpl: bool = True,
     prefix: str = "",
+    noise: float = 2.5,
     **changes: Any,
 ) -> Path:
     """``folder/logs/name`` with the files of a run; test images in ``folder/images``.
@@ -38,6 +39,7 @@ def make_run(
         scores: write ``scores/``.
         dpl: report pseudo-labels from session 1 on.
         prefix: of the image files' names.
+        noise: of the scores.
         changes: keys of results.json to replace.
     """
     run = folder / "logs" / name
@@ -45,7 +47,7 @@ def make_run(
     generator = np.random.default_rng(seed)
     targets = (np.random.default_rng(7).random((images, len(classes))) < 0.3).astype(np.int8)
     step = len(classes) // sessions
-    logits = (4 * targets - 2 + generator.normal(size=(sessions, images, len(classes)), scale=2.5)).astype(np.float32)
+    logits = (4 * targets - 2 + generator.normal(size=(sessions, images, len(classes)), scale=noise)).astype(np.float32)
     results: list[dict[str, Any]] = []
     for t in range(sessions):
         high = (t + 1) * step

@@ -1,5 +1,6 @@
 """The guides do what they say: examples run from an empty folder, every command and link leads somewhere."""
 
+import csv
 import json
 import re
 import shlex
@@ -20,6 +21,7 @@ from mlcil.engine.config import load_config
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")])
 METHOD, DATA_SET = ROOT / "docs" / "add_a_method.md", ROOT / "docs" / "add_a_data_set.md"
+OWN_PHOTOS = ROOT / "docs" / "your_own_photos.md"
 EXAMPLES = {"less_forgetting.py": METHOD, "photo_list.py": DATA_SET}
 #: words that stand for something of the reader's
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}[A-Z0-9_]*\b")
@@ -171,6 +173,8 @@ def results_of(run):
 
 
 def test_the_method_of_the_page(tmp_path, capsys, monkeypatch):
+    """In a folder with nothing in it, and with nothing in the cache."""
+    monkeypatch.setenv("MLCIL_CACHE", str(tmp_path / "cache"))
     printed = follow(METHOD, tmp_path, capsys, monkeypatch)
     assert len(results_of("less_forgetting_digits")) == 2
     assert np.isfinite(results_of("less_forgetting_digits")[1]["mAP"]["seen"])
@@ -188,6 +192,13 @@ def test_the_method_of_the_page(tmp_path, capsys, monkeypatch):
     (code,) = fenced(ROOT / "docs" / "read_the_results.md", "py")
     exec(code.replace("krt_voc_b0-c4", "less_forgetting_digits"), {})
     assert str(results_of("less_forgetting_digits")[1]["mAP"]["seen"]) in capsys.readouterr().out
+    (method,) = re.findall(r"`(method\s=\sdict\(_delete_=True[^`]*)`", METHOD.read_text())
+    text = files(METHOD)["less_forgetting_digits.py"].replace("dict(type=", "dict(_delete_=True, type=")
+    text = re.sub(r"^method = .*$", " ".join(method.split()), text, flags=re.MULTILINE)
+    Path("on_krt.py").write_text(re.sub(r"^based_on = .*$", 'based_on = "krt data=digits"', text, flags=re.MULTILINE))
+    code, out, err = call(capsys, "plan", "on_krt.py")
+    assert code == 0, err
+    assert out.startswith("LessForgetting on digits")
     code, _, err = call(capsys, "plan", "less_forgetting_digits.py", "method.wieght=1")
     assert code == 2
     assert "did you mean 'weight'?" in err
@@ -204,6 +215,28 @@ def test_the_data_set_of_the_page(tmp_path, capsys, monkeypatch):
     code, _, err = call(capsys, "plan", "colours.py")
     assert code == 2
     assert "expected columns file, split and labels" in err
+
+
+def test_own_photos_in_every_form(tmp_path, capsys, monkeypatch):
+    printed = follow(OWN_PHOTOS, tmp_path, capsys, monkeypatch)
+    looked = [line for line in printed if line.startswith("mlcil data")]
+    assert len(looked) == 8
+    for line in looked:
+        assert "60 photos, 4 labels" in printed[line], line
+        (total,) = re.findall(r"^ *all +(\d+) +(\d+) +(\d+)$", printed[line], re.MULTILINE)
+        unknown = 147 if "labels.csv" in line else 0
+        assert list(map(int, total)) == [93, 147 - unknown, unknown], line
+    assert results_of("lwf_columns_b0-c2_small")[-1]["mAP"]["seen"] > 60  # a guess has about 40
+    tagged = list(csv.DictReader(Path("tags.csv").read_text().splitlines()))
+    assert (
+        len(tagged) == len(json.loads(Path("tasks.json").read_text())) == len(list(Path("photos").glob("*.xmp"))) == 60
+    )
+    assert {label for row in tagged for label in row["labels"].split(";") if label} <= {
+        "red",
+        "green",
+        "blue",
+        "yellow",
+    }
 
 
 def test_the_hook_of_the_page(tmp_path, capsys, monkeypatch):

@@ -69,10 +69,11 @@ def cifar_archive(root: Path, name: str = "cifar100", **sizes: int) -> Path:
 
 
 def class_folders(folder: Path, names: Sequence[str] = CLASSES, images: int = 2, inside: str = "") -> Path:
-    """``folder/<name>/<inside>/<k>.png``."""
+    """``folder/<name>/<inside>/<k>.png``; test images are others than training images."""
+    first = 10_000 if folder.name in ("test", "val") else 0
     for index, name in enumerate(names):
         for k in range(images):
-            tiny.write_image(folder / name / inside / f"{name}_{k}.png", seed=100 * index + k)
+            tiny.write_image(folder / name / inside / f"{name}_{k}.png", seed=first + 100 * index + k)
     return folder
 
 

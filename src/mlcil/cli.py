@@ -38,7 +38,14 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--auto-resume", action="store_true", help="go on with the run when there is one, else start it")
     sub.add_argument("--accept-changes", action="store_true", help="resume also with another config, code or machine")
     sub.add_argument("--check", action="store_true", help="check config, data and weights, train nothing")
+    sub.add_argument(
+        "--download", action="store_true", help="fetch the data set and weights first where they are missing"
+    )
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
+
+    sub = command("download", "Fetch a data set or weights from their official address; without a name: list them.")
+    sub.add_argument("name", nargs="?", help="such as cifar100 or weights:tresnet_m_21k")
+    sub.add_argument("--root", type=Path, metavar="FOLDER", help="default: where configs look for it")
 
     sub = command("demo", "Train a few methods on embedded digits, without a download, and compare them.")
     which = sub.add_mutually_exclusive_group()
@@ -129,6 +136,36 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--classes", help="'coco', 'voc', or a text file with one class name per line, in index order")
     sub.add_argument("--heads", type=int, help="attention heads of the released model (default: KRT 8, DKT 12)")
     sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
+
+    def learning(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--photos", type=Path, metavar="FOLDER", help="folder of the photos (default: beside the labels)"
+        )
+        sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+        sub.add_argument("--out", type=Path, required=True, help="the new file; no file is ever replaced")
+        sub.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="photos that nobody has looked at")
+        sub.add_argument("--backbone", help="a timm model (default: EfficientNet-Lite0)")
+
+    sub = command("tag", "A first tagger from your own photos: minutes on a CPU.")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--weights", help="a file with the weights of another --backbone")
+    sub.add_argument("--method", help="a method of rows on frozen features (default: ridge)")
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
+
+    sub = command("extend", "Add labels to a tagger; the old scores stay the same to the bit.")
+    sub.add_argument("tagger", type=Path, help="a tagger, a stage checkpoint, or with --classes another checkpoint")
+    sub.add_argument("labels", type=Path, help="labels of photos, in any form")
+    learning(sub)
+    sub.add_argument("--keep", type=Path, metavar="OLD_LABELS", help="photos with old labels, in any form")
+    sub.add_argument(
+        "--refine", action="append", default=[], metavar="LABEL", help="learn more of a label that is there"
+    )
+    sub.add_argument("--method", help="instead of the default: krt, lwf, ... (old scores change then)")
+    sub.add_argument(
+        "--classes", type=Path, metavar="FILE", help="names of the outputs of a timm or torchvision checkpoint"
+    )
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the method")
 
     sub = command("check", "Compare two taggers on labelled photos; exit code 1 when a label got worse.")
     sub.add_argument("old", type=Path)

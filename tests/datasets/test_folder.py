@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_a_part_is_set_aside(tmp_path: Path) -> None:
     again = FolderDataset(tmp_path, test_share=0.3)
     assert again.test().ids == test.ids
     assert FolderDataset(tmp_path, test_share=0.3, split_seed=1).test().ids != test.ids
-    tiny.class_folders(tmp_path, ("aardvark",), images=10)
+    tiny.class_folders(tmp_path, (*tiny.CLASSES, "aardvark"), images=10)
     grown = FolderDataset(tmp_path, test_share=0.3).test()
     assert [i for i in grown.ids if not str(i).startswith("aardvark")] == list(test.ids)
 
@@ -61,6 +62,35 @@ def test_some_classes_in_a_given_order(tmp_path: Path) -> None:
     dataset = FolderDataset(tmp_path, classes=["dog", "ant"])
     assert dataset.train().classes == dataset.test().classes == ("dog", "ant")
     assert {str(i).split("/")[1] for i in dataset.test().ids} == {"dog", "ant"}
+
+
+def test_a_photo_that_is_there_twice_stands_on_one_side(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny.class_folders(tmp_path, images=10)
+    for name in tiny.CLASSES:
+        for k in range(10):
+            shutil.copy(tmp_path / name / f"{name}_{k}.png", tmp_path / name / f"copy_{k}.png")
+    dataset = FolderDataset(tmp_path)
+    sides = [{file.read_bytes() for file in table.files} for table in (dataset.train(), dataset.test())]
+    assert [len(side) for side in sides] == [len(dataset.train()), len(dataset.test())] == [32, 8]
+    assert sides[0].isdisjoint(sides[1])
+    assert "40 photos are there more than once; each counts once" in caplog.text
+
+
+def test_a_training_photo_that_is_a_test_photo_is_for_testing(tmp_path: Path) -> None:
+    tiny.class_folders(tmp_path / "train")
+    tiny.class_folders(tmp_path / "test")
+    shutil.copy(tmp_path / "train" / "ant" / "ant_0.png", tmp_path / "test" / "ant" / "again.png")
+    dataset = FolderDataset(tmp_path)
+    assert (len(dataset.train()), len(dataset.test())) == (7, 9)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_a_photo_of_two_classes_is_refused(tmp_path: Path, inside: str) -> None:
+    tiny.class_folders(tmp_path / inside)
+    tiny.class_folders(tmp_path / "test") if inside else None
+    shutil.copy(tmp_path / inside / "ant" / "ant_0.png", tmp_path / inside / "bee" / "x.png")
+    with pytest.raises(UserError, match=r"ant_0.png and .*x.png are the same photo in folders of two classes \(1 such"):
+        FolderDataset(tmp_path).train()
 
 
 def test_hidden_files_and_other_files_are_no_images(tmp_path: Path) -> None:

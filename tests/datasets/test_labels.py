@@ -10,8 +10,9 @@ import pytest
 import tiny
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+from mlcil.datasets.folder import same_content
 from mlcil.datasets.label_forms import keywords
-from mlcil.datasets.labels import LabelledPhotos, PhotosDataset, read_labels, same_content, similar
+from mlcil.datasets.labels import LabelledPhotos, PhotosDataset, read_labels, similar
 from mlcil.errors import UserError
 
 #: what four photos show

@@ -31,10 +31,11 @@ def test_right_wrong_and_missed():
         [[1, 0, 0], [1, 0, 0], [0, 0, 1], [1, -1, 0], [1, 1, 0], [1, 1, 1]],
     )
     found = rows(choose(scores, 0, 1, 0.8, 4, set()))
-    assert found == {"right": [(1, "ant"), (0, "ant")], "wrong": [(2, "ant")], "missed": [(4, "ant"), (3, "ant")]}
+    right, missed = [(1, "ant"), (0, "ant")], [(4, "ant"), (3, "ant")]
+    assert found == {"right": right, "wrong": [(2, "ant")], "unknown": [], "missed": missed}
     # what is not judged is neither right nor wrong; an image that was not predicted is not shown
     found = rows(choose(scores, 1, 2, 0.8, 4, set()))
-    assert found == {"right": [], "wrong": [], "missed": [(4, "bee")]}
+    assert found == {"right": [], "wrong": [], "unknown": [(3, "bee")], "missed": [(4, "bee")]}
 
 
 def test_every_class_gets_its_first_choice_before_any_gets_its_second():

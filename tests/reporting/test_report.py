@@ -96,7 +96,7 @@ def test_it_needs_nothing_but_itself(run):
 def test_it_is_small(tmp_path):
     runs = [make_run(tmp_path, f"run{k}", seed=k, images=150) for k in range(3)]
     content = render(*runs)
-    assert Page(content).names.count("img") == 3 * 24
+    assert Page(content).names.count("img") == 3 * (24 + 6)
     assert len(content) < 1_500_000
     many = [make_run(tmp_path, f"more{k}", seed=k, images=150) for k in range(12)]
     assert Page(render(*many)).names.count("img") <= 150
@@ -109,7 +109,8 @@ def test_the_same_runs_give_the_same_report(run):
 def test_it_shows_every_part(run):
     parsed = Page(render(run))
     for heading in (
-        "Summary", "mAP per session", "AP of every class", "Forgetting and plasticity", "Pseudo-labels",
+        "What got worse", "Summary", "mAP per session", "AP of every class", "Classes in detail",
+        "Forgetting and plasticity", "Pseudo-labels",
         "Memory and time", "Test images", "Where the numbers come from", "Glossary",
     ):  # fmt: skip
         assert heading in parsed.text

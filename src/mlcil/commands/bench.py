@@ -1,24 +1,5 @@
 """Many runs and one table: methods x seeds x class orders.
 
-``title``          heading of the table
-``runs``           list of ``dict(label, config, overrides={})``: a row each; ``config`` is a name with its words
-                   (``lwf data=coco backbone=lite0``) or a path relative to the bench config, ``overrides`` are
-                   ``key=value`` settings as on the command line
-``seeds``          list of seeds
-``class_orders``   list of values of ``scenario.class_order``; default: what the configs say
-``prepare``        list of ``dict(config, overrides={})`` that are trained once before everything else
-``paired``         seed k goes with class order k alone, in place of every seed with every order
-``protocols``      list of ``dict(label, overrides={}, published=None)``: the same table once for each, such as for 5,
-                   10 and 20 sessions
-``upper_bound``    label of the runs that every other one is measured against (Omega), or ``None``
-``published``      experiment of :mod:`mlcil.reporting.published` whose numbers stand beside runs of the very
-                   settings of its table, or ``None``
-``phases``         a second table, accuracy after every session: an experiment of
-                   :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``
-``overrides``      settings for all runs
-``jobs``           runs at the same time
-=================  ======================================================================
-=======
 A bench config is a python file with the settings of :class:`Bench`, such as those of ``mlcil/configs/bench/demo.py``.
 
 Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>/`` and
@@ -31,15 +12,18 @@ import argparse
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Gt, Lt
 
 import mlcil
 from mlcil.configs import compose
@@ -51,6 +35,7 @@ from mlcil.reporting import comparison
 from mlcil.reporting.published import Published, differences, experiments, published, source_of
 from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
+from mlcil.reporting.tables import markdown
 from mlcil.schema import check
 
 
@@ -73,6 +58,10 @@ class Bench:
             :data:`mlcil.reporting.session_lines.LINES`, ``True`` for our lines alone, or ``None``.
         overrides: settings for all runs.
         jobs: runs at the same time.
+        validation: share of the training images that ``choices`` are judged on; no trial reads a test image.
+        trial_seeds: of the trials.
+        one_table: the protocols share a table, a row a method and protocol, with F1 at a score of 0.5, the MB that a run
+            carries from session to session, and its seconds.
     """
 
     title: str
@@ -87,6 +76,9 @@ class Bench:
     phases: str | bool | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     jobs: Positive = 1
+    validation: Annotated[float, Gt(0), Lt(1)] = 0.25
+    trial_seeds: Sequence[NotNegative] = (0,)
+    one_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,11 +89,15 @@ class Entry:
         config: a name with its words (``lwf data=coco backbone=lite0``), or a path relative to the bench config.
         overrides: settings as on the command line.
         label: of the row; a preparation has none.
+        choices: settings to choose from, each a dictionary such as ``{"method.weight": 4.0}``. Every one is trained on
+            a part of the training images and judged on the rest; the one with the best last mAP or accuracy there is
+            then trained on all of them.
     """
 
     config: str
     overrides: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
+    choices: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -176,8 +172,12 @@ def find_bench(word: str) -> Path:
     raise UserError(f"{word} is no bench config{now}")
 
 
-def load_bench(path: Path) -> dict[str, Any]:
+def load_bench(path: Path, data: str = "voc") -> dict[str, Any]:
     """Read and check a bench config.
+
+    Args:
+        path: the file.
+        data: stands in place of ``{data}`` in the runs' configs, see :func:`data_of`.
 
     Raises:
         UserError: a file that does not run, an unknown key, a value of another type, a run without label or config, or
@@ -193,6 +193,9 @@ def load_bench(path: Path) -> dict[str, Any]:
                 check(kind, entry, f"{key}[{index}]")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    on_data = any("{data}" in run["config"] for run in bench["runs"])
+    bench["runs"] = [{**run, "config": run["config"].replace("{data}", data)} for run in bench["runs"]]
+    bench["data"] = data if on_data else ""
     labels = [run.get("label") for run in bench["runs"]]
     for key in ("title", "runs", "seeds"):
         if not bench[key]:
@@ -229,29 +232,65 @@ def check_own_folders(path: Path, labels: Sequence[str], folders: Sequence[str])
         first[folder] = label
 
 
+def data_of(path: Path, words: Sequence[str]) -> tuple[str, list[str]]:
+    """Data set and overrides of a bench whose configs say ``data={data}``: ``data=FOLDER`` names photos of one's own.
+
+    Args:
+        path: the bench config.
+        words: ``key=value`` words of the command line.
+
+    Returns:
+        ``voc`` or ``coco``, and the words with ``scenario.dataset.root`` in place of ``data``; of another bench they
+        stay as they are.
+
+    Raises:
+        UserError: the folder is laid out like neither.
+    """
+    folders = [Path(word.removeprefix("data=")) for word in words if word.startswith("data=")]
+    if not folders or "{data}" not in path.read_text(encoding="utf-8"):
+        return "voc", list(words)
+    folder = folders[-1]
+    if any((folder / name).is_dir() for name in ("VOCdevkit", "VOC2007", "Annotations")):
+        kind = "voc"
+    elif (folder / "annotations").is_dir():
+        kind = "coco"
+    else:
+        raise UserError(
+            f"data={folder} holds neither VOC's folders (VOCdevkit or Annotations) nor COCO's (annotations, train2014); "
+            "name the folder of one of them"
+        )
+    rest = [word for word in words if not word.startswith("data=")]
+    return kind, [*rest, f"scenario.dataset.root={str(folder)!r}"]
+
+
 def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The bench once for each of its protocols, whose ``suffix`` names the folders; or the bench itself."""
     if not bench["protocols"]:
         return [{**bench, "suffix": ""}]
+    data = f"_{bench['data']}" if bench["data"] else ""
     return [
         {
             **bench,
             "title": f"{bench['title']}, {protocol['label']}",
             "overrides": {**bench["overrides"], **protocol.get("overrides", {})},
             "published": protocol.get("published"),
-            "suffix": f"_{_file_name(protocol['label'])}",
+            "suffix": f"{data}_{_file_name(protocol['label'])}",
         }
         for protocol in bench["protocols"]
     ]
 
 
-def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -> tuple[list[Job], list[Job]]:
+def plan_jobs(
+    path: Path, bench: Mapping[str, Any], extra: Sequence[str] = (), trials: bool = False
+) -> tuple[list[Job], list[Job]]:
     """Preparations and runs of a bench, seed by seed so that an early stop leaves comparable rows.
 
     Args:
         path: the bench config; its stem names the folders.
         bench: its content, one of :func:`tables_of`.
         extra: ``key=value`` overrides from the command line, for every run.
+        trials: the runs that choose among ``choices`` in place of those of the table; the order of such a job is the
+            number of its choice.
 
     Raises:
         UserError: two of them would write into one folder.
@@ -272,6 +311,18 @@ def plan_jobs(path: Path, bench: Mapping[str, Any], extra: Sequence[str] = ()) -
     first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]
     orders = bench["class_orders"]
     runs = []
+    if trials:
+        held_out = [
+            f"scenario.validation={bench['validation']!r}",
+            *([f"scenario.class_order={orders[0]!r}"] * bool(orders)),
+        ]
+        for seed in bench["trial_seeds"]:
+            for run in bench["runs"]:
+                for number, choice in enumerate(run.get("choices", ())):
+                    tried = {**run, "overrides": {**run.get("overrides", {}), **choice}}
+                    more = [f"seed={seed!r}", *held_out]
+                    runs.append(job(tried, run["label"], f"_try{number}_seed{seed}", more, number, seed))
+        return first, runs
     for index, order in enumerate(orders or [None]):
         for seed in [bench["seeds"][index]] if bench["paired"] else bench["seeds"]:
             for run in bench["runs"]:
@@ -351,6 +402,8 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     for label, done in found.items():
         numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
         rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
+        if bench["one_table"]:
+            rows[-1].values.update(comparison.costs(done))
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
@@ -416,6 +469,44 @@ def published_settings() -> list[tuple[str, str, list[dict[str, Any]]]]:
     return [(*key, configs) for key, configs in found.items()]
 
 
+def choose(folder: Path, bench: Mapping[str, Any], trials: Sequence[Job]) -> dict[str, Any]:
+    """The bench with the best choice of every row among its overrides; writes ``tried.md``, what was tried.
+
+    The judge is the last mAP or accuracy on the held-out training images, mean over the trials' seeds; of equal ones
+    the first choice is taken.
+
+    Raises:
+        UserError: a row has a choice without a finished trial.
+    """
+    table = [["method", "choice", "held-out", "runs", "chosen"]]
+    runs = []
+    for run in bench["runs"]:
+        means = []
+        for number in range(len(run.get("choices", ()))):
+            done = [job for job in trials if (job.label, job.order) == (run["label"], number) and job.state() == "done"]
+            values = [comparison.last_value(comparison.read_run(job.run_dir)) for job in done]
+            if not values:
+                raise UserError(
+                    f"{run['label']}: no trial of choice {number} is finished, so none can be chosen; look into "
+                    f"{folder}/*.out and start the bench again"
+                )
+            means.append((statistics.fmean(values), len(values)))
+        best = max(range(len(means)), key=lambda number: means[number][0], default=None)
+        for number, (mean, count) in enumerate(means):
+            words = ", ".join(run_overrides({"overrides": run["choices"][number]})) or "as it is"
+            table.append([run["label"], words, f"{mean:.2f}", str(count), "yes" if number == best else ""])
+        chosen = run["choices"][best] if best is not None else {}
+        runs.append({**run, "overrides": {**run.get("overrides", {}), **chosen}})
+    if len(table) > 1:
+        note = (
+            f"Last mAP or accuracy in percent on {100 * bench['validation']:g}% of the training images, which the "
+            f"trials did not train on; seeds {', '.join(map(str, bench['trial_seeds']))}. No test image was read."
+        )
+        write_text(folder / "tried.md", f"## What was tried: {bench['title']}\n\n{markdown(table)}\n\n{note}\n")
+        print(f"written: {folder}/tried.md")
+    return {**bench, "runs": runs}
+
+
 def write_phases(folder: Path, bench: Mapping[str, Any], jobs: Sequence[Job]) -> str:
     """``phases.md``: accuracy after every session, a line a method and class order; returns it."""
     several = len(bench["class_orders"] or ()) > 1
@@ -442,22 +533,37 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
     Returns:
         0, or 1 when a run failed.
     """
-    bench = load_bench(path)
+    kind, extra = data_of(path, extra)
+    bench = load_bench(path, kind)
     failed: list[Job] = []
-    for table, (first, runs) in [(table, plan_jobs(path, table, extra)) for table in tables_of(bench)]:
-        if not table_only:
-            unprepared = run_jobs(first, 1)
-            failed += unprepared or run_jobs(runs, jobs or bench["jobs"])
+    everything: list[comparison.Row] = []
+    tables = tables_of(bench)  # all are checked before anything is trained
+    planned = [(plan_jobs(path, table, extra), plan_jobs(path, table, extra, trials=True)) for table in tables]
+    for table, (_, (first, trials)) in zip(tables, planned, strict=True):
         folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
+        unprepared = [] if table_only else run_jobs(first, 1)
+        if not (table_only or unprepared):
+            failed += run_jobs(trials, jobs or bench["jobs"])
+        table = choose(folder, table, trials)
+        runs = plan_jobs(path, table, extra)[1]
+        failed += unprepared if table_only or unprepared else run_jobs(runs, jobs or bench["jobs"])
         facts = {
             "bench": str(path),
             "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
             "seeds": bench["seeds"],
             "class_orders": bench["class_orders"],
         }
-        print("\n" + comparison.write_tables(folder, table["title"], bench_rows(table, runs), facts))
-        print(f"written: {folder}/table.md, .csv, .tex, .json")
+        rows = bench_rows(table, runs)
+        label = table["title"].removeprefix(f"{bench['title']}, ")
+        everything += [replace(row, label=f"{row.label}, {label}") for row in rows]
+        if not bench["one_table"]:
+            print("\n" + comparison.write_tables(folder, table["title"], rows, facts))
+            print(f"written: {folder}/table.md, .csv, .tex, .json")
         if bench["phases"] is not None:
             print("\n" + write_phases(folder, bench, runs))
             print(f"written: {folder}/phases.md")
+    if bench["one_table"]:
+        folder = Path("logs") / f"bench_{path.stem}_{bench['data']}"
+        print("\n" + comparison.write_tables(folder, bench["title"], everything, facts))
+        print(f"written: {folder}/table.md, .csv, .tex, .json")
     return 1 if failed else 0

@@ -6,13 +6,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlcil.commands.bench import published_for
 from mlcil.errors import UserError
 from mlcil.reporting import comparison
-from mlcil.reporting.contact_sheet import Scores, read_scores
-from mlcil.reporting.intervals import LEVEL, Interval, paired
+from mlcil.reporting.intervals import NOTE, Interval, difference_cells, differences
 from mlcil.reporting.tables import markdown
 
 
@@ -73,39 +71,6 @@ def compare_runs(words: Sequence[Path], output: Path | None = None, published: b
     return comparison.as_markdown(title, rows) + more
 
 
-def differences(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Interval]:
-    """Every row but the first against the first one, over the runs of the same class order and seed."""
-    (first, *others) = groups.items()
-    found = {}
-    base = {comparison.place_of(run): (Path(name), run) for name, run in first[1].items()}
-    for label, members in others:
-        pairs = []
-        for name, run in members.items():
-            if comparison.place_of(run) in base:
-                pair = scores_of(*base[comparison.place_of(run)]), scores_of(Path(name), run)
-                if pair[0] is not None and pair[1] is not None:
-                    pairs.append((pair[0], pair[1]))
-        interval = paired(pairs, comparison.task_of(first[1][next(iter(first[1]))]) == "single_label")
-        if interval is not None:
-            found[label] = interval
-    return found
-
-
-def scores_of(folder: Path, run: Mapping[str, Any]) -> Scores | None:
-    """The last session's scores of a run, where it has kept them."""
-    single = comparison.task_of(run) == "single_label"
-    return read_scores(comparison.find_results(folder).parent, len(run["sessions"]), len(run["classes"]), single)
-
-
 def difference_table(first: str, found: Mapping[str, Interval]) -> str:
     """The differences as Markdown; empty without any."""
-    if not found:
-        return ""
-    rows = [[f"less {first}", "pairs of runs", "difference (points)", f"{LEVEL}% interval"]]
-    for label, interval in found.items():
-        between = f"{interval.low:+.1f} to {interval.high:+.1f}"
-        rows.append([label, str(interval.pairs), f"{interval.difference:+.1f}", between])
-    return (
-        f"\n{markdown(rows)}\n\nDifference of the main number after the last session, runs paired by class order and "
-        "seed; interval: paired bootstrap over the test images.\n"
-    )
+    return f"\n{markdown(difference_cells(first, found))}\n\n{NOTE}\n" if found else ""

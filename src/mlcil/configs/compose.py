@@ -21,7 +21,8 @@ PHOTOS, LISTS = "photos", (".csv", ".tsv", ".txt", ".json", ".jsonl")
 CHOICES = ("data", "protocol", "backbone")
 PROTOCOLS = (
     "B40-C10 (40 classes first and then 10 a session), 10-tasks (so many equal sessions), B50-10-tasks (50 classes "
-    "first and then ten equal sessions), joint (all classes in one session)"
+    "first and then ten equal sessions), joint (all classes in one session); with -disjoint behind it every image is "
+    "part of one session alone"
 )
 
 
@@ -165,6 +166,8 @@ def sessions(protocol: str, usual: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: no such protocol.
     """
+    if protocol.endswith("-disjoint"):
+        return {**sessions(protocol.removesuffix("-disjoint"), usual), "disjoint": True}
     if protocol == "joint":
         return {**(sessions(usual) if usual else {"num_sessions": 1}), "joint": True}
     found = re.fullmatch(r"(?:B(\d+)-)?(?:C(\d+)|(\d+)-tasks)", protocol)

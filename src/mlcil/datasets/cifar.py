@@ -40,6 +40,11 @@ class _Layout:
     labels: Mapping[str, tuple[str, str]]  # kind of label -> (key of the labels, key of the names in meta)
     md5: Mapping[str, str]
 
+    @property
+    def download(self) -> str:
+        """By which ``mlcil download`` knows it."""
+        return self.archive.partition("-python")[0].replace("-", "")
+
 
 LAYOUTS = {
     "cifar10": _Layout(
@@ -213,7 +218,7 @@ class _Files:
         self.members: dict[str, bytes] | None = None
         archive = root
         if not root.is_file():
-            check_root(root, f"{layout.folder}/ or {layout.archive}")
+            check_root(root, f"{layout.folder}/ or {layout.archive}", layout.download)
             for folder in (root / layout.folder, root):
                 if (folder / layout.meta).is_file():
                     self.where = folder

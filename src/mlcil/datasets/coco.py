@@ -310,5 +310,7 @@ class CocoDataset:
         return self._test
 
     def _load(self, annotations: str, images: str, classes: tuple[str, ...] | None) -> ImageTable:
-        check_root(self.root, f"{self.train_annotations} and {self.test_annotations}")
+        check_root(
+            self.root, f"{self.train_annotations} and {self.test_annotations}", "coco2014" * (self.name == "coco")
+        )
         return load_coco_split(self.root / annotations, self.root / images, crowd=self.crowd, classes=classes)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import numpy as np
 
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.errors import UserError
-from mlcil.files import check_regular
+from mlcil.files import check_regular, stamp
 from mlcil.images import Fit
 from mlcil.protocols import did_you_mean
 
+_log = logging.getLogger(__name__)
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val")
 
@@ -45,6 +49,31 @@ def images_below(folder: Path) -> list[Path]:
     for place, _, files in os.walk(folder):
         found += [os.path.join(place, f) for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith(".")]
     return [Path(file) for file in sorted(found)]
+
+
+def same_content(files: Sequence[Path]) -> np.ndarray:
+    """Files with the same bytes; only those of the same size are read.
+
+    Returns:
+        (N,) int64, for each file the place of the first one that has its bytes; files that are empty or cannot be
+        read are the same by their path alone.
+    """
+    rows_of = defaultdict(list)
+    for row, file in enumerate(files):
+        rows_of[stamp(file)[0]].append(row)
+    group_of = np.arange(len(files))
+    for size, rows in rows_of.items():
+        first_of: dict[bytes | Path, int] = {}
+        for row in rows if len(rows) > 1 else ():
+            group_of[row] = first_of.setdefault(_digest(files[row]) if size else files[row], row)
+    return group_of
+
+
+def _digest(file: Path) -> bytes | Path:
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return file
 
 
 def read_folders(folder: Path, classes: Sequence[str], inside: str = "") -> tuple[list[Path], np.ndarray]:
@@ -131,7 +160,7 @@ class FolderDataset:
     folders' names, sorted as strings.
 
     Args:
-        root: see above.
+        root: see above. A photo that is there twice counts once, for testing where it is on both sides.
         classes: the classes that are used; ``None`` takes all.
         test_share: without a folder of test images: the part of every class that is set aside, in (0, 1), at least one
             image where the class has two.
@@ -168,8 +197,8 @@ class FolderDataset:
         """The training images.
 
         Raises:
-            UserError: the folder, its class folders or a wanted class is missing, or there is no folder of test images
-                beside ``train``.
+            UserError: the folder, its class folders or a wanted class is missing, there is no folder of test images
+                beside ``train``, or a photo is in the folders of two classes.
         """
         return self._both()["train"]
 
@@ -198,22 +227,47 @@ class FolderDataset:
                 f"folder {test_folder} has the class {unknown[0]!r}{did_you_mean(unknown[0], classes)}, but "
                 f"{self.root / 'train'} has not; expected the same class folders in both, so add or remove it"
             )
-        return {
-            "train": file_table("train", classes, *read_folders(self.root / "train", classes), self.root, self.fit),
-            "test": file_table("test", classes, *read_folders(test_folder, classes), self.root, self.fit),
-        }
+        parts = [read_folders(test_folder, classes), read_folders(self.root / "train", classes)]
+        files, labels_N = [*parts[0][0], *parts[1][0]], np.concatenate([part[1] for part in parts])
+        return self._tables_of(classes, files, labels_N, np.arange(len(files)) < len(parts[0][0]))
 
     def _divide(self) -> dict[str, ImageTable]:
         classes = choose_classes(class_folders(self.root), self._classes, self.root)
         files, labels_N = read_folders(self.root, classes)
+        once_N = self._once(files, labels_N)
         aside_N = np.zeros(len(files), np.bool_)
         for index, name in enumerate(classes):
-            rows = np.flatnonzero(labels_N == index)
+            rows = np.flatnonzero(once_N & (labels_N == index))
             count = min(max(round(self.test_share * len(rows)), 1), len(rows) - 1)
             if count > 0:
                 rng = np.random.default_rng([self.split_seed, *name.encode()])
                 aside_N[rng.permutation(rows)[:count]] = True
+        return self._tables_of(classes, files, labels_N, aside_N)
+
+    def _tables_of(
+        self, classes: Sequence[str], files: Sequence[Path], labels_N: np.ndarray, test_N: np.ndarray
+    ) -> dict[str, ImageTable]:
+        once_N = self._once(files, labels_N)
         return {
-            split: file_table(split, classes, [files[i] for i in rows], labels_N[rows], self.root, self.fit)
-            for split, rows in (("train", np.flatnonzero(~aside_N)), ("test", np.flatnonzero(aside_N)))
+            split: file_table(split, classes, [files[i] for i in rows.tolist()], labels_N[rows], self.root, self.fit)
+            for split, rows in (("train", np.flatnonzero(once_N & ~test_N)), ("test", np.flatnonzero(once_N & test_N)))
         }
+
+    def _once(self, files: Sequence[Path], labels_N: np.ndarray) -> np.ndarray:
+        """(N,) bool, without the later ones of photos with the same bytes.
+
+        Raises:
+            UserError: a photo is in the folders of two classes.
+        """
+        group_of = same_content(files)
+        odd = np.flatnonzero(labels_N != labels_N[group_of])
+        if len(odd):
+            one, other = files[int(group_of[odd[0]])], files[int(odd[0])]
+            raise UserError(
+                f"{one} and {other} are the same photo in folders of two classes ({len(odd)} such photos); expected "
+                f"one class a photo, so remove one of each, or train with several labels a photo by data={self.root}"
+            )
+        once_N: np.ndarray = group_of == np.arange(len(files))
+        if not once_N.all():
+            _log.warning(f"{self.root}: {(~once_N).sum()} photos are there more than once; each counts once")
+        return once_N

@@ -19,11 +19,10 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from mlcil.datasets.folder import images_below
+from mlcil.datasets.folder import images_below, same_content
 from mlcil.datasets.label_forms import ALL, Listed, Listing, read_form, without_upload_prefix
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
-from mlcil.files import stamp
 from mlcil.protocols import did_you_mean
 
 #: of names that are listed in a sentence
@@ -279,31 +278,6 @@ def _test(splits: Sequence[str], group_of: np.ndarray, firsts: np.ndarray, notes
 
 def _id(listing: Listing, file: Path) -> str:
     return file.relative_to(listing.folder).as_posix() if file.is_relative_to(listing.folder) else file.as_posix()
-
-
-def same_content(files: Sequence[Path]) -> np.ndarray:
-    """Files with the same bytes; only those of the same size are read.
-
-    Returns:
-        (N,) int64, for each file the place of the first one that has its bytes; files that are empty or cannot be
-        read are the same by their path alone.
-    """
-    rows_of = defaultdict(list)
-    for row, file in enumerate(files):
-        rows_of[stamp(file)[0]].append(row)
-    group_of = np.arange(len(files))
-    for size, rows in rows_of.items():
-        first_of: dict[bytes | Path, int] = {}
-        for row in rows if len(rows) > 1 else ():
-            group_of[row] = first_of.setdefault(_digest(files[row]) if size else files[row], row)
-    return group_of
-
-
-def _digest(file: Path) -> bytes | Path:
-    try:
-        return hashlib.sha256(file.read_bytes()).digest()
-    except OSError:
-        return file
 
 
 def similar(classes: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:

@@ -411,19 +411,21 @@ class SingleLabelTable(ImageTable):
         return digest.hexdigest()
 
 
-def check_root(root: Path, contents: str) -> None:
+def check_root(root: Path, contents: str, download: str = "") -> None:
     """Refuse a data-set folder that does not exist.
 
     Args:
         root: the folder.
         contents: what it should hold, for the message.
+        download: name by which ``mlcil download`` fetches it, if it does.
 
     Raises:
-        UserError: names the folder, what belongs there and what runs without it.
+        UserError: names the folder, what belongs there, how it gets there and what runs without it.
     """
     if not root.is_dir():
         found = "is a file" if root.exists() else "does not exist"
+        fetched = f", fetch it with `mlcil download {download} --root {root}`" if download else ""
         raise UserError(
             f"data folder {root} {found}; expected a folder with {contents} there, so put or link the data set to "
-            f"that place or set scenario.dataset.root; docs/data.md says where to get it, and {DEMO_HINT}"
+            f"that place{fetched} or set scenario.dataset.root; docs/data.md says where to get it, and {DEMO_HINT}"
         )

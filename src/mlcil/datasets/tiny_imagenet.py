@@ -87,7 +87,7 @@ class TinyImageNetDataset:
 
     def _find(self) -> tuple[Path, tuple[str, ...]]:
         """The folder with ``wnids.txt``, and the class ids in order."""
-        check_root(self.root, "wnids.txt, train/ and val/ of Tiny-ImageNet")
+        check_root(self.root, "wnids.txt, train/ and val/ of Tiny-ImageNet", "tiny-imagenet-200")
         root = next((r for r in (self.root, self.root / FOLDER) if (r / "wnids.txt").is_file()), self.root)
         wnids = read_lines(root / "wnids.txt", "one class id a line")
         if len(set(wnids)) != len(wnids):

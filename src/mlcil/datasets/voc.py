@@ -63,13 +63,19 @@ class VocSplit:
         return set().union(*self.objects)
 
 
-def find_root(root: Path) -> Path:
+def find_root(root: Path, official: bool = True) -> Path:
     """The folder that holds ``ImageSets/Main``: the given one or VOC's own inside it.
+
+    Args:
+        root: the given one.
+        official: it should hold VOC 2007 itself, which can be downloaded.
 
     Raises:
         UserError: there is none.
     """
-    check_root(root, "ImageSets/Main, Annotations and JPEGImages (or VOCdevkit/VOC2007 with them)")
+    check_root(
+        root, "ImageSets/Main, Annotations and JPEGImages (or VOCdevkit/VOC2007 with them)", "voc2007" * official
+    )
     for layout in LAYOUTS:
         if (root / layout / "ImageSets" / "Main").is_dir():
             return root / layout
@@ -270,7 +276,7 @@ class VocDataset:
             UserError: the folder or a file is missing or unusable, see :func:`load_voc_split`.
         """
         if self._train is None:
-            split = read_split(find_root(self.root), self.train_split)
+            split = read_split(find_root(self.root, self.name == "voc"), self.train_split)
             classes = self._classes
             if classes is None:
                 found = split.object_names()
@@ -291,6 +297,6 @@ class VocDataset:
             UserError: as :meth:`train`, or the test split has a class that the training split does not have.
         """
         if self._test is None:
-            split = read_split(find_root(self.root), self.test_split)
+            split = read_split(find_root(self.root, self.name == "voc"), self.test_split)
             self._test = _table(split, self.train().classes, self.difficult)
         return self._test

@@ -33,7 +33,8 @@ from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.runner import IncrementalRunner
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import DEMO_HINT, UserError
-from mlcil.interop.pretrained import load_pretrained, resolve_source
+from mlcil.interop.downloads import DOWNLOADS, TRESNET, command_for, download, of_dataset
+from mlcil.interop.pretrained import how_to_get, load_pretrained, resolve_source
 from mlcil.memory import build_memory
 from mlcil.methods.base import Method
 from mlcil.models.inplace_abn import abn_in_use
@@ -56,6 +57,22 @@ def is_first(cfg: Config) -> bool:
     return expected_rank(cfg.launcher) == 0
 
 
+def download_missing(cfg: Config) -> list[str]:
+    """Fetch the data set and the weights of a config where they are missing; returns lines of what was done.
+
+    Raises:
+        UserError: as :func:`~mlcil.interop.downloads.download`.
+    """
+    dataset, lines = as_dict(cfg.scenario)["dataset"], []
+    name = of_dataset(dataset["type"])
+    if name is not None and "name" not in dataset:  # data of one's own in the same format have one
+        lines += download(name, Path(dataset["root"]) if dataset.get("root") else None)
+    usual = DOWNLOADS[TRESNET]
+    if cfg.pretrained is not None and Path(cfg.pretrained) == Path(usual.root) / usual.parts[0].remote.name:
+        lines += download(TRESNET)
+    return lines
+
+
 def build_scenario(cfg: Config) -> Scenario:
     """The scenario of a config; data are read here."""
     options = as_dict(cfg.scenario)
@@ -69,10 +86,10 @@ def build_scenario(cfg: Config) -> Scenario:
     return Scenario(dataset=dataset, **options)
 
 
-def build_method(cfg: Config) -> Method:
-    """The method of a config around a fresh network."""
+def build_method(cfg: Config, **network_options: Any) -> Method:
+    """The method of a config around a fresh network, parts of whose description may be given."""
     try:
-        network = IncrementalNetwork(**as_dict(cfg.network))
+        network = IncrementalNetwork(**{**as_dict(cfg.network), **network_options})
         arguments = as_dict(cfg.method)
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
     except (TypeError, ValueError, RuntimeError, MemoryError) as error:
@@ -141,16 +158,18 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     """
     if cfg.pretrained is None:
         return None
-    path, _ = resolve_source(cfg.pretrained)
+    name = method.network.spec["backbone"]["name"]
+    path, _ = resolve_source(cfg.pretrained, name)
     if not path.exists():
         raise UserError(
-            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it); {DEMO_HINT}"
+            f"pretrained weights are missing: {how_to_get(cfg.pretrained, path, name)}{command_for(path)}; {DEMO_HINT}"
         )
     return load_pretrained(
         method.network.backbone,  # type: ignore[arg-type]
         cfg.pretrained,
         scenario.classes,
         allow_leaky_weights=cfg.allow_leaky_weights,
+        name=name,
     )
 
 
@@ -206,6 +225,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True, sce
         cache=CacheOptions(**as_dict(cfg.image_cache)),
         features=FeatureStoreOptions(**as_dict(cfg.feature_store)),
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
+        trackers=as_dict(cfg.visualizer)["vis_backends"],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
         method_options=method_options(cfg),

@@ -274,7 +274,7 @@ def _odd_use(stage: Mapping[str, Any]) -> str | None:
     task, fit = stage.get("task"), stage.get("fit", {})
     if task is not None and task not in TASKS:
         return f"its task is {_short(task)}, expected {' or '.join(TASKS)}"
-    odd = _odd_value(fit)
+    odd = _odd_value(fit or {})
     if odd:
         return f"its fit has {odd}, which no fit needs"
     try:

@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.fileio.handlers.registry_utils import file_handlers
-from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, VISBACKENDS
 
 from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED
@@ -83,6 +83,7 @@ DEFAULTS: dict[str, Any] = {
     "param_scheduler": [{"type": "OneCycle"}],
     "auto_scale_lr": None,
     "custom_hooks": [],
+    "visualizer": {"vis_backends": None},  # trackers as mmengine has them; None: json lines, TensorBoard if installed
     **{field.name: field.default for field in dataclasses.fields(Plain)},
 }
 
@@ -314,8 +315,39 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             inspect.signature(registered(HOOKS, hook["type"])).bind(**{k: v for k, v in hook.items() if k != "type"})
     for scheduler in cfg["param_scheduler"]:
         _check_schedule(scheduler)
+    _check_trackers(cfg["visualizer"])
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
+
+
+#: trackers of mmengine -> the package that each needs
+PACKAGES = {
+    "TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb", "MLflowVisBackend": "mlflow",
+    "ClearMLVisBackend": "clearml", "NeptuneVisBackend": "neptune", "DVCLiveVisBackend": "dvclive",
+    "AimVisBackend": "aim",
+}  # fmt: skip
+
+
+def _check_trackers(visualizer: Mapping[str, Any]) -> None:
+    """Backends that mmengine knows, with arguments that they take and packages that are installed."""
+    check_keys(visualizer, ("vis_backends",), "visualizer")
+    backends = visualizer["vis_backends"]
+    if backends is None:
+        return
+    if not isinstance(backends, list) or not all(isinstance(backend, Mapping) for backend in backends):
+        raise UserError(
+            f"visualizer.vis_backends is {backends!r}; expected a list of dictionaries such as "
+            "[dict(type='MLflowVisBackend')]"
+        )
+    for backend in backends:
+        kind = str(backend.get("type"))
+        cls = registered(VISBACKENDS, kind)
+        if cls is None:
+            raise UserError(f"visualizer.vis_backends has the type {kind!r}; {near(kind, VISBACKENDS.module_dict)}")
+        check_keys(backend, {"type", *_arguments(cls)}, f"visualizer.vis_backends {kind}")
+        package = PACKAGES.get(kind)
+        if package and importlib.util.find_spec(package) is None:
+            raise UserError(f"{kind} needs the package {package}, which is not installed; pip install {package}")
 
 
 def _check_network(network: Any) -> None:

@@ -22,6 +22,7 @@ class Plain:
         name: of the run; default: from the config's words or path.
         pretrained: weight file, ``package:efficientnet-lite0``, or ``None`` for random initial weights.
         allow_leaky_weights: load weights that were trained on the evaluated classes.
+        engine: of frozen features: ``torch``, ``onnxruntime``, or ``auto``, the latter on a CPU where it is installed.
         precision: of training.
         channels_last: memory layout of convolutions; same numbers up to rounding.
         fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
@@ -41,6 +42,7 @@ class Plain:
     name: str | None = None
     pretrained: str | None = None
     allow_leaky_weights: bool = False
+    engine: Literal["auto", "torch", "onnxruntime"] = "auto"
     precision: Precision = "auto"
     channels_last: bool = True
     fold_batch_norm: bool = True

@@ -12,8 +12,10 @@ from mlcil.methods.dgr import DGR
 from mlcil.methods.dkt import DKT
 from mlcil.methods.e2e import E2E
 from mlcil.methods.finetune import Finetune
+from mlcil.methods.frozen_rows import FrozenRows
 from mlcil.methods.icarl import ICaRL
 from mlcil.methods.kbk import KBK
+from mlcil.methods.kept_features import KeptFeatures
 from mlcil.methods.krt import KRT
 from mlcil.methods.lwf import LwF
 from mlcil.methods.lwf_mc import LwFMC
@@ -22,6 +24,7 @@ from mlcil.methods.multi_lane import MultiLane
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
 from mlcil.methods.rdfcil import RDFCIL
+from mlcil.methods.ridge import Ridge
 from mlcil.methods.tpcil import TPCIL
 from mlcil.registry import METHODS
 
@@ -61,10 +64,13 @@ __all__ = [
     "DERpp",
     "DeepInversion",
     "Finetune",
+    "FrozenRows",
     "ICaRL",
+    "KeptFeatures",
     "LwF",
     "LwFMC",
     "LwFSynthetic",
     "MultiLane",
+    "Ridge",
     "SingleLabelBiC",
 ]

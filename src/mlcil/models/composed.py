@@ -25,6 +25,8 @@ class ComposedHead(nn.Module):
         told: what heads of a kind are told of the backbone.
         parts: finished heads, each a dictionary of ``head`` (its description), ``sizes`` (its classes a session) and
             ``columns`` (which of its outputs are used, in their order; ``None`` for all).
+        blends: (target, source, a, b): output ``target`` becomes ``a`` times itself plus ``b`` times ``source``; the
+            sources are the last outputs, one for each, and are no outputs any more.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class ComposedHead(nn.Module):
         in_channels: int,
         told: Callable[[str], Mapping[str, Any]],
         parts: Sequence[Mapping[str, Any]],
+        blends: Sequence[Sequence[Any]] = (),
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleList()
@@ -49,6 +52,12 @@ class ComposedHead(nn.Module):
             self.parts.append(head)
             self.columns.append(None if columns is None else list(columns))
             self.finished += sum(part["sizes"]) if columns is None else len(columns)
+        self.finished -= len(blends)
+        self.blends = [(int(target), int(source), float(a), float(b)) for target, source, a, b in blends]
+        if any(
+            not 0 <= target < self.finished <= source < self.finished + len(blends) for target, source, *_ in blends
+        ):
+            raise ValueError(f"blends {list(blends)} do not put the last outputs into others")
         self.pools = all(getattr(part, "pools", False) for part in self.parts)
 
     def grow(self, classes: int) -> None:
@@ -63,7 +72,10 @@ class ComposedHead(nn.Module):
         for part, columns in zip(self.parts, self.columns, strict=True):
             logits_BC = part(feature_map)[0]
             found.append(logits_BC if columns is None else logits_BC[:, columns])
-        return torch.cat(found, 1), None
+        logits_BC = torch.cat(found, 1)
+        for target, source, a, b in self.blends:
+            logits_BC[:, target] = a * logits_BC[:, target] + b * logits_BC[:, source]
+        return logits_BC[:, : self.finished], None
 
 
 def build_head(head: Mapping[str, Any], in_channels: int, told: Callable[[str], Mapping[str, Any]]) -> nn.Module:

@@ -43,6 +43,8 @@ SINGLE_LABEL_COLUMNS: dict[str, tuple[str, ...]] = {
 THRESHOLD = "0.8"  # of CF1 and OF1, as in KRT's tables
 #: accuracy as a share of the upper bound's, mean over the sessions (ABD): only beside an upper bound
 OMEGA = "Omega"
+#: only where a bench asks for them, see :func:`costs`
+COSTS = ("CF1 at 0.5", "OF1 at 0.5", "MB kept", "seconds")
 #: columns whose published numbers stand in the table beside ours; csv and json have all
 BESIDE = ("average mAP", "last mAP", "average accuracy", "last accuracy", OMEGA)
 
@@ -202,14 +204,22 @@ def columns_of(task: str) -> dict[str, tuple[str, ...]]:
 def _columns(rows: Sequence[Row]) -> list[str]:
     """The columns of a table; rows without a finished run do not count."""
     omega = [OMEGA] if any(OMEGA in row.values for row in rows) else []
-    return [*columns_of(next((row.task for row in rows if row.values), "multi_label")), *omega]
+    costs = [column for column in COSTS if any(column in row.values for row in rows)]
+    return [*columns_of(next((row.task for row in rows if row.values), "multi_label")), *omega, *costs]
 
 
 def value_of(run: Run, column: str) -> float | None:
     """A column's value in a run."""
     kind, name = columns_of(task_of(run))[column]
-    found = run["summary"][name] if kind == "summary" else run["sessions"][-1]["f1"].get(THRESHOLD, {}).get(name)
+    f1 = run["sessions"][-1].get("f1") or {}
+    found = run.get("summary", {}).get(name) if kind == "summary" else f1.get(THRESHOLD, {}).get(name)
     return None if found is None else float(found)
+
+
+def last_value(run: Run) -> float:
+    """Last mAP or accuracy of a finished run, in percent."""
+    found = value_of(run, "last accuracy" if task_of(run) == "single_label" else "last mAP")
+    return float("-inf") if found is None else found
 
 
 def check_same_protocol(runs: Mapping[str, Run]) -> None:
@@ -239,9 +249,9 @@ def may_stand_together(a: Run, b: Run) -> bool:
 def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     """Label -> runs that differ in seed and class order only, in the order given.
 
-    Runs belong together when the settings that results.json holds are the same but for these; a run whose settings
-    cannot be read goes by its name. A second run of the same order and seed is a row of its own, since it is no
-    repetition.
+    Runs belong together when data and the settings that results.json holds are the same but for these; a run whose
+    settings cannot be read goes by its name. A second run of the same order and seed is a row of its own, since
+    it is no repetition.
 
     Args:
         runs: contents of results.json by folder.
@@ -250,7 +260,8 @@ def group_runs(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     for name, run in runs.items():
         settings = settings_of(run)
         short = group_name(Path(name).name)
-        same = tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else short
+        same: tuple[Any, ...] = (run.get("data_hash"), run.get("status"))
+        same += tuple(without(settings, (*NEUTRAL, *REPEATED)).items()) if "scenario" in settings else (short,)
         copy = 0
         while any(place_of(run) == place_of(other) for other in groups.get((same, copy), {}).values()):
             copy += 1
@@ -293,6 +304,23 @@ def make_row(
                 row.values.setdefault(column, []).append(value)
                 row.places.setdefault(column, []).append(place)
     return row
+
+
+def costs(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """A value a run of each of :data:`COSTS`: F1 at a score of 0.5 after the last session (percent), what is carried
+    from session to session besides a network with a linear head (1e6 bytes), and the time of all sessions.
+    """
+    found: dict[str, list[float]] = {column: [] for column in COSTS}
+    for run in runs:
+        last = run["sessions"][-1]
+        half = (last.get("f1") or {}).get("0.5", {})
+        kept = (last.get("memory") or {}).get("bytes") or {}
+        seconds = sum(session.get("seconds") or 0.0 for session in run["sessions"])
+        values = (half.get("CF1_mean"), half.get("OF1"), sum(kept.values()) / 1e6, seconds)
+        for column, value in zip(COSTS, values, strict=True):
+            if value is not None:
+                found[column].append(float(value))
+    return {column: values for column, values in found.items() if values}
 
 
 def omega(run: Run, bound: Run) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from mlcil.images import load_rgb
 from mlcil.reporting.report_runs import ReportRun
 
 PICTURES = "pictures.npz"  # in scores/
+FALLEN = 6  # images whose score fell most
 PER_KIND = 4  # images of a kind for the first and for the last classes
 PIXELS = 160  # longest side of a thumbnail
 QUALITY = 72
@@ -55,6 +56,7 @@ class Tile:
         row: of the test table.
         focus: class that it was chosen for.
         focus_score: score of that class.
+        before: the same before the last session, where the sheet compares the two.
         true: (class, score) of the labels that are there.
         predicted: (class, score, right) of the scores above the threshold, highest first; ``right`` is
             ``None`` for a label that is not judged.
@@ -69,6 +71,13 @@ class Tile:
     predicted: list[tuple[str, float, bool | None]]
     path: str
     jpeg: str | None
+    before: float | None = None
+
+
+def scores_of(run: ReportRun, back: int = 0) -> Scores | None:
+    """The scores of a run's last finished session, or of ``back`` sessions before it; see :func:`read_scores`."""
+    count = len(run.sessions) - back
+    return read_scores(run.folder, count, run.ranges[count - 1][1], run.measure.fixed is None)
 
 
 def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) -> Scores | None:
@@ -130,7 +139,7 @@ def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
         run: with the scores of its last finished session.
         pixels_NHW3: (N, H, W, 3) uint8, the test images.
     """
-    scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1], run.measure.fixed is None)
+    scores = scores_of(run)
     assert scores is not None, "the scores of the session are written"
     shown: set[int] = set()
     for per_kind in range(1, PER_KIND + 1):  # a report of several runs shows fewer
@@ -138,6 +147,8 @@ def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
         for low, high in dict.fromkeys((run.ranges[0], run.ranges[-1])):
             choose(scores, low, high, run.measure.threshold, per_kind, used)
         shown |= used
+    if len(run.sessions) > 1 and (before := scores_of(run, 1)) is not None:
+        shown |= {tile.row for tile in fallen(before, scores, FALLEN)}
     rows = np.array(sorted(shown), np.int64)
     write_arrays(run.folder / "scores" / PICTURES, {"rows": rows, "images": pixels_NHW3[rows]})
 
@@ -155,9 +166,9 @@ def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
 def choose(scores: Scores, low: int, high: int, threshold: float, count: int, used: set[int]) -> dict[str, list[Tile]]:
     """The images of classes [low, high), ``count`` of each kind, the same for the same scores.
 
-    Right: present and above the threshold, highest scores first. Wrong: absent and above it, highest first.
-    Missed: present and not above it, lowest first. Each class gives its first choice before any gives its
-    second, and an image is shown once.
+    Right: present and above the threshold, highest scores first. Wrong: absent and above it, highest first. Unknown:
+    above it where nobody said whether the image shows the class. Missed: present and not above it, lowest first. Each
+    class gives its first choice before any gives its second, and an image is shown once.
 
     Args:
         scores: of the run.
@@ -172,6 +183,7 @@ def choose(scores: Scores, low: int, high: int, threshold: float, count: int, us
     masks = {
         "right": predicted & (targets == 1),
         "wrong": predicted & (targets == 0),
+        "unknown": predicted & (targets < 0),
         "missed": known & ~predicted & (targets == 1),
     }
     chosen: dict[str, list[Tile]] = {}
@@ -185,6 +197,27 @@ def choose(scores: Scores, low: int, high: int, threshold: float, count: int, us
                 used.add(row)
                 chosen[kind].append(_tile(scores, row, low + column, threshold))
     return chosen
+
+
+def fallen(before: Scores, after: Scores, count: int) -> list[Tile]:
+    """Images of old classes whose score fell most in the last session, each image once.
+
+    Args:
+        before, after: scores of the session before, and of the last one.
+        count: images.
+    """
+    old = len(before.classes)
+    drop_NO = np.where(before.targets_NS == 1, before.scores_NS - after.scores_NS[:, :old], -np.inf)
+    drop_NO = np.nan_to_num(drop_NO, nan=-np.inf)
+    tiles: list[Tile] = []
+    for place in np.argsort(-drop_NO, axis=None, kind="stable"):
+        row, column = (int(k) for k in np.unravel_index(place, drop_NO.shape))
+        if len(tiles) == count or drop_NO[row, column] <= 0:
+            break
+        if all(tile.row != row for tile in tiles):
+            tile = _tile(after, row, column, 1.0)
+            tiles.append(replace(tile, before=float(before.scores_NS[row, column])))
+    return tiles
 
 
 def _ranked(order_NK: np.ndarray, mask_NK: np.ndarray) -> list[tuple[int, int]]:
@@ -231,10 +264,14 @@ class Sheet:
     Attributes:
         note: (kind ``warning`` or ``info``, sentence) to read first, if any.
         parts: per shown session: its word, its classes, and its tiles by kind.
+        fallen: images of old classes whose score fell most in the last session.
+        scores: what the sheet was made from.
     """
 
     note: tuple[str, str] | None = None
     parts: Sequence[tuple[str, Sequence[str], Mapping[str, Sequence[Tile]]]] = ()
+    fallen: Sequence[Tile] = ()
+    scores: Scores | None = None
 
 
 def contact_sheet(run: ReportRun, per_kind: int) -> Sheet:
@@ -245,7 +282,8 @@ def contact_sheet(run: ReportRun, per_kind: int) -> Sheet:
         per_kind: images of each kind for the first and for the last classes.
     """
     try:
-        scores = read_scores(run.folder, len(run.sessions), run.ranges[-1][1], run.measure.fixed is None)
+        scores = scores_of(run)
+        before = scores_of(run, 1) if len(run.sessions) > 1 else None
     except UserError as error:
         return Sheet(("warning", f"No contact sheet: {error}."))
     if scores is None:
@@ -258,9 +296,10 @@ def contact_sheet(run: ReportRun, per_kind: int) -> Sheet:
         low, high = run.ranges[t]
         chosen = choose(scores, low, high, run.measure.threshold, per_kind, used)
         parts.append((word, scores.classes[low:high], chosen))
-    tiles = [tile for _, _, chosen in parts for found in chosen.values() for tile in found]
+    fell = fallen(before, scores, min(FALLEN, 2 * per_kind)) if before is not None else []
+    tiles = [tile for _, _, chosen in parts for found in chosen.values() for tile in found] + fell
     lost = [tile for tile in tiles if tile.jpeg is None]
     sentence = (
         f"{len(lost)} of {len(tiles)} images cannot be read any more, the first is {lost[0].path}." if lost else ""
     )
-    return Sheet(("info", sentence) if lost else None, parts)
+    return Sheet(("info", sentence) if lost else None, parts, fell, scores)

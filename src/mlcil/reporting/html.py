@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mlcil import __version__
 from mlcil.errors import UserError
 from mlcil.files import write_text
-from mlcil.reporting import formats, sections
+from mlcil.reporting import diagnosis, formats, sections
 from mlcil.reporting.contact_sheet import PER_KIND, contact_sheet
 from mlcil.reporting.made_images import made_images
 from mlcil.reporting.plots import swatch
-from mlcil.reporting.report_runs import ReportRun, notes, read_runs
+from mlcil.reporting.report_runs import ReportRun, group, notes, read_runs
 
 IMAGES = 150  # about as many thumbnails a report may hold; keeps it near a megabyte
 FOLDED = 3  # with more runs, what is said of each run alone is folded
@@ -53,25 +53,32 @@ def page(runs: Sequence[ReportRun]) -> str:
     per_class = " / ".join(sorted({run.measure.class_name for run in runs}))
     labelled = [run for run in runs if any(sections.dpl(run))]
     reports = sections.other_reports(runs)
-    made = [(run, sheets) for run in runs if (sheets := made_images(run))]
+    made = [(run, images) for run in runs if (images := made_images(run))]
+    groups = group(runs)
+    per_kind = max(1, min(PER_KIND, IMAGES // (8 * len(runs))))
+    sheets = [(run, contact_sheet(run, per_kind)) for run in runs]
+    losses = [(run, charts) for run in runs if (charts := diagnosis.loss_charts(run))]
     headings = {
+        "worse": "What got worse",
         "summary": "Summary",
         "sessions": f"{measure} per session",
         "classes": f"{per_class} of every class",
+        "detail": "Classes in detail",
         "forgetting": "Forgetting and plasticity",
         "pseudo-labels": "Pseudo-labels" if labelled else "",
         "methods": "Reports of the methods" if reports else "",
         "made": "Made images" if made else "",
+        "losses": "Losses" if losses else "",
         "cost": "Memory and time",
         "images": "Test images",
         "provenance": "Where the numbers come from",
         "glossary": "Glossary",
     }
-    per_kind = max(1, min(PER_KIND, IMAGES // (6 * len(runs))))
     return environment().get_template("report.html.j2").render(
         title=f"Report: {runs[0].name}" if len(runs) == 1 else f"Report: {len(runs)} runs",
         version=__version__,
         runs=runs,
+        groups=groups,
         headings={anchor: formats.sentence_case(heading) for anchor, heading in headings.items() if heading},
         notes=notes(runs),
         measure=measure,
@@ -80,8 +87,10 @@ def page(runs: Sequence[ReportRun]) -> str:
         reports=reports,
         made=made,
         kinds=sections.memory_kinds(runs),
-        sheets=[(run, contact_sheet(run, per_kind)) for run in runs],
+        sheets=sheets,
+        losses=losses,
         data=sections,
+        diagnosis=diagnosis,
         FOLDED=FOLDED,
     )  # fmt: skip
 

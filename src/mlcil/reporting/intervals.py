@@ -8,17 +8,28 @@ Legend: N test images, C classes, P positives of a class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mlcil.errors import UserError
+from mlcil.evaluation.metrics import metrics_of
 from mlcil.evaluation.multilabel import EPS
-from mlcil.reporting.contact_sheet import Scores
+from mlcil.reporting.comparison import find_results, place_of, task_of
+from mlcil.reporting.contact_sheet import Scores, read_scores
 
 REPLICATES = 500
 SEED = 20231  # of the resampled images, the same for every comparison
 LEVEL = 95  # percent
+
+#: below a table of differences
+NOTE = (
+    "Difference of the main number after the last session, runs paired by class order and seed; interval: paired "
+    "bootstrap over the test images."
+)
 
 Measured = Callable[[np.ndarray], float]  # how often each image counts (N,) -> percent
 
@@ -99,3 +110,43 @@ def mean_ap(scores: Scores) -> Measured:
         return 100 * total / max(len(ranked), 1)
 
     return measure
+
+
+def differences(groups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Interval]:
+    """Every group but the first against the first one, over the runs of the same class order and seed.
+
+    Args:
+        groups: label -> folder -> content of results.json; runs without scores, or with damaged ones, do not count.
+    """
+    (_, first), *others = groups.items()
+    base = {place_of(run): _scores(name, run) for name, run in first.items()}
+    single = any(task_of(run) == "single_label" for run in first.values())
+    found = {}
+    for label, members in others:
+        pairs = []
+        for name, run in members.items():
+            ours, theirs = base.get(place_of(run)), _scores(name, run)
+            if ours is not None and theirs is not None:
+                pairs.append((ours, theirs))
+        interval = paired(pairs, single)
+        if interval is not None:
+            found[label] = interval
+    return found
+
+
+def _scores(folder: str, run: Mapping[str, Any]) -> Scores | None:
+    single = task_of(run) == "single_label"
+    seen = len(run["sessions"][-1][metrics_of(run["sessions"][-1]).per_class])
+    try:
+        return read_scores(find_results(Path(folder)).parent, len(run["sessions"]), seen, single)
+    except UserError:
+        return None
+
+
+def difference_cells(first: str, found: Mapping[str, Interval]) -> list[list[str]]:
+    """Header and rows of a table of differences."""
+    rows = [[f"less {first}", "pairs of runs", "difference (points)", f"{LEVEL}% interval"]]
+    for label, interval in found.items():
+        between = f"{interval.low:+.1f} to {interval.high:+.1f}"
+        rows.append([label, str(interval.pairs), f"{interval.difference:+.1f}", between])
+    return rows

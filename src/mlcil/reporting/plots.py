@@ -21,7 +21,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
-from matplotlib.patches import PathPatch
+from matplotlib.patches import PathPatch, Polygon
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
@@ -52,22 +52,52 @@ class Series:
         values: one per tick of the x axis; ``None`` and NaN leave a gap, missing ones at the end do too.
         style: number that sets colour, marker and dashes.
         short: stands for the name where there is little room; a legend must then give the name.
+        deviations: half the width of a band around each value; empty draws none.
     """
 
     name: str
     values: Sequence[float | None]
     style: int = 0
     short: str = ""
+    deviations: Sequence[float | None] = ()
 
     def points(self) -> list[tuple[int, float]]:
         """(tick, value) where a value exists."""
         return [(t, v) for t, v in enumerate(self.values) if v is not None and math.isfinite(v)]
 
+    def widths(self) -> list[float]:
+        """Half the width of the band at each point."""
+        return [self.deviations[t] or 0.0 if t < len(self.deviations) else 0.0 for t, _ in self.points()]
+
+    def bounds(self) -> list[tuple[float, float]]:
+        """Lower and upper edge of the band at each point."""
+        return [(v - w, v + w) for (_, v), w in zip(self.points(), self.widths(), strict=True)]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line or a cloud of points over numbers.
+
+    Attributes:
+        name: of the whole.
+        x, y: as many numbers each.
+        style: number that sets colour, marker and dashes.
+        line: join the points and leave out their markers.
+        tips: tool tip of each marker.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: int = 0
+    line: bool = True
+    tips: Sequence[str] = ()
+
 
 def line_chart(
     series: Sequence[Series], ticks: Sequence[str], *, y_label: str, holds: Sequence[float] = (), decimals: int = 1
 ) -> Figure:
-    """Lines over sessions.
+    """Lines over sessions; a series with a single value stands on a stem.
 
     Args:
         series: at least one of them has a value; those without any are left out.
@@ -79,32 +109,108 @@ def line_chart(
     """
     drawn = [s for s in series if s.points()]
     names = [_label(s, len(drawn), len(ticks)) for s in drawn]
-    values = [v for s in drawn for _, v in s.points()] + list(holds)
+    values = [v for s in drawn for low, high in s.bounds() for v in (low, high)] + list(holds)
+    lone = all(len(s.points()) == 1 for s in drawn)
+    levels = _levels(values + [0.0] * lone)
+    figure, axes = _axes(levels, names, y_label)
+    every = math.ceil(len(ticks) / 12)
+    axes.set_xticks(range(0, len(ticks), every), ticks[::every], color=SOFT, fontsize=TEXT)
+    axes.set_xlim((-0.5, len(ticks) - 0.5) if lone else (0, len(ticks) - 1))
+    axes.set_xlabel("session", color=SOFT, fontsize=TEXT)
+    for last in {s.points()[-1][0] for s in drawn}:  # names at the same tick make room for each other
+        ending = [i for i, s in enumerate(drawn) if s.points()[-1][0] == last]
+        heights = [float(axes.transData.transform((last, drawn[i].points()[-1][1]))[1]) for i in ending]
+        places = spread(heights, LINE, BOTTOM, HEIGHT - TOP)
+        for k, (i, height, place) in enumerate(zip(ending, heights, places, strict=True)):
+            edge = 0.03 * (len(ending) - 1)  # stems side by side, their names to the right of all
+            stem = (0.06 * k - edge, edge) if lone else None
+            _line(axes, drawn[i], names[i], place - height, ticks, decimals, stem)
+    return figure
+
+
+def xy_chart(
+    curves: Sequence[Curve],
+    *,
+    x_label: str,
+    y_label: str,
+    x_holds: Sequence[float] = (),
+    y_holds: Sequence[float] = (),
+    log: bool = False,
+    marks: Sequence[float] = (),
+) -> Figure:
+    """Curves or points over numbers.
+
+    Args:
+        curves: at least one, each with at least one point.
+        x_label, y_label: of the axes.
+        x_holds, y_holds: values that the axes must hold.
+        log: the x axis is logarithmic; all x are positive.
+        marks: x of vertical lines.
+    """
+    names = [shorten(printable(curve.name), NAME_LENGTH) for curve in curves]
+    levels = _levels([v for curve in curves for v in curve.y] + list(y_holds))
+    figure, axes = _axes(levels, names, y_label)
+    x = [v for curve in curves for v in curve.x] + list(x_holds)
+    low, high = min(x), max(x)
+    inside: list[float]
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.15, high * 1.15)
+        steps = [m * 10.0**k for k in range(int(math.log10(low)) - 1, int(math.log10(high)) + 2) for m in (1, 2, 5)]
+        inside = [step for step in steps if low / 1.15 <= step <= high * 1.15]
+        if len(inside) < 3:
+            inside = [
+                float(v) for v in MaxNLocator(4, integer=True).tick_values(low, high) if low / 1.15 <= v <= high * 1.15
+            ]
+        inside = inside[:: math.ceil(len(inside) / 6)]
+        axes.set_xticks(inside, [f"{step:g}" for step in inside], color=SOFT, fontsize=TEXT)
+        axes.minorticks_off()
+    else:
+        inside = [float(v) for v in MaxNLocator(5).tick_values(low, high) if low <= v <= high]
+        axes.set_xticks(inside, [f"{v:g}" for v in inside], color=SOFT, fontsize=TEXT)
+        axes.set_xlim(low, high if high > low else low + 1)
+    axes.set_xlabel(x_label, color=SOFT, fontsize=TEXT)
+    for mark in marks:
+        axes.axvline(mark, color=SOFT, linewidth=0.8, clip_on=False)
+    heights = [float(axes.transData.transform((1, curve.y[-1]))[1]) for curve in curves]
+    right = float(axes.transAxes.transform((1, 0))[0])
+    for curve, name, place in zip(curves, names, spread(heights, LINE, BOTTOM, HEIGHT - TOP), strict=True):
+        colour = COLOURS[curve.style % len(COLOURS)]
+        if curve.line:
+            _styled(axes, curve.style, curve.x, curve.y)
+        for k, (x_value, y_value) in enumerate(zip(curve.x, curve.y, strict=True) if not curve.line else ()):
+            tip = f"{TIP}{printable(curve.tips[k] if k < len(curve.tips) else curve.name)}"
+            _marker(axes, curve.style, 6, x_value, y_value, gid=tip)
+        figure.text(
+            (right + 9) / WIDTH, place / HEIGHT, name, va="center_baseline", color=colour, fontsize=TEXT,
+            fontweight="bold", parse_math=False,
+        )  # fmt: skip
+    return figure
+
+
+def _levels(values: Sequence[float]) -> list[float]:
+    """Even levels of an axis that hold the values."""
     low, high = min(values), max(values)
     span = max(high - low, abs(high) / 20) or 1.0
-    levels = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(low, high - span) if high else low, low + span)
+    locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+    return [float(level) for level in locator.tick_values(min(low, high - span) if high else low, low + span)]
+
+
+def _axes(levels: Sequence[float], names: Sequence[str], y_label: str) -> tuple[Figure, Axes]:
+    """A picture with room for names on the right, and its axes with levels and no x axis yet."""
     marks = [f"{round(level, 10) + 0.0:g}".replace("-", "−") for level in levels]
     left, right = 24 + CHARACTER * max(map(len, marks)), 14 + CHARACTER * max(map(len, names))
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
     box = (left / WIDTH, BOTTOM / HEIGHT, 1 - (left + right) / WIDTH, 1 - (TOP + BOTTOM) / HEIGHT)
     axes = figure.add_axes(box, frameon=False)
-    every = math.ceil(len(ticks) / 12)
-    axes.set_xticks(range(0, len(ticks), every), ticks[::every], color=SOFT, fontsize=TEXT)
     axes.set_yticks(levels, marks, color=SOFT, fontsize=TEXT)
-    axes.set(xlim=(0, len(ticks) - 1) if len(ticks) > 1 else (-1, 1), ylim=(levels[0], levels[-1]))
+    axes.set(ylim=(levels[0], levels[-1]))
     axes.tick_params(left=False, bottom=False)
     axes.grid(axis="y", color=GRID, clip_on=False)
     if levels[0] < 0 <= levels[-1]:
         axes.axhline(0, color=SOFT, linewidth=0.8, clip_on=False)
-    axes.set_xlabel("session", color=SOFT, fontsize=TEXT)
     figure.text(10 / WIDTH, box[1] + box[3] / 2, y_label, rotation=90, ha="center", va="center", color=SOFT)
-    for last in {s.points()[-1][0] for s in drawn}:  # names at the same tick make room for each other
-        ending = [i for i, s in enumerate(drawn) if s.points()[-1][0] == last]
-        heights = [float(axes.transData.transform((last, drawn[i].points()[-1][1]))[1]) for i in ending]
-        places = spread(heights, LINE, BOTTOM, HEIGHT - TOP)
-        for i, height, place in zip(ending, heights, places, strict=True):
-            _line(axes, drawn[i], names[i], place - height, ticks, decimals)
-    return figure
+    return figure, axes
 
 
 def _label(series: Series, lines: int, ticks: int) -> str:
@@ -112,17 +218,40 @@ def _label(series: Series, lines: int, ticks: int) -> str:
     return series.short if series.short and crowded else shorten(printable(series.name), NAME_LENGTH)
 
 
-def _line(axes: Axes, series: Series, name: str, shift: float, ticks: Sequence[str], decimals: int) -> None:
-    """Line, markers with tool tips, and the name ``shift`` points above the last marker."""
-    colour = _styled(
-        axes, series.style, range(len(series.values)), [math.nan if v is None else v for v in series.values]
-    )
-    for t, value in series.points():
-        tip = f"{TIP}{printable(series.name)}, session {ticks[t]}: {number(value, decimals)}"
-        _marker(axes, series.style, 5.5, t, value, gid=tip)
+def _line(
+    axes: Axes,
+    series: Series,
+    name: str,
+    shift: float,
+    ticks: Sequence[str],
+    decimals: int,
+    stem: tuple[float, float] | None,
+) -> None:
+    """Line, band, markers with tool tips, and the name ``shift`` points above the last marker.
+
+    With ``stem`` the series has a single value, which stands on a stem: how far its tick and name are moved.
+    """
+    points = [(t + (stem[0] if stem else 0.0), value) for t, value in series.points()]
+    colour = COLOURS[series.style % len(COLOURS)]
+    if stem is not None:
+        _styled(axes, series.style, [points[0][0]] * 2, [min(max(0.0, axes.get_ylim()[0]), points[0][1]), points[0][1]])
+    else:
+        values = [math.nan if v is None else v for v in series.values]
+        _styled(axes, series.style, range(len(values)), values)
+    widths = series.widths()
+    if any(widths):
+        upper = [(t, high) for (t, _), (_, high) in zip(points, series.bounds(), strict=True)]
+        lower = [(t, low) for (t, _), (low, _) in zip(points, series.bounds(), strict=True)]
+        corners = np.array([*upper, *reversed(lower)])
+        axes.add_patch(Polygon(corners, color=colour, alpha=0.16, linewidth=0, clip_on=False))
+    for (t, _), (place, value), width in zip(series.points(), points, widths, strict=True):
+        band = f" ± {number(width, decimals)}" if width else ""
+        tip = f"{TIP}{printable(series.name)}, session {ticks[t]}: {number(value, decimals)}{band}"
+        _marker(axes, series.style, 5.5, place, value, gid=tip)
+    last = series.points()[-1]
     axes.annotate(
         name,
-        series.points()[-1],
+        (last[0] + (stem[1] if stem else 0.0), last[1]),
         xytext=(9, shift),
         textcoords="offset points",
         annotation_clip=False,

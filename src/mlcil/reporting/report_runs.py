@@ -10,6 +10,7 @@ from typing import Any
 
 from mlcil.errors import UserError
 from mlcil.evaluation.metrics import metrics_of
+from mlcil.reporting import comparison
 from mlcil.reporting.comparison import THRESHOLD, find_results, read_results
 
 
@@ -138,6 +139,32 @@ class ReportRun:
         """Data set, protocol and hash in words."""
         named = f"{self.content.get('dataset', '')} {self.content.get('protocol', '')}".strip()
         return f"{named} (hash {self.content.get('protocol_hash', 'unknown')})"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in seed and class order only; often a single one.
+
+    Attributes:
+        label: of its lines: the run's own, or the runs' common name.
+        runs: at least one.
+    """
+
+    label: str
+    runs: Sequence[ReportRun]
+
+    @property
+    def style(self) -> int:
+        """Number that sets colour, marker and dashes: the first run's."""
+        return self.runs[0].number - 1
+
+
+def group(runs: Sequence[ReportRun]) -> list[Group]:
+    """The runs in groups, in the order of their first ones."""
+    by_folder = {str(run.folder): run for run in runs}
+    found = comparison.group_runs({name: run.content for name, run in by_folder.items()})
+    groups = [(label, [by_folder[name] for name in members]) for label, members in found.items()]
+    return [Group(label if len(members) > 1 else members[0].label, members) for label, members in groups]
 
 
 def read_runs(folders: Iterable[Path]) -> list[ReportRun]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any, TypeAlias
 
 from markupsafe import Markup
 
 from mlcil.evaluation import sessions, singlelabel
+from mlcil.reporting import comparison, intervals
 from mlcil.reporting.comparison import THRESHOLD
 from mlcil.reporting.formats import DASH, bytes_text, duration, number, sentence_case, whole
 from mlcil.reporting.plots import Series, as_svg, describe, line_chart
-from mlcil.reporting.report_runs import ReportRun
+from mlcil.reporting.report_runs import ReportRun, group
 from mlcil.reporting.tables import SPLITS
 
 Cell: TypeAlias = "str | int | ReportRun"
@@ -99,7 +101,21 @@ def chart(title: str, series: Sequence[Series], y_label: str, holds: Sequence[fl
 
 
 def _lines(runs: Sequence[ReportRun], values: Callable[[ReportRun], Sequence[float | None]]) -> list[Series]:
-    return [Series(run.label, values(run), run.number - 1, short=str(run.number)) for run in runs]
+    """A line a group of runs: its mean with a band of one sample standard deviation, or the run's own values."""
+    series = []
+    for members in group(runs):
+        found = [[v for v in column if v is not None] for column in zip_longest(*map(values, members.runs))]
+        means = [statistics.fmean(column) if column else None for column in found]
+        deviations = [statistics.stdev(column) if len(column) > 1 else None for column in found]
+        short = "+".join(str(run.number) for run in members.runs)
+        series.append(Series(members.label, means, members.style, short, deviations if any(deviations) else ()))
+    return series
+
+
+def _span(series: Sequence[Series]) -> list[float]:
+    """Lowest and highest value with its band, for axes that several charts share."""
+    values = [v for line in series for low, high in line.bounds() for v in (low, high)]
+    return [min(values), max(values)] if values else []
 
 
 def _get(mapping: Mapping[str, Any], *keys: str) -> Any:
@@ -162,11 +178,38 @@ def measure_charts(runs: Sequence[ReportRun], name: str) -> list[Chart]:
     """The measure per session on both test sets."""
     title = sentence_case(f"{name} on the classes seen so far, ")
     growing = _lines(runs, lambda run: run.series(run.measure.name, "seen"))
-    charts = [chart(title + "growing test set", growing, f"{name} (%)")]
-    if with_fixed := [run for run in runs if run.measure.fixed]:
-        fixed = _lines(with_fixed, lambda run: run.series(run.measure.judged, "seen"))
-        charts.append(chart(title + "fixed test set", fixed, f"{name} (%)"))
+    with_fixed = [run for run in runs if run.measure.fixed]
+    fixed = _lines(with_fixed, lambda run: run.series(run.measure.judged, "seen"))
+    both = _span([*growing, *fixed])
+    charts = [chart(title + "growing test set", growing, f"{name} (%)", both)]
+    if with_fixed:
+        charts.append(chart(title + "fixed test set", fixed, f"{name} (%)", both))
     return charts
+
+
+def grouped_summary(runs: Sequence[ReportRun]) -> Table | None:
+    """A row a method with means and deviations over class orders and seeds; ``None`` where every run stands alone."""
+    groups = group(runs)
+    if len(groups) == len(runs) or len({run.measure for run in runs}) > 1:
+        return None
+    rows = [comparison.make_row(members.label, [run.content for run in members.runs]) for members in groups]
+    header, *body = comparison.cells(rows)
+    return Table(f"Methods over their runs: {comparison.caption(rows)}", header, body)
+
+
+def differences(runs: Sequence[ReportRun]) -> Table | None:
+    """Every method less the first one, with intervals; ``None`` where runs do not compare or have kept no scores."""
+    groups = group(runs)
+    first = runs[0].content
+    same = all(comparison.may_stand_together(first, run.content) for run in runs)
+    if len(groups) < 2 or not same or len({run.measure for run in runs}) > 1:
+        return None
+    by_label = {members.label: {str(run.folder): run.content for run in members.runs} for members in groups}
+    found = intervals.differences(by_label)
+    if not found:
+        return None
+    header, *body = intervals.difference_cells(groups[0].label, found)
+    return Table(intervals.NOTE, header, body)
 
 
 def session_numbers(run: ReportRun) -> Table:
@@ -290,17 +333,25 @@ def dpl(run: ReportRun) -> list[Mapping[str, Any]]:
     return [_get(session, "report", "dpl") or {} for session in run.sessions]
 
 
-def pseudo_label_charts(run: ReportRun) -> list[Chart]:
-    """Labels per image, and how right they are."""
+def pseudo_label_charts(run: ReportRun, runs: Sequence[ReportRun]) -> list[Chart]:
+    """Labels per image, how right they are, and the threshold that gives them; the same axes for all ``runs``."""
     found = dpl(run)
+    most = [d[key] for other in runs for d in dpl(other) for key in ("target", "reached", "true") if d.get(key)]
     counts = [Series(key, [d.get(key) for d in found], i) for i, key in enumerate(("target", "reached", "true"))]
     shares = [
         Series(key, [_times_100(d.get(key)) for d in found], i) for i, key in enumerate(("precision", "recall"), 3)
     ]
     title = f"{run.label}: labels of old classes per image"
     return [
-        chart(title, counts, "labels per image", holds=(0,), decimals=2),
-        chart(f"{run.label}: pseudo-labels against the truth", shares, "percent", holds=(0,), decimals=2),
+        chart(title, counts, "labels per image", holds=(0, *most), decimals=2),
+        chart(f"{run.label}: pseudo-labels against the truth", shares, "percent", holds=(0, 100), decimals=2),
+        chart(
+            f"{run.label}: score threshold of the pseudo-labels",
+            [Series("threshold", [d.get("threshold") for d in found], 6)],
+            "score",
+            holds=(0, 1),
+            decimals=3,
+        ),
     ]
 
 

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.images import Fit
-from mlcil.methods.base import corrected
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.numerics import autocast, resolve_precision
+from mlcil.models.numerics import autocast, corrected, resolve_precision
+from mlcil.tagger.base import Tagger
 from mlcil.tagger.safetensors_file import read_safetensors
-from mlcil.tagger.tagger import Tagger
 
 
 class Scores(nn.Module):
@@ -30,9 +29,14 @@ class Scores(nn.Module):
         self.network, self.single = network, single
         self.register_buffer("correction_C2", correction_C2)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, exact: bool = False) -> Tensor:
+        """With ``exact`` a score has the same bits wherever it stands in the array, which float32's sigmoid does not give
+        (the last numbers of an array take another way through the processor).
+        """
         logits_BC = corrected(self.network(images).logits_BC.float(), self.correction_C2)  # type: ignore[arg-type]
-        return torch.softmax(logits_BC, 1) if self.single else torch.sigmoid(logits_BC)
+        if self.single:
+            return torch.softmax(logits_BC, 1)
+        return torch.sigmoid(logits_BC.double()).float() if exact else torch.sigmoid(logits_BC)
 
 
 @dataclass
@@ -41,7 +45,7 @@ class StageTagger(Tagger):
 
     Attributes:
         network: in evaluation mode; for predictions only, with its batch norms inside the convolutions.
-        classes, thresholds: see :class:`~mlcil.tagger.tagger.Tagger`.
+        classes, thresholds: see :class:`~mlcil.tagger.base.Tagger`.
         info: the checkpoint (run, session, protocol, metrics, provenance).
         correction: scale and shift of every logit (C, 2), where the method predicts with corrected ones.
         dtype: of matrix products and convolutions.
@@ -70,12 +74,12 @@ class StageTagger(Tagger):
     def scores(self, images: Tensor) -> Tensor: ...
 
     def scores(self, images: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """As :class:`~mlcil.tagger.tagger.Tagger`; a float tensor (B, 3, H, W) in [0, 1] gives a tensor."""
+        """As :class:`~mlcil.tagger.base.Tagger`; a float tensor (B, 3, H, W) in [0, 1] gives a tensor."""
         if isinstance(images, np.ndarray):
             return self.scores(network_input(torch.from_numpy(images))).numpy()
         device = next(self.network.parameters()).device
         with torch.inference_mode(), autocast(device, self.dtype):
-            return self.module.to(device)(images.to(device)).cpu()  # type: ignore[no-any-return]
+            return self.module.to(device)(images.to(device), exact=True).cpu()  # type: ignore[no-any-return]
 
 
 def load_stage(path: Path, device: str = "cpu", precision: str = "auto") -> StageTagger:
@@ -84,13 +88,20 @@ def load_stage(path: Path, device: str = "cpu", precision: str = "auto") -> Stag
     Raises:
         UserError: see :func:`mlcil.tagger.tagger.load`.
     """
+    _device(device)  # what is wrong with the words is said before a large file is read
+    stage = read_safetensors(path) if path.suffix.lower() == ".safetensors" else StageCheckpoint.load(path)
+    return tagger_of(stage, path, device, precision)
+
+
+def tagger_of(
+    stage: StageCheckpoint, path: Path | str = "checkpoint", device: str = "cpu", precision: str = "auto"
+) -> StageTagger:
+    """The tagger of a checkpoint that is read already; ``path`` is for messages. Raises as :func:`load_stage`."""
     place = _device(device)
     dtype = resolve_precision(precision, place)
-    stage = read_safetensors(path) if path.suffix.lower() == ".safetensors" else StageCheckpoint.load(path)
     network = folded(stage.build(path)).to(place)
     network.to(memory_format=torch.channels_last)
-    thresholds = getattr(stage, "thresholds", None)
-    return StageTagger(network, list(stage.classes), stage, stage.logit_correction, dtype, thresholds)
+    return StageTagger(network, list(stage.classes), stage, stage.logit_correction, dtype, stage.thresholds)
 
 
 def _device(name: str) -> torch.device:

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mlcil.evaluation.calibration import platt
+
 #: with fewer positives, or fewer photos without it, a label has no calibration and no threshold of its own
 FEWEST = 5
 #: threshold of such a label where no better one is known
 FALLBACK = 0.5
-#: share of images of nothing on which a label may be given
-ON_NOTHING = 0.05
 #: most that one absent cell counts for
 HEAVIEST = 4.0
+#: scale of a logit that does not go with the label
+FLAT = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +73,18 @@ def calibrate(
     count = len(names)
     present_C, absent_C = (targets_NC == 1).sum(0), (targets_NC == 0).sum(0)
     enough_C = (present_C >= FEWEST) & (absent_C >= FEWEST)
-    lines = [_platt(logits_NC[:, c], targets_NC[:, c], absent_weight(absent_C[c], earlier)) for c in range(count)]
-    fitted = [lines[c] for c in range(count) if enough_C[c] and lines[c][0] > 0]
+    weight_C = np.array([absent_weight(absent, earlier) for absent in absent_C])
+    lines = platt(logits_NC, targets_NC, weight_C)
+    fitted = [lines[c] for c in range(count) if enough_C[c] and lines[c, 0] > FLAT]
     common = np.median(fitted, axis=0) if fitted else np.array([1.0, 0.0])
     correction_C2, thresholds_C, notes = np.empty((count, 2)), np.empty(count), []
     for c, name in enumerate(names):
-        own = bool(enough_C[c] and lines[c][0] > 0)
+        own = bool(enough_C[c] and lines[c, 0] > FLAT)
         correction_C2[c] = lines[c] if own else common
         scores_N, known_N = probability(logits_NC[:, c], correction_C2[c]), targets_NC[:, c] >= 0
         present_N = targets_NC[known_N, c] == 1
-        weight = absent_weight(absent_C[c], earlier)
         if own:
-            chosen = best_threshold(scores_N[known_N], present_N, weight)
+            chosen = best_threshold(scores_N[known_N], present_N, weight_C[c])
         elif absent_C[c] < FEWEST and present_C[c] >= FEWEST:
             chosen = float(np.quantile(scores_N[known_N][present_N], 0.2))
             notes.append(
@@ -98,7 +100,8 @@ def calibrate(
                 f"{name}: {reason}, so it has the calibration of the other labels and the threshold {FALLBACK}"
             )
         if nothing_EC is not None and len(nothing_EC):
-            chosen = max(chosen, quiet(probability(nothing_EC[:, c], correction_C2[c])))
+            highest = probability(nothing_EC[:, c], correction_C2[c]).max()
+            chosen = max(chosen, float(np.nextafter(highest, 2)))
         thresholds_C[c] = min(max(chosen, 0.0), 1.0)
     return Calibration(correction_C2, thresholds_C, tuple(notes))
 
@@ -131,32 +134,3 @@ def best_threshold(scores_N: np.ndarray, present_N: np.ndarray, absent: float = 
         return float(np.nextafter(scores_N[0], 2))
     best = int(np.flatnonzero(allowed_N)[np.argmax(f1_N[allowed_N])])
     return float(scores_N[best] if best + 1 == len(scores_N) else (scores_N[best] + scores_N[best + 1]) / 2)
-
-
-def quiet(scores_E: np.ndarray) -> float:
-    """The lowest threshold at which no more than :data:`ON_NOTHING` of the images are given the label."""
-    allowed = int(ON_NOTHING * len(scores_E))
-    return float(np.nextafter(np.sort(scores_E)[::-1][allowed], 2))
-
-
-def _platt(logits_N: np.ndarray, targets_N: np.ndarray, absent: float) -> np.ndarray:
-    """Scale and shift by Newton's method on the weighted cross-entropy of Platt's smoothed targets (2,)."""
-    known_N = targets_N >= 0
-    x_N, present_N = logits_N[known_N], targets_N[known_N] == 1
-    positives, negatives = int(present_N.sum()), int((~present_N).sum())
-    if not positives or not negatives:
-        return np.array([0.0, 0.0])
-    wanted_N = np.where(present_N, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    weight_N = np.where(present_N, 1.0, absent)
-    centre, spread = x_N.mean(), max(float(x_N.std()), 1e-6)
-    design_N2 = np.stack([(x_N - centre) / spread, np.ones_like(x_N)], 1)
-    line = np.array([1.0, np.log(positives / (absent * negatives))])
-    for _ in range(50):
-        p_N = 1 / (1 + np.exp(-np.clip(design_N2 @ line, -50, 50)))
-        gradient = design_N2.T @ (weight_N * (p_N - wanted_N)) + 1e-3 * line * [1, 0]
-        curvature = (design_N2 * (weight_N * p_N * (1 - p_N))[:, None]).T @ design_N2 + np.diag([1e-3, 1e-9])
-        step = np.linalg.solve(curvature, gradient)
-        line = line - step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-9))
-        if np.abs(step).max() < 1e-8:
-            break
-    return np.array([line[0] / spread, line[1] - line[0] * centre / spread])

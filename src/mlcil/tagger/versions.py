@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import mlcil
+from mlcil.datasets.labels import fold
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.interop.pretrained import file_sha256
@@ -32,11 +33,6 @@ def check_new(out: Path) -> None:
         raise UserError(f"{out} exists already, and a tagger's file is never replaced; choose another --out")
 
 
-def spelling(name: str) -> str:
-    """A label without case, spaces and signs: two with the same are probably one."""
-    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
-
-
 def check_names(classes: Sequence[str], where: str) -> None:
     """Refuse labels that are there twice, also under another spelling.
 
@@ -45,7 +41,7 @@ def check_names(classes: Sequence[str], where: str) -> None:
     """
     seen: dict[str, str] = {}
     for name in classes:
-        other = seen.setdefault(spelling(name), name)
+        other = seen.setdefault(fold(name), name)
         if other is not name or list(classes).count(name) > 1:
             raise UserError(
                 f"{where} would have the labels {other!r} and {name!r}; expected each once, so rename or drop one"
@@ -171,11 +167,10 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
     first = parts[0][0]
     heads, state = [], {name: value for name, value in first.state_dict.items() if name.startswith("backbone.")}
     classes, thresholds, corrections, labels, sizes = [], [], [], {}, []
-    for number, (stage, columns) in enumerate(parts):
-        heads.append({"head": stage.network["head"], "sizes": list(stage.classes_per_session), "columns": columns})
-        for name, value in stage.state_dict.items():
-            if name.startswith("head."):
-                state[f"head.parts.{number}.{name.removeprefix('head.')}"] = value
+    for stage, columns in parts:
+        for head, weights in _heads(stage, columns):
+            state.update({f"head.parts.{len(heads)}.{name}": value for name, value in weights.items()})
+            heads.append(head)
         names = [stage.classes[column] for column in columns]
         classes += names
         sizes += sessions_of(columns, stage.classes_per_session)
@@ -185,8 +180,7 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
         labels.update({name: stage.card["labels"][name] for name in names if name in stage.card.get("labels", {})})
     any_correction = any(stage.logit_correction is not None for stage, _ in parts)
     any_threshold = any(stage.thresholds is not None for stage, _ in parts)
-    return replace(
-        first,
+    values: dict[str, Any] = dict(
         session=len(sizes) - 1,
         network={**first.network, "head": {"type": COMPOSED, "parts": heads}},
         classes_per_session=sizes,
@@ -202,8 +196,93 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
         thresholds=thresholds if any_threshold else None,
         kept={},
         card={**first.card, "labels": labels},
-        **origin,
     )
+    return replace(first, **{**values, **origin})
+
+
+def _heads(stage: StageCheckpoint, columns: list[int]) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Parts of a composed head that gives these outputs of a tagger, each with its weights."""
+    head = stage.network["head"]
+    weights = {name.removeprefix("head."): v for name, v in stage.state_dict.items() if name.startswith("head.")}
+    everything = list(range(len(stage.classes)))
+    if head["type"] == COMPOSED and columns == everything and not head.get("blends"):  # no head in a head in a head
+        starts = [f"parts.{number}." for number in range(len(head["parts"]))]
+        return [
+            (part, {name.removeprefix(start): v for name, v in weights.items() if name.startswith(start)})
+            for part, start in zip(head["parts"], starts, strict=True)
+        ]
+    chosen = None if columns == everything else columns
+    return [({"head": head, "sizes": list(stage.classes_per_session), "columns": chosen}, weights)]
+
+
+def more(name: str) -> str:
+    """What the outputs of more photos of a label are called until :func:`blended` puts them into its own."""
+    return f"{name} (more photos)"
+
+
+def blended(stage: StageCheckpoint, names: Sequence[str]) -> StageCheckpoint:
+    """Each label's calibrated logit becomes the mean of its own and that of its :func:`more`, which come last.
+
+    So does its threshold. What the method keeps for further sessions goes.
+    """
+    if not names:
+        return stage
+    whole = side_by_side([(stage, list(range(len(stage.classes))))], {"run": stage.run, "card": stage.card})
+    lines, thresholds = correction_of(stage).double(), thresholds_of(stage)
+    left = len(stage.classes) - len(names)
+    blends = []
+    for name in names:
+        target, source = stage.classes.index(name), stage.classes.index(more(name))
+        blends.append([target, source, float(lines[target, 0]) / 2, float(lines[source, 0]) / 2])
+        lines[target] = torch.tensor([1.0, float(lines[target, 1] + lines[source, 1]) / 2], dtype=lines.dtype)
+        given = [t for t in (thresholds[target], thresholds[source]) if t == t]
+        logits = torch.logit(torch.tensor(given, dtype=torch.float64), eps=1e-6)
+        thresholds[target] = float(torch.sigmoid(logits.mean()))
+    sizes = [*stage.classes_per_session[:-1], stage.classes_per_session[-1] - len(names)]
+    return replace(
+        whole,
+        network={**whole.network, "head": {**whole.network["head"], "blends": blends}},
+        classes=stage.classes[:left],
+        classes_per_session=[size for size in sizes if size],
+        thresholds=thresholds[:left],
+        logit_correction=lines[:left].float(),
+    )
+
+
+def apart(stage: StageCheckpoint) -> tuple[StageCheckpoint, StageCheckpoint]:
+    """A composed tagger without its last part, and that part with all of its labels, on a frozen backbone.
+
+    The labels of that part, used or not, are the last ones.
+    """
+    head = stage.network["head"]
+    *finished, last = head["parts"]
+    count, edge = sum(last["sizes"]), len(stage.classes) - sum(last["sizes"])
+    start = f"head.parts.{len(finished)}."
+    backbone = {name: value for name, value in stage.state_dict.items() if name.startswith("backbone.")}
+    correction = correction_of(stage)
+
+    def piece(
+        low: int, high: int, sizes: list[int], head: dict[str, Any], weights: dict[str, Tensor]
+    ) -> StageCheckpoint:
+        return replace(
+            stage,
+            session=len(sizes) - 1,
+            network={**stage.network, "head": head},
+            classes_per_session=sizes,
+            classes=stage.classes[low:high],
+            state_dict={**backbone, **weights},
+            thresholds=thresholds_of(stage)[low:high],
+            logit_correction=correction[low:high],
+        )
+
+    sizes = stage.classes_per_session
+    others = {
+        name: v for name, v in stage.state_dict.items() if name.startswith("head.") and not name.startswith(start)
+    }
+    own = {f"head.{name.removeprefix(start)}": v for name, v in stage.state_dict.items() if name.startswith(start)}
+    first = piece(0, edge, sizes[: len(sizes) - len(last["sizes"])], {**head, "parts": finished}, others)
+    second = piece(edge, edge + count, list(last["sizes"]), last["head"], own)
+    return first, replace(second, network={**second.network, "frozen_backbone": True})
 
 
 def sessions_of(columns: Sequence[int], sizes: Sequence[int]) -> list[int]:

@@ -1,0 +1,185 @@
+"""Kept features: the memory is one of pooled features in half precision, and all rows are fitted anew on all of them.
+
+A frozen backbone makes a stored feature as good as its image, at 2.5 KB instead of 150 KB for EfficientNet-Lite0. Every
+session fits logistic rows of all classes on new and kept features together, to the minimum (L-BFGS, L2 penalty), so
+that nothing is forgotten; what is missing are labels: of old classes on new images, and of new classes on kept ones. A
+label that nobody gave stays unknown in the memory. What the fit makes of it is ``unknown`` (p: score of the class):
+
+* ``absent``: it is 0;
+* ``masked``: it is 0, but nothing where a first fit has p above ``likely``;
+* ``soft``: its target is the p of a first fit;
+* ``em``: -alpha H(p), which rewards not knowing (Zhou et al., "Acknowledging the Unknown", ECCV 2022);
+* ``hill``: (1.5 - p) p^2, which is flat where p is high (Zhang et al., "Simple and Robust Loss Design", 2021);
+* ``splc``: 0, but 1 where a first fit has p above ``likely`` (the same; there the running score, from epoch 1 on).
+
+An image that comes back fills in the labels of its row; labels that were known stay. In a session with all classes
+(``joint``) this is joint training of the same head. Feature replay as such is in many papers (such as CARL-XRay); this
+form is ours.
+
+Legend: N images, K features, C classes seen so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlcil.methods.base import check_choice
+from mlcil.methods.frozen_features import FrozenFeatures
+from mlcil.models.heads import LinearHead
+from mlcil.models.network import IncrementalNetwork
+from mlcil.phases import Batches, Fit, Phase, UpdateMemory
+from mlcil.registry import METHODS
+
+
+def _entropy(z: Tensor) -> Tensor:
+    return torch.sigmoid(z) * F.softplus(-z) + torch.sigmoid(-z) * F.softplus(z)
+
+
+#: loss of an unknown cell, from its logit, the probability of a first fit, and the options ``likely`` and ``alpha``
+UNKNOWN: dict[str, Callable[..., Tensor]] = {
+    "absent": lambda z, first, likely, alpha: F.softplus(z),
+    "masked": lambda z, first, likely, alpha: F.softplus(z) * (first <= likely),
+    "soft": lambda z, first, likely, alpha: F.softplus(z) - first * z,
+    "em": lambda z, first, likely, alpha: -alpha * _entropy(z),
+    "hill": lambda z, first, likely, alpha: (1.5 - torch.sigmoid(z)) * torch.sigmoid(z).square(),
+    "splc": lambda z, first, likely, alpha: torch.where(first > likely, F.softplus(-z), F.softplus(z)),
+}
+#: those that look at a first fit, in which unknown is absent
+TWICE = ("masked", "soft", "splc")
+
+
+@METHODS.register_module()
+class KeptFeatures(FrozenFeatures):
+    """Logistic rows on the features of all images so far.
+
+    Args:
+        network: a frozen backbone with a linear head.
+        unknown: see above.
+        likely: probability above which an unknown label is believed to be present; SPLC's is 0.6.
+        alpha: of ``em``; 0.2 on VOC and 0.1 on COCO in the original.
+        strength: of the penalty ``strength / 2 * |weights|^2`` beside the sum of the losses.
+        limit: images that are kept at most, ``None`` keeps all; which ones follows from their rows alone.
+        reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
+
+    Attributes:
+        features: (N, K) float16.
+        labels: (N, C) int8: 1, 0 or -1, unknown.
+        rows: (N,) int64 of the training table.
+
+    Raises:
+        ValueError: another head, a backbone that is trained, or an unknown option.
+    """
+
+    def __init__(
+        self,
+        network: IncrementalNetwork,
+        unknown: str = "absent",
+        likely: float = 0.6,
+        alpha: float = 0.2,
+        strength: float = 100.0,
+        limit: int | None = None,
+        reference_batch: int = 64,
+        teacher_autocast: bool = True,
+    ) -> None:
+        super().__init__(network, reference_batch, teacher_autocast)
+        if not isinstance(network.head, LinearHead):
+            raise ValueError("KeptFeatures needs network.head.type='linear'")
+        self.unknown = check_choice("unknown", unknown, tuple(UNKNOWN))
+        if not strength > 0 or (limit is not None and limit < 1):
+            raise ValueError(f"strength is {strength!r} and limit {limit!r}; expected numbers above 0")
+        self.likely, self.alpha, self.strength, self.limit = likely, alpha, strength, limit
+        self.features = torch.zeros(0, network.head.in_channels, dtype=torch.float16)
+        self.labels = torch.zeros(0, 0, dtype=torch.int8)
+        self.rows = torch.zeros(0, dtype=torch.int64)
+
+    def phases(self, session: Any) -> list[Phase]:
+        return [Fit(self.fit), UpdateMemory()]
+
+    def fit(self, batches: Batches) -> None:
+        """Take the session's images in, and fit the rows on all that is kept."""
+        assert self.context is not None
+        seen = self.look_at(batches)
+        self.take_in(seen.features_NH, seen.targets_NC, seen.rows_N)
+        self.write(self.solve(self.features.double(), self.labels))
+        if self.limit is not None and len(self.rows) > self.limit:
+            order = np.random.default_rng(0).permutation(int(self.rows.max()) + 1)[self.rows.numpy()]
+            kept = torch.from_numpy(np.sort(np.argsort(order, kind="stable")[: self.limit]))
+            self.features, self.labels, self.rows = self.features[kept], self.labels[kept], self.rows[kept]
+
+    def take_in(self, features_NK: Tensor, targets_NC: Tensor, rows_N: Tensor) -> None:
+        """Add images; a row that is there already gets the labels that it lacks."""
+        classes = targets_NC.shape[1]
+        self.labels = F.pad(self.labels, (0, classes - self.labels.shape[1]), value=-1)
+        place = {row: index for index, row in enumerate(self.rows.tolist()) if row >= 0}
+        given_NC, new = targets_NC.to(torch.int8), []
+        for index, row in enumerate(rows_N.tolist()):
+            if row not in place:
+                new.append(index)
+                if row >= 0:
+                    place[row] = len(self.rows) + len(new) - 1
+        self.features = torch.cat([self.features, features_NK[new].half()])
+        self.rows = torch.cat([self.rows, rows_N[new]])
+        self.labels = torch.cat([self.labels, given_NC[new]])
+        for index, row in enumerate(rows_N.tolist()):
+            if row >= 0:
+                known = self.labels[place[row]]
+                self.labels[place[row]] = torch.where(known < 0, given_NC[index], known)
+
+    def solve(self, features_NK: Tensor, labels_NC: Tensor) -> Tensor:
+        """Rows and intercepts (C, K + 1) of the minimum."""
+        rows = self._minimum(features_NK, labels_NC, "absent" if self.unknown in TWICE else self.unknown, None)
+        if self.unknown not in TWICE:
+            return rows
+        first_NC = torch.sigmoid(features_NK @ rows[:, :-1].T + rows[:, -1])
+        return self._minimum(features_NK, labels_NC, self.unknown, first_NC, rows)
+
+    def _minimum(
+        self, features_NK: Tensor, labels_NC: Tensor, unknown: str, first_NC: Tensor | None, start: Tensor | None = None
+    ) -> Tensor:
+        scale = features_NK.square().mean().sqrt().clamp(min=1e-12)  # so that the solver's steps do not depend on it
+        x_NK = features_NK / scale
+        known_NC, present_NC = labels_NC >= 0, (labels_NC == 1).double()
+        shape = (labels_NC.shape[1], x_NK.shape[1] + 1)
+        with torch.enable_grad():
+            rows = torch.zeros(shape, dtype=torch.float64) if start is None else start.clone()
+            rows[:, :-1] *= scale
+            rows.requires_grad_()
+            solver = torch.optim.LBFGS([rows], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+
+            def closure() -> Tensor:
+                solver.zero_grad()
+                z_NC = x_NK @ rows[:, :-1].T + rows[:, -1]
+                known = F.softplus(z_NC) - present_NC * z_NC
+                cells = torch.where(known_NC, known, UNKNOWN[unknown](z_NC, first_NC, self.likely, self.alpha))
+                cost = cells.sum() + self.strength / 2 * (rows[:, :-1] / scale).square().sum()
+                cost = cost / len(x_NK)
+                cost.backward()  # type: ignore[no-untyped-call]
+                return cost
+
+            solver.step(closure)  # type: ignore[no-untyped-call]
+        found = rows.detach()
+        found[:, :-1] /= scale
+        return found
+
+    @torch.no_grad()
+    def write(self, rows: Tensor) -> None:
+        """Put rows and intercepts (C, K + 1) into the head."""
+        layer = self.network.head.linear
+        assert isinstance(layer, torch.nn.Linear)
+        layer.weight.copy_(rows[:, :-1])
+        layer.bias.copy_(rows[:, -1])
+
+    def method_state(self) -> dict[str, Any]:
+        return {"features": self.features, "labels": self.labels, "rows": self.rows}
+
+    def load_method_state(self, state: dict[str, Any]) -> None:
+        self.features, self.labels, self.rows = state["features"], state["labels"], state["rows"]
+
+    def session_report(self) -> dict[str, Any]:
+        return {"kept_features": {"images": len(self.rows), "unknown_cells": int((self.labels < 0).sum())}}
