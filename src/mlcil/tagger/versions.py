@@ -180,7 +180,7 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
         labels.update({name: stage.card["labels"][name] for name in names if name in stage.card.get("labels", {})})
     any_correction = any(stage.logit_correction is not None for stage, _ in parts)
     any_threshold = any(stage.thresholds is not None for stage, _ in parts)
-    values: dict[str, Any] = dict(
+    values: dict[str, Any] = dict(  # noqa: C408
         session=len(sizes) - 1,
         network={**first.network, "head": {"type": COMPOSED, "parts": heads}},
         classes_per_session=sizes,
