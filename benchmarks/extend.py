@@ -2,8 +2,8 @@
 
     python benchmarks/extend.py LABELS [LABELS ...] [--choices 3] [--photos 500]
 
-LABELS are folders or files with a test split that `mlcil data` reads, such as a VOC or COCO root. Prints a line a choice
-and ends with code 1 when a floor is missed.
+LABELS are folders or files with a test split that `mlcil data` reads, such as a VOC or COCO root. Prints a line a
+choice and ends with code 1 when a floor is missed.
 """
 
 from __future__ import annotations
