@@ -304,14 +304,15 @@ def _others(place, tmp_path):
     return tmp_path / "others"
 
 
+LISTED = "file,{}\nphotos/first_0.png,{}\nphotos/first_1.png,0\n"
 BAD = {
-    "another spelling": ("file,Red\nphotos/first_0.png,1\nphotos/first_1.png,0\n", [], "label 'Red', and the tagger has it as 'red'"),
-    "nothing new": ("file,red\nphotos/first_0.png,1\nphotos/first_1.png,0\n", [], "has no label that first.tagger lacks"),
-    "no photo shows it": ("file,blue\nphotos/first_0.png,0\nphotos/first_1.png,0\n", [], "no photo shows 'blue'"),
-    "a missing file": ("file,blue\nphotos/none.png,1\nphotos/first_1.png,0\n", [], "photos/none.png"),
-    "keep-set without old labels": ("file,blue\nphotos/first_0.png,1\nphotos/first_1.png,0\n", ["--keep", "second.csv"], "the keep-set second.csv has none of the tagger's 2 labels"),
-    "refine what is not there": ("file,blue\nphotos/first_0.png,1\nphotos/first_1.png,0\n", ["--refine", "rde"], "has no label 'rde' (did you mean 'red'?)"),
-}  # fmt: skip
+    "another spelling": (LISTED.format("Red", 1), [], "label 'Red', and the tagger has it as 'red'"),
+    "nothing new": (LISTED.format("red", 1), [], "has no label that first.tagger lacks"),
+    "no photo shows it": (LISTED.format("blue", 0), [], "no photo shows 'blue'"),
+    "a missing file": (LISTED.format("blue", 1).replace("first_0", "none"), [], "photos/none.png"),
+    "keep-set": (LISTED.format("blue", 1), ["--keep", "second.csv"], "has none of the tagger's 2 labels"),
+    "refine": (LISTED.format("blue", 1), ["--refine", "rde"], "has no label 'rde' (did you mean 'red'?)"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
