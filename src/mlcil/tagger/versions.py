@@ -165,7 +165,8 @@ def _same_scores(first: Path, one: StageCheckpoint, second: Path, two: StageChec
 def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Mapping[str, Any]) -> StageCheckpoint:
     """The chosen outputs of taggers with one backbone, side by side."""
     first = parts[0][0]
-    heads, state = [], {name: value for name, value in first.state_dict.items() if name.startswith("backbone.")}
+    heads: list[dict[str, Any]] = []
+    state = {name: value for name, value in first.state_dict.items() if name.startswith("backbone.")}
     classes, thresholds, corrections, labels, sizes = [], [], [], {}, []
     for stage, columns in parts:
         for head, weights in _heads(stage, columns):
