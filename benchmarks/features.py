@@ -1,9 +1,14 @@
 """What do frozen pretrained features cost, and how far do they reach?
 
-    python benchmarks/features.py [--backbone tf_efficientnet_lite0] [--images 120] [--epochs 4] [--size 224]
+    python benchmarks/features.py [--backbone tf_efficientnet_lite0] [--size 224] [--files]
+    python benchmarks/features.py --runs [--images 120] [--epochs 4]
     python benchmarks/features.py lite/voc_finetune [key=value ...]
 
-Without a config two runs train KRT on a frozen backbone with random weights, on the same photos in the same order, the
+Without a config: images a second through a backbone with random weights, by PyTorch in both memory layouts and by
+onnxruntime, whose maps are compared with them first; and the same from JPEG files, decoded in the same thread.
+``ratio`` is onnxruntime over PyTorch's channels-last layout, with ``--files`` from the files.
+
+With ``--runs`` two runs train KRT on a frozen backbone with random weights, on the same photos in the same order, the
 image cache filled: its maps are computed in every epoch (``feature_store.enabled=False``), or once for every image. The
 losses of the first steps are compared. A run's seconds are those from its first session on, the one pass over all
 images among them; the runs take turns. ``ratio`` is every epoch over once an image.
@@ -21,22 +26,29 @@ import argparse
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from timing import add_options, begin, header
+from timing import add_options, begin, header, medians
 from whole_run import CLASSES, first_loss, small_run, timed_run, write_data
 
+from mlcil.datasets.feature_store import BATCH, TorchEngine
 from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.build import build_method, build_scenario, load_weights
 from mlcil.engine.config import load_config
 from mlcil.engine.evaluate import predict_view
 from mlcil.evaluation.multilabel import mean_average_precision
+from mlcil.images import decode
+from mlcil.inference.features import LastMap, OnnxEngine
 from mlcil.methods.base import Method
+from mlcil.models.data_preprocessor import network_input
+from mlcil.models.network import build_network
 
 
 def features(method: Method, table: ImageTable, image_size: int) -> np.ndarray:
@@ -113,12 +125,52 @@ def maps(options: argparse.Namespace) -> float:
     return found["every epoch"] / found["once an image"]
 
 
+def engines(options: argparse.Namespace, device: torch.device) -> float:
+    """Print one table; onnxruntime's images a second over those of PyTorch's channels-last layout."""
+    spec = {"backbone": {"name": options.backbone}, "head": {"type": "linear"}, "image_size": options.size}
+    network = build_network(spec, [1])
+    last = TorchEngine(network.to(device))
+    contiguous = LastMap(network.backbone).eval().requires_grad_(False)
+    onnx = OnnxEngine(network, last)  # fails when the maps differ
+
+    def plainly(images: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            return contiguous(network_input(images.to(device))).cpu().numpy()  # type: ignore[no-any-return]
+
+    rows: dict[str, Callable[[torch.Tensor], np.ndarray]] = {
+        "torch contiguous": plainly, "torch channels-last": last, "onnxruntime fp32": onnx,
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / f"{k}.jpg" for k in range(BATCH)]
+        for file in files:
+            coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+            coarse.resize((500, 375), Image.Resampling.BICUBIC).save(file, quality=90)
+
+        def decoded() -> torch.Tensor:
+            return torch.from_numpy(np.stack([decode(file, options.size) for file in files]))
+
+        images = decoded()
+        work: dict[str, Callable[[], object]] = {row: (lambda f=f: f(images)) for row, f in rows.items()}  # type: ignore[misc]
+        work |= {f"{row}, from files": (lambda f=f: f(decoded())) for row, f in rows.items()}  # type: ignore[misc]
+        seconds = medians(work, device, options.repeats, 2, options.clock)
+    print(f"{options.backbone}, {options.size} px, batch {BATCH}, photos of 500 x 375; {onnx.name}; {options.clock}")
+    print(f"{'':34}{'images/s':>10}{'ratio':>8}")
+    for row, value in seconds.items():
+        base = seconds["torch channels-last" + (", from files" if "files" in row else "")]
+        print(f"{row:34}{BATCH / value:>10.1f}{base / value:>8.2f}")
+    ending = ", from files" if options.files else ""
+    return seconds["torch channels-last" + ending] / seconds["onnxruntime fp32" + ending]
+
+
 def main() -> None:
     """Print what is asked for, and a ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
     parser.add_argument("config", nargs="?", help="whose features are to be judged")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--files", action="store_true", help="the ratio is that of the pass from JPEG files")
+    parser.add_argument("--runs", action="store_true", help="two runs instead, with maps in every epoch and once")
     parser.add_argument("--strength", type=float, default=1e-3, help="C of the logistic regression")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--images", type=int, default=120, help="training images; half as many for testing")
@@ -126,11 +178,12 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=4, choices=(2, 4), help="of eight classes")
     parser.add_argument("--size", type=int, default=224, help="side that the network takes, in pixels")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="turns")
     options = parser.parse_intermixed_args()
     device = begin(options)
     print(header(device))
-    print(f"ratio {probe(options, device) if options.config else maps(options):.2f}")
+    result = probe(options, device) if options.config else maps(options) if options.runs else engines(options, device)
+    print(f"ratio {result:.2f}")
 
 
 if __name__ == "__main__":

@@ -294,3 +294,12 @@ def as_bytes(made: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     torch.save(made, out)
     return out.getvalue()
+
+
+# -- configs ----------------------------------------------------------------------------------------------
+
+
+def yaml_base(folder: Path) -> Path:
+    """A python config on top of a YAML file that calls a function."""
+    content("base.yaml", "x: !!python/object/apply:os.mkdir [harm]")(folder)
+    return content("c.py", '_base_ = ["base.yaml"]')(folder)

@@ -37,7 +37,7 @@ ABD = ("cifar100_5tasks", "cifar100_10tasks", "cifar100_20tasks", "tinyimagenet_
 TASKS = ("multi_label", "single_label")
 MULTI_LABEL = {
     "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm",
-    "csc", "hcp", "kbk", "multi_lane",
+    "csc", "hcp", "kbk", "frozen_rows", "ridge", "l3a", "kept_features", "multi_lane",
 }  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",
@@ -157,6 +157,8 @@ def test_the_words_of_a_run():
     assert cfg.memory.to_dict() == {"per_class": 20}
     assert load_config("lwf data=coco protocol=B40-C10", ["memory.per_class=20", "seed=2"]).to_dict() == cfg.to_dict()
     assert load_config("krt/coco_b0c10", ["protocol=B40-C10"]).name == "krt_coco_b0c10_b40-c10"
+    apart = load_config("krt data=voc protocol=B0-C4-disjoint")
+    assert (apart.scenario.base, apart.scenario.increment, apart.scenario.disjoint) == (0, 4, True)
     assert load_config("krt data=coco").auto_scale_lr.to_dict() == {"published_batch_size": 128}  # rates not scaled
     assert load_config("icarl data=coco", ["memory.total=5"]).memory.to_dict() == {"total": 5}
 

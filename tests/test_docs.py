@@ -173,6 +173,8 @@ def results_of(run):
 
 
 def test_the_method_of_the_page(tmp_path, capsys, monkeypatch):
+    """In a folder with nothing in it, and with nothing in the cache."""
+    monkeypatch.setenv("MLCIL_CACHE", str(tmp_path / "cache"))
     printed = follow(METHOD, tmp_path, capsys, monkeypatch)
     assert len(results_of("less_forgetting_digits")) == 2
     assert np.isfinite(results_of("less_forgetting_digits")[1]["mAP"]["seen"])
@@ -190,6 +192,13 @@ def test_the_method_of_the_page(tmp_path, capsys, monkeypatch):
     (code,) = fenced(ROOT / "docs" / "read_the_results.md", "py")
     exec(code.replace("krt_voc_b0-c4", "less_forgetting_digits"), {})
     assert str(results_of("less_forgetting_digits")[1]["mAP"]["seen"]) in capsys.readouterr().out
+    (method,) = re.findall(r"`(method\s=\sdict\(_delete_=True[^`]*)`", METHOD.read_text())
+    text = files(METHOD)["less_forgetting_digits.py"].replace("dict(type=", "dict(_delete_=True, type=")
+    text = re.sub(r"^method = .*$", " ".join(method.split()), text, flags=re.MULTILINE)
+    Path("on_krt.py").write_text(re.sub(r"^based_on = .*$", 'based_on = "krt data=digits"', text, flags=re.MULTILINE))
+    code, out, err = call(capsys, "plan", "on_krt.py")
+    assert code == 0, err
+    assert out.startswith("LessForgetting on digits")
     code, _, err = call(capsys, "plan", "less_forgetting_digits.py", "method.wieght=1")
     assert code == 2
     assert "did you mean 'weight'?" in err

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlcil.datasets.scenario import Scenario
+from mlcil.datasets.scenario import Scenario, in_one_session
 from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.datasets.voc import VocDataset
 from mlcil.errors import UserError
@@ -137,12 +137,14 @@ def test_plan() -> None:
         "labels_hidden": 4,
         "hidden_old": 0,
         "hidden_future": 4,
+        "unknown": 0,
         "images_seen_before": 0,
         "share_seen_before": 0.0,
         "test_images": {"base": 2, "seen": 2, "new": 2, "fixed": 5},
         "steps": 20,
     }
     assert (second["labels_given"], second["hidden_old"], second["hidden_future"]) == (5, 3, 0)
+    assert second["unknown"] == 2 * 4 + 1  # two old classes on four images, and what is not judged
     assert (second["images_seen_before"], second["share_seen_before"]) == (3, 0.75)
     assert second["test_images"] == {"base": 2, "seen": 4, "new": 2, "fixed": 5}
     assert (plan["training_images"], plan["unused_training_images"]) == (5, 1)
@@ -151,6 +153,11 @@ def test_plan() -> None:
     assert plan["classes_without_train_positives"] == plan["classes_without_test_positives"] == []
     assert (plan["protocol"], plan["hash"], plan["fixed_test_images"]) == ("B0-C2", made().hash, 5)
     assert made().plan()["sessions"][0]["steps"] is None
+
+
+def test_one_class_an_image_is_in_one_session_anyway() -> None:
+    labels = SingleLabelTable("x", ("a", "b"), np.array([0, 1]), files=(Path("0"), Path("1")))
+    assert in_one_session(labels, ()) is labels
 
 
 def test_a_class_without_images() -> None:
@@ -332,6 +339,8 @@ def test_disjoint_sessions_share_no_image_and_leave_no_class_out():
     assert min(map(len, parts)) > 20
     assert found.comparison_hash != ordinary.comparison_hash
     assert found.protocol == "B0-C2-disjoint"
+    assert [session["images_seen_before"] for session in found.plan()["sessions"]] == [0, 0, 0]
+    np.testing.assert_array_equal(found.train.labels_NC, labels)  # only who sees an image changes
     whole = Scenario(Photos(), increment=2, disjoint=True, cumulative=True)
     assert [len(whole.train_rows(t)) for t in range(3)] == np.cumsum([len(part) for part in parts]).tolist()
     assert len(Scenario(Photos(), increment=2, disjoint=True, joint=True).train_rows(0)) == len(set.union(*parts))

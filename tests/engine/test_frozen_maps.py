@@ -20,7 +20,13 @@ PLAIN = {"cutout": 0.0, "randaugment": False}
 
 def frozen(scenes, folder, name, kept=True, **changes):  # noqa: F811
     store = {"enabled": kept, "folder": str(folder / "features"), "limit_gb": 1}
-    options = {"network": {"frozen_backbone": True}, "train_transform": PLAIN, "feature_store": store, **changes}
+    options = {
+        "engine": "torch",
+        "network": {"frozen_backbone": True},
+        "train_transform": PLAIN,
+        "feature_store": store,
+        **changes,
+    }
     return config(scenes, folder, name, **options)
 
 

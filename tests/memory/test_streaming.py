@@ -5,7 +5,7 @@ import pytest
 
 from mlcil.errors import UserError
 from mlcil.memory import ExemplarMemory, StreamingMemory, build_memory
-from mlcil.memory.base import best_f1_threshold
+from mlcil.memory.base import GRID, best_f1_threshold
 from mlcil.memory.streaming import match_distribution, partitioning_reservoir, sample_in_probability
 
 RNG = np.random.default_rng(0)
@@ -116,31 +116,63 @@ def test_image_bytes_count_an_image_once():
 
 def test_best_f1_threshold_by_hand():
     scores = np.array([0.9, 0.8, 0.6, 0.4, 0.2])
-    # thresholds behind 1, 2, 3, ... scores: F1 = 2/3, 1/2, 4/5, 2/3, 4/7
-    assert best_f1_threshold(scores, np.array([1, 0, 1, 0, 0])) == pytest.approx(0.5)
+    # thresholds behind 1, 2, 3, ... scores: F1 = 2/3, 1/2, 4/5, 2/3, 4/7; the middle between 0.6 and 0.4
+    assert best_f1_threshold(scores, np.array([1, 0, 1, 0, 0])) == pytest.approx(0.5, abs=1e-4)
     assert best_f1_threshold(scores, np.zeros(5)) == 0.5
     # equal scores cannot be split
-    assert best_f1_threshold(np.array([0.7, 0.7, 0.1]), np.array([1, 0, 0])) == pytest.approx(0.4)
+    assert best_f1_threshold(np.array([0.7, 0.7, 0.1]), np.array([1, 0, 0])) == pytest.approx(0.4, abs=1e-4)
+    # two runs of thresholds are as good (2/3 each): the higher one, between 0.9 and 0.8
+    assert best_f1_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, 0, 0, 1])) == pytest.approx(0.85, abs=1e-4)
+    assert best_f1_threshold(scores, np.array([1, 0, 1, 0, 0])) in GRID
 
 
 def test_propagated_labels_go_both_ways():
-    memory = StreamingMemory(total=4, labels="propagate")
-    feed(memory, [0, 1], high=2)  # rows 0 and 1
-    scores = np.array([[0.9, 0.1], [0.2, 0.8]])
-    memory.propagate(0, np.array([0, 1]), scores, np.array([[1, 0], [0, 1]]), np.array([1, 1]))
+    memory = StreamingMemory(total=5, labels="propagate")
+    feed(memory, [0, 1], high=2)  # rows 0 and 1; row 2 is not trained on
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.3]])
+    truth = np.array([[1, 0], [0, 1], [1, 0]])
+    memory.propagate(0, np.arange(3), scores, truth, np.ones(3, bool), np.array([0, 0, 1], bool))
     assert memory.given[0].tolist() == [1, 0]
-    assert memory.thresholds == pytest.approx([0.55, 0.45])
-    feed(memory, [2, 2], session=1, low=2, high=3)  # rows 100 and 101
-    rows = np.array([100, 101, 0, 1])
-    scores = np.array([[0.6, 0.1, 0.9], [0.1, 0.5, 0.2], [0.0, 0.0, 0.7], [0.0, 0.0, 0.1]])
-    truth = np.array([[0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]])
-    memory.propagate(2, rows, scores, truth, np.array([1, 1, 0, 0]))
-    assert memory.thresholds[2] == pytest.approx(0.55)
-    assert memory.given[100].tolist() == [1, 0, 1]  # backward: what the network says of old classes
+    assert 2 not in memory.given
+    # row 2 alone shows class 0 but lacks none, so it tells nothing; class 1 is not on it: threshold from all images
+    assert memory.thresholds == pytest.approx([0.5, 0.55], abs=1e-4)
+    feed(memory, [2, 2, 2], session=1, low=2, high=3)  # rows 100 to 102
+    memory.guess(np.array([100, 101, 102]), np.array([[0.6, 0.1], [0.1, 0.56], [0.5, 0.5]]))
+    rows = np.array([100, 101, 102, 0, 1])
+    scores = np.array([[0.0, 0.9, 0.9], [0.9, 0.0, 0.2], [0.9, 0.9, 0.8], [0.0, 0.9, 0.7], [0.9, 0.0, 0.1]])
+    truth = np.array([[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]])
+    memory.propagate(2, rows, scores, truth, rows >= 100, np.array([1, 1, 0, 0, 0], bool))
+    assert memory.thresholds[:2] == pytest.approx([0.5, 0.55], abs=1e-4)  # for good
+    assert memory.thresholds[2] == pytest.approx(0.55, abs=1e-4)  # between 0.9 and 0.2, what was set aside
+    assert memory.given[100].tolist() == [1, 0, 1]  # backward: what the network before said of old classes
     assert memory.given[101].tolist() == [0, 1, 0]  # its own label as given
+    assert memory.given[102].tolist() == [0, 0, 1]
     assert memory.given[0].tolist() == [1, 0, 1]  # forward: given labels stay, the new class is filled in
     assert memory.given[1].tolist() == [0, 1, 0]
     assert memory.propagated_targets(np.array([0]), 5).tolist() == [[1, 0, 1, -1, -1]]
     again = StreamingMemory(total=4, labels="propagate")
     again.load_state_dict(memory.state_dict())
     assert again.given[100].tolist() == [1, 0, 1]
+
+
+def test_new_images_get_old_labels_only_where_it_is_asked_for():
+    rows, targets = np.array([7, 8]), np.array([[-1, -1, 1], [-1, -1, 0]], np.int8)
+    for labels, expected in (("propagate", targets), ("rclp", [[1, 0, 1], [0, 1, 0]])):
+        memory = StreamingMemory(total=5, labels=labels)
+        memory.thresholds = [0.5, 0.6]
+        assert memory.new_targets(rows, targets).tolist() == targets.tolist()  # nobody was asked yet
+        memory.guess(rows, np.array([[0.51, 0.6], [0.5, 0.61]]))
+        assert memory.new_targets(rows, targets).tolist() == np.asarray(expected).tolist()
+
+
+def test_a_tenth_is_set_aside_but_no_class_loses_its_last_image():
+    targets = np.zeros((40, 4), np.int8)
+    targets[np.arange(40), np.minimum(np.arange(40), 3)] = 1  # classes 0 to 2 have one image each
+    for seed in range(20):
+        aside = StreamingMemory(total=5, labels="rclp", seed=seed).set_aside(1, targets)
+        assert aside.sum() == 4
+        assert not aside[:3].any()
+    again = StreamingMemory(total=5, labels="propagate", seed=3).set_aside(1, targets)
+    assert np.array_equal(again, StreamingMemory(total=5, labels="propagate", seed=3).set_aside(1, targets))
+    assert not np.array_equal(again, StreamingMemory(total=5, labels="propagate", seed=3).set_aside(2, targets))
+    assert not StreamingMemory(total=5, labels="frozen").set_aside(1, targets).any()

@@ -12,10 +12,11 @@ from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.losses.criterion import MULTI_LABEL, SINGLE_LABEL
 from mlcil.losses.distillation import sigmoid_distillation
 from mlcil.methods import AGCN, ALIASES, OEWC, BiC, DERpp, Finetune, ICaRL, LwF, SingleLabelBiC
-from mlcil.methods.base import Batch, SessionContext, corrected
+from mlcil.methods.base import Batch, SessionContext
 from mlcil.methods.bic import fit_scale_and_shift
 from mlcil.methods.tpcil import edge_correlation
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.numerics import corrected
 from mlcil.phases import Fit
 from mlcil.registry import METHODS
 

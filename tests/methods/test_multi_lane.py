@@ -17,15 +17,12 @@ LANES = {"type": "lanes", "tokens": 4, "prompts": 3, "prompt_blocks": 2}
 
 
 def lanes_config(scenes, folder, name="run"):  # noqa: F811
+    backbone = {**VIT, "trunk": {**VIT["trunk"], "patch_size": 8}}
     return config(
         scenes,
         folder,
         name,
-        network={
-            "backbone": {**VIT, "trunk": {**VIT["trunk"], "patch_size": 8}},
-            "head": LANES,
-            "frozen_backbone": True,
-        },
+        network={"backbone": backbone, "head": LANES, "frozen_backbone": True},
         method={"type": "MultiLane"},
         train_cfg={"save_interval": 2},
     )
@@ -86,7 +83,7 @@ def test_the_loss_by_hand():
 
 
 def test_what_it_refuses():
-    with pytest.raises(ValueError, match=r"needs network.head.type='lanes' and network.frozen_backbone=True"):
+    with pytest.raises(ValueError, match=r"needs network\.head\.type='lanes' and network\.frozen_backbone=True"):
         MultiLane(IncrementalNetwork(VIT, LANES, SIZE))
-    with pytest.raises(ValueError, match=r"needs network.head.type='lanes'"):
+    with pytest.raises(ValueError, match=r"needs network\.head\.type='lanes'"):
         MultiLane(IncrementalNetwork(VIT, {"type": "linear"}, SIZE, frozen_backbone=True))

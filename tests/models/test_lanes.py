@@ -118,7 +118,7 @@ def test_sizes_of_the_paper():
 
 
 def test_what_a_lane_cannot_run_on():
-    with pytest.raises(ValueError, match=r"one of timm's vit_\* models as network.backbone, not TResNet"):
+    with pytest.raises(ValueError, match=r"one of timm's vit_\* models as network\.backbone, not TResNet"):
         IncrementalNetwork(BACKBONE, HEAD, 32)
     with pytest.raises(ValueError, match="not resnet18"):
         IncrementalNetwork({"name": "resnet18"}, HEAD, 32)

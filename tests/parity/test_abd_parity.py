@@ -40,12 +40,12 @@ from mlcil.methods import (
     LwFSynthetic,
     SingleLabelBiC,
 )
-from mlcil.methods.base import corrected
 from mlcil.methods.bic import correction_table, held_out
 from mlcil.methods.dgr import reconstruction_loss, variational_loss
 from mlcil.models.generators import VAE, Generator
 from mlcil.models.inversion import BatchNormStatistics, Inversion, InversionSettings
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
+from mlcil.models.numerics import corrected
 
 BACKBONES = {"resnet32": "resnet32_abd", "resnet18": "resnet18_abd"}
 each = functools.partial(over, SETS["abd"])

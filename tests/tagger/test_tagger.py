@@ -175,7 +175,7 @@ def test_scores_that_are_no_numbers_are_refused(stage: Path, photos: Path) -> No
     scores = tagger.scores
 
     def wrong(images: np.ndarray) -> np.ndarray:
-        result = np.array(scores(images))
+        result = scores(images).copy()
         result[1, 0] = np.nan
         return result
 

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +60,8 @@ class Bench:
         jobs: runs at the same time.
         validation: share of the training images that ``choices`` are judged on; no trial reads a test image.
         trial_seeds: of the trials.
+        one_table: the protocols share a table, a row a method and protocol, with F1 at a score of 0.5, the MB that a run
+            carries from session to session, and its seconds.
     """
 
     title: str
@@ -76,6 +78,7 @@ class Bench:
     jobs: Positive = 1
     validation: Annotated[float, Gt(0), Lt(1)] = 0.25
     trial_seeds: Sequence[NotNegative] = (0,)
+    one_table: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,12 @@ def find_bench(word: str) -> Path:
     raise UserError(f"{word} is no bench config{now}")
 
 
-def load_bench(path: Path) -> dict[str, Any]:
+def load_bench(path: Path, data: str = "voc") -> dict[str, Any]:
     """Read and check a bench config.
+
+    Args:
+        path: the file.
+        data: stands in place of ``{data}`` in the runs' configs, see :func:`data_of`.
 
     Raises:
         UserError: a file that does not run, an unknown key, a value of another type, a run without label or config, or
@@ -186,6 +193,9 @@ def load_bench(path: Path) -> dict[str, Any]:
                 check(kind, entry, f"{key}[{index}]")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    on_data = any("{data}" in run["config"] for run in bench["runs"])
+    bench["runs"] = [{**run, "config": run["config"].replace("{data}", data)} for run in bench["runs"]]
+    bench["data"] = data if on_data else ""
     labels = [run.get("label") for run in bench["runs"]]
     for key in ("title", "runs", "seeds"):
         if not bench[key]:
@@ -222,17 +232,49 @@ def check_own_folders(path: Path, labels: Sequence[str], folders: Sequence[str])
         first[folder] = label
 
 
+def data_of(path: Path, words: Sequence[str]) -> tuple[str, list[str]]:
+    """Data set and overrides of a bench whose configs say ``data={data}``: ``data=FOLDER`` names photos of one's own.
+
+    Args:
+        path: the bench config.
+        words: ``key=value`` words of the command line.
+
+    Returns:
+        ``voc`` or ``coco``, and the words with ``scenario.dataset.root`` in place of ``data``; of another bench they
+        stay as they are.
+
+    Raises:
+        UserError: the folder is laid out like neither.
+    """
+    folders = [Path(word.removeprefix("data=")) for word in words if word.startswith("data=")]
+    if not folders or "{data}" not in path.read_text(encoding="utf-8"):
+        return "voc", list(words)
+    folder = folders[-1]
+    if any((folder / name).is_dir() for name in ("VOCdevkit", "VOC2007", "Annotations")):
+        kind = "voc"
+    elif (folder / "annotations").is_dir():
+        kind = "coco"
+    else:
+        raise UserError(
+            f"data={folder} holds neither VOC's folders (VOCdevkit or Annotations) nor COCO's (annotations, train2014); "
+            "name the folder of one of them"
+        )
+    rest = [word for word in words if not word.startswith("data=")]
+    return kind, [*rest, f"scenario.dataset.root={str(folder)!r}"]
+
+
 def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The bench once for each of its protocols, whose ``suffix`` names the folders; or the bench itself."""
     if not bench["protocols"]:
         return [{**bench, "suffix": ""}]
+    data = f"_{bench['data']}" if bench["data"] else ""
     return [
         {
             **bench,
             "title": f"{bench['title']}, {protocol['label']}",
             "overrides": {**bench["overrides"], **protocol.get("overrides", {})},
             "published": protocol.get("published"),
-            "suffix": f"_{_file_name(protocol['label'])}",
+            "suffix": f"{data}_{_file_name(protocol['label'])}",
         }
         for protocol in bench["protocols"]
     ]
@@ -360,6 +402,8 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
     for label, done in found.items():
         numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
         rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
+        if bench["one_table"]:
+            rows[-1].values.update(comparison.costs(done))
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
@@ -489,8 +533,10 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
     Returns:
         0, or 1 when a run failed.
     """
-    bench = load_bench(path)
+    kind, extra = data_of(path, extra)
+    bench = load_bench(path, kind)
     failed: list[Job] = []
+    everything: list[comparison.Row] = []
     tables = tables_of(bench)  # all are checked before anything is trained
     planned = [(plan_jobs(path, table, extra), plan_jobs(path, table, extra, trials=True)) for table in tables]
     for table, (_, (first, trials)) in zip(tables, planned, strict=True):
@@ -507,9 +553,17 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             "seeds": bench["seeds"],
             "class_orders": bench["class_orders"],
         }
-        print("\n" + comparison.write_tables(folder, table["title"], bench_rows(table, runs), facts))
-        print(f"written: {folder}/table.md, .csv, .tex, .json")
+        rows = bench_rows(table, runs)
+        label = table["title"].removeprefix(f"{bench['title']}, ")
+        everything += [replace(row, label=f"{row.label}, {label}") for row in rows]
+        if not bench["one_table"]:
+            print("\n" + comparison.write_tables(folder, table["title"], rows, facts))
+            print(f"written: {folder}/table.md, .csv, .tex, .json")
         if bench["phases"] is not None:
             print("\n" + write_phases(folder, bench, runs))
             print(f"written: {folder}/phases.md")
+    if bench["one_table"]:
+        folder = Path("logs") / f"bench_{path.stem}_{bench['data']}"
+        print("\n" + comparison.write_tables(folder, bench["title"], everything, facts))
+        print(f"written: {folder}/table.md, .csv, .tex, .json")
     return 1 if failed else 0

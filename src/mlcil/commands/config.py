@@ -6,7 +6,6 @@ import argparse
 
 from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED
-from mlcil.engine.config import load_config
 from mlcil.errors import UserError
 from mlcil.files import write_text
 
@@ -16,6 +15,8 @@ def main(options: argparse.Namespace) -> int:
     if options.config is None:
         print(listing())
         return 0
+    from mlcil.engine.config import load_config  # torch, which names do not need
+
     cfg = load_config(options.config, options.overrides)
     if options.output is None:
         print(cfg.pretty_text, end="" if cfg.pretty_text.endswith("\n") else "\n")

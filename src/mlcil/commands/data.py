@@ -80,7 +80,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
             f"no photo is known to lack {names}: say which labels somebody has looked for, by a column 'reviewed' or "
             "by --reviewed LABELS (all: every label on every photo)"
         )
-    text += _listed("photos that are there more than once", [" = ".join(group) for group in facts["same_photo"]])
+    text += _listed(
+        "photos that are there more than once, each counts once", [" = ".join(group) for group in facts["same_photo"]]
+    )
     text += _listed("photos that are missing", facts["missing"])
     text += _listed("photos that cannot be read", list(facts["unreadable"].values()))
     text += _listed("labels that differ by case, blanks or hyphens only", [" / ".join(pair) for pair in facts["alike"]])

@@ -31,17 +31,16 @@ def main(options: argparse.Namespace) -> int:
     if tagger.task == "single_label" and options.threshold is None:
         top = top or 1  # one class an image
     choose, without = outputs.choose(tagger.classes, tagger.thresholds, options.threshold, top)
-    if without:
-        print(
-            f"mlcil: {without} of {len(tagger.classes)} labels have no threshold in {path}; of those the scores from "
-            f"{outputs.THRESHOLD} on are named (--threshold or --top chooses otherwise)",
-            file=sys.stderr,
-        )
+    remark = (
+        f"mlcil: {without} of {len(tagger.classes)} labels have no threshold in {path}; of those the scores from "
+        f"{outputs.THRESHOLD} on are named (--threshold or --top chooses otherwise)"
+    )
     if sidecars:
         outputs.check_sidecars(images)
     quiet = sidecars or options.output is not None or not sys.stdout.isatty()
     with bar("tagging", len(images), shown=quiet) as show:
-        tagged = _tagged(tagger.predict(images, on_bad_image=options.on_bad_image), choose, show)
+        predictions = tagger.predict(images, on_bad_image=options.on_bad_image)
+        tagged = _tagged(predictions, choose, show, remark if without else "")
         if sidecars:
             for image, named, _ in tagged:
                 outputs.write_sidecar(image, named)
@@ -55,8 +54,13 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tagged(predictions: Iterable[tuple[Path, dict[str, float]]], choose: Any, show: Any) -> Iterator[Tagged]:
+def _tagged(
+    predictions: Iterable[tuple[Path, dict[str, float]]], choose: Any, show: Any, remark: str
+) -> Iterator[Tagged]:
+    """With their labels; the remark stands before the first of them."""
     for done, (image, scores) in enumerate(predictions, 1):
+        if remark and done == 1:
+            print(remark, file=sys.stderr)
         show(done)
         yield image, choose(scores), scores
 

@@ -8,6 +8,7 @@ from mlcil.engine.build import check_run, download_missing, folder_of, is_first
 from mlcil.engine.config import load_config
 from mlcil.engine.train import train
 from mlcil.errors import UserError
+from mlcil.reporting import log_lines
 
 
 def main(options: argparse.Namespace) -> int:
@@ -29,7 +30,9 @@ def main(options: argparse.Namespace) -> int:
             print(line)
     resume = options.resume or (options.auto_resume and folder_of(cfg).is_begun())
     if options.check:
-        check_run(cfg, resume, options.overwrite, options.accept_changes)
+        run = check_run(cfg, resume, options.overwrite, options.accept_changes).run
+        weights = log_lines.weights(run.weights)
+        print(f"{run.name} can be trained: {run.scenario.name} {run.scenario.protocol}; weights: {weights}")
     else:
         train(cfg, resume=resume, overwrite=options.overwrite, accept_changes=options.accept_changes)
     return 0

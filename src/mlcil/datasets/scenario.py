@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from mlcil.datasets.table import ImageTable
+from mlcil.datasets.table import ImageTable, SingleLabelTable
 from mlcil.errors import UserError
 from mlcil.images import SQUARE
 from mlcil.protocols import (
@@ -76,9 +76,9 @@ class Scenario:
         max_sessions: only the first sessions are run; the scenario keeps all classes (ABD's ImageNet-50).
         validation: share of the training images that no session trains on and that stand in for the test split, which
             is not read then: for choosing settings. The same images for all seeds and methods.
-        disjoint: an image is part of one session alone, of those that own a class of it; which one follows from its id,
-            but a class that would be left without any image keeps one.
         sizes: classes of every session, where they follow no rule.
+        disjoint: an image belongs to one session only (as in Split-VOC and Split-COCO), see :func:`in_one_session`;
+            else to every session that owns one of its classes (KRT official behaviour).
 
     Attributes:
         task: ``multi_label``, or ``single_label`` when every image shows exactly one class; the data set's. It
@@ -164,11 +164,13 @@ class Scenario:
             sessions = sessions[:max_sessions]
         high = sessions[-1].high
         self.sessions = (Session(0, 0, high, self.classes[:high]),) if joint else sessions
-        self.cumulative, self.disjoint = cumulative, disjoint
+        self.cumulative = cumulative
         kind = "joint-" if joint else "cumulative-" if cumulative else ""
         lots = protocol_name(base, increment) if sizes is None else "+".join(map(str, sizes))
         self.protocol = kind + lots + ("-disjoint" if disjoint else "") + ("-validation" if validation else "")
         self.train, self.test = train.reorder(self.classes), test.reorder(self.classes)
+        if disjoint:
+            self.train = in_one_session(self.train, sessions)
         self.fixed_test_images, self.replay_labels = fixed_test_images, replay_labels
         self.label_cardinality: float | None = getattr(dataset, "label_cardinality", None)
         self.allow_empty_classes = allow_empty_classes
@@ -186,8 +188,8 @@ class Scenario:
             **({"fit": asdict(self.test.fit)} if self.test.fit != SQUARE else {}),
             **({"max_sessions": max_sessions} if max_sessions is not None else {}),
             **({"validation": validation} if validation else {}),
-            **({"disjoint": True} if disjoint else {}),
             **({"sizes": list(sizes)} if sizes is not None else {}),
+            **({"disjoint": True} if disjoint else {}),
         }
         kind_of = {"cumulative": True} if cumulative else {}
         self.comparison_hash = protocol_hash(compared)
@@ -231,29 +233,9 @@ class Scenario:
         """Rows of session ``t``'s images in ``train``: int64, table order, each once.
 
         KRT official behaviour: every image that a class of the session selects, also when an earlier session
-        had it; with ``disjoint`` those of them that are the session's alone.
+        had it.
         """
-        rows = self.train.rows_of(self.first_class(t), self.sessions[t].high)
-        if not self.disjoint:
-            return rows
-        owners = self._owners()[rows]
-        return rows[owners <= t if self.cumulative else owners == t]
-
-    def _owners(self) -> np.ndarray:
-        """(N,) the one session of every training image; that of no session is none's."""
-        train = self.train
-        owns_NT = np.stack([train.selects_NC[:, s.low : s.high].any(1) for s in self.sessions], 1)
-        digests = [int(hashlib.sha256(str(name).encode()).hexdigest()[:12], 16) for name in train.ids]
-        owners_N = np.full(len(train), -1, np.int64)
-        for row in np.flatnonzero(owns_NT.any(1)):
-            choices = np.flatnonzero(owns_NT[row])
-            owners_N[row] = choices[digests[row] % len(choices)]
-        for t, session in enumerate(self.sessions):
-            for c in range(session.low, session.high):
-                rows = np.flatnonzero(train.selects_NC[:, c])
-                if len(rows) and not (owners_N[rows] == t).any():
-                    owners_N[min(rows, key=digests.__getitem__)] = t
-        return owners_N
+        return self.train.rows_of(self.first_class(t), self.sessions[t].high)
 
     def first_class(self, t: int) -> int:
         """First class that session ``t`` is trained on: its own first one, or 0 with ``cumulative``."""
@@ -330,7 +312,8 @@ class Scenario:
 
             A session is ``index``, ``low``, ``high``, ``classes`` (names), ``images``, ``labels_given``
             (positives of its own classes), ``labels_hidden`` (positives of other classes on its images) =
-            ``hidden_old`` + ``hidden_future``, ``images_seen_before`` (an earlier session had them) with
+            ``hidden_old`` + ``hidden_future``, ``unknown`` (labels of classes seen so far that nobody gave, present or
+            absent), ``images_seen_before`` (an earlier session had them) with
             ``share_seen_before`` in [0, 1], ``test_images`` as ``base``, ``seen``, ``new``, ``fixed``, and
             ``steps`` (all epochs; ``None`` without ``batch_size`` and ``epochs``).
         """
@@ -379,6 +362,7 @@ class Scenario:
             "labels_hidden": old + future,
             "hidden_old": old,
             "hidden_future": future,
+            "unknown": int((self.train_targets(rows, self.first_class(session.index), session.high) < 0).sum()),
             "images_seen_before": before,
             "share_seen_before": before / max(len(rows), 1),
             "test_images": {
@@ -389,6 +373,33 @@ class Scenario:
             },
             "steps": batches * epochs if batch_size and epochs else None,
         }
+
+
+def in_one_session(table: ImageTable, sessions: Sequence[Session]) -> ImageTable:
+    """The table with every image selected by the classes of one session only.
+
+    Of the sessions that own one of its classes the image's id says which, each as likely; a class that would be left
+    without any image keeps one.
+    """
+    if isinstance(table, SingleLabelTable):
+        return table
+    lots = [slice(session.low, session.high) for session in sessions]
+    owns_NT = np.stack([table.selects_NC[:, lot].any(1) for lot in lots], 1)
+    digests = [int(hashlib.sha256(str(name).encode()).hexdigest()[:12], 16) for name in table.ids]
+    owner_N = np.full(len(table), -1)
+    for row in np.flatnonzero(owns_NT.any(1)):
+        choices = np.flatnonzero(owns_NT[row])
+        owner_N[row] = choices[digests[row] % len(choices)]
+    for t, session in enumerate(sessions):
+        for c in range(session.low, session.high):
+            rows = np.flatnonzero(table.selects_NC[:, c])
+            if len(rows) and not (owner_N[rows] == t).any():
+                owner_N[min(rows, key=digests.__getitem__)] = t
+    selects_NC = np.zeros_like(table.selects_NC)
+    for t, lot in enumerate(lots):
+        mine = owner_N == t
+        selects_NC[mine, lot] = table.selects_NC[mine, lot]
+    return replace(table, selects_NC=selects_NC)
 
 
 def check_dataset(dataset: Any) -> str:

@@ -34,7 +34,7 @@ from mlcil.engine.runner import IncrementalRunner
 from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
 from mlcil.errors import DEMO_HINT, UserError
 from mlcil.interop.downloads import DOWNLOADS, TRESNET, command_for, download, of_dataset
-from mlcil.interop.pretrained import load_pretrained, resolve_source
+from mlcil.interop.pretrained import how_to_get, load_pretrained, resolve_source
 from mlcil.memory import build_memory
 from mlcil.methods.base import Method
 from mlcil.models.inplace_abn import abn_in_use
@@ -92,8 +92,8 @@ def build_method(cfg: Config, **network_options: Any) -> Method:
         network = IncrementalNetwork(**{**as_dict(cfg.network), **network_options})
         arguments = as_dict(cfg.method)
         return METHODS.get(arguments.pop("type"))(network=network, **arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"network or method of the config: {error}") from error
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(f"network or method of the config: {' '.join(str(error).split())[:300]}") from error
 
 
 def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
@@ -158,17 +158,18 @@ def load_weights(cfg: Config, method: Method, scenario: Scenario) -> dict[str, A
     """
     if cfg.pretrained is None:
         return None
-    path, _ = resolve_source(cfg.pretrained)
+    name = method.network.spec["backbone"]["name"]
+    path, _ = resolve_source(cfg.pretrained, name)
     if not path.exists():
         raise UserError(
-            f"pretrained weights are missing: expected the file {path} (docs/data.md says where to get it)"
-            f"{command_for(path)}; {DEMO_HINT}"
+            f"pretrained weights are missing: {how_to_get(cfg.pretrained, path, name)}{command_for(path)}; {DEMO_HINT}"
         )
     return load_pretrained(
         method.network.backbone,  # type: ignore[arg-type]
         cfg.pretrained,
         scenario.classes,
         allow_leaky_weights=cfg.allow_leaky_weights,
+        name=name,
     )
 
 
@@ -224,6 +225,7 @@ def build_run(cfg: Config, method: Method | None = None, files: bool = True, sce
         cache=CacheOptions(**as_dict(cfg.image_cache)),
         features=FeatureStoreOptions(**as_dict(cfg.feature_store)),
         hooks=[as_dict(hook) for hook in cfg.custom_hooks],
+        trackers=as_dict(cfg.visualizer)["vis_backends"],
         conditions=conditions(cfg.to_dict(), scenario, settings.launcher, cfg.plugins) if files else {},
         config=cfg,
         method_options=method_options(cfg),

@@ -30,11 +30,10 @@ from mlcil.errors import UserError
 from mlcil.files import write_atomically
 from mlcil.images import Fit
 from mlcil.interop.tensor_files import first_not_finite, load_tensors
-from mlcil.models.network import IncrementalNetwork, build_network
+from mlcil.models.network import LARGEST_IMAGE, IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
 RESUME_FORMAT = "mlcil-resume-3"
-LARGEST_IMAGE = 4096  # pixels a side
 #: of the description of a network, and of the sessions that it was grown by
 LARGEST_NUMBER, LONGEST_WORD, MOST_VALUES, MOST_SESSIONS = 2**20, 200, 1000, 1000
 TASKS = ("multi_label", "single_label")
@@ -271,15 +270,15 @@ def _odd_value(network: Mapping[str, Any]) -> str | None:
 
 
 def _odd_use(stage: Mapping[str, Any]) -> str | None:
-    """What is wrong with the parts that say how the network is used, or ``None``."""
-    task, fit = stage.get("task"), stage.get("fit")
+    """What is wrong with the words and numbers that say how the network is used, or ``None``."""
+    task, fit = stage.get("task"), stage.get("fit", {})
     if task is not None and task not in TASKS:
         return f"its task is {_short(task)}, expected {' or '.join(TASKS)}"
     odd = _odd_value(fit or {})
     if odd:
         return f"its fit has {odd}, which no fit needs"
     try:
-        Fit.of(fit or {})
+        Fit.of(fit)
     except UserError as error:
         return str(error)
     return None

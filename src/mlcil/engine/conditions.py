@@ -11,6 +11,7 @@ from typing import Any
 
 import mlcil
 from mlcil.datasets.scenario import Scenario
+from mlcil.inference.session import has_onnxruntime, onnxruntime_version
 from mlcil.reporting.run_settings import NEUTRAL, without
 from mlcil.system.provenance import versions
 
@@ -45,8 +46,17 @@ def conditions(
         "number of processes": str(expected_processes(launcher)),
         "source code of mlcil": source_digest(),
         **{f"source code of {Path(path).name}": _digest([Path(path)]) for path in plugins},
+        **_version_of_engine(settings),
         **{f"version of {name}": str(version) for name, version in versions().items() if name != "python"},
     }
+
+
+def _version_of_engine(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Of what computes the features of a frozen backbone, where that is not torch."""
+    frozen = settings.get("network", {}).get("frozen_backbone")
+    if not frozen or settings.get("engine") == "torch" or not has_onnxruntime():
+        return {}
+    return {"version of onnxruntime": onnxruntime_version()}
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

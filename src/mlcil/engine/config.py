@@ -21,6 +21,7 @@ Configs are programs: run only those you would run as python.
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -29,14 +30,14 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.fileio.handlers.registry_utils import file_handlers
-from mmengine.registry import HOOKS, PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, VISBACKENDS
 
 from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED
@@ -82,6 +83,7 @@ DEFAULTS: dict[str, Any] = {
     "param_scheduler": [{"type": "OneCycle"}],
     "auto_scale_lr": None,
     "custom_hooks": [],
+    "visualizer": {"vis_backends": None},  # trackers as mmengine has them; None: json lines, TensorBoard if installed
     **{field.name: field.default for field in dataclasses.fields(Plain)},
 }
 
@@ -308,10 +310,44 @@ def _check_sections(cfg: dict[str, Any]) -> None:
         for section in cfg[key]:
             if registered(registry, section.get("type")) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
+    for hook in cfg["custom_hooks"]:
+        with _tried(f"custom_hooks {hook['type']}"):
+            inspect.signature(registered(HOOKS, hook["type"])).bind(**{k: v for k, v in hook.items() if k != "type"})
     for scheduler in cfg["param_scheduler"]:
         _check_schedule(scheduler)
+    _check_trackers(cfg["visualizer"])
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
+
+
+#: trackers of mmengine -> the package that each needs
+PACKAGES = {
+    "TensorboardVisBackend": "tensorboard", "WandbVisBackend": "wandb", "MLflowVisBackend": "mlflow",
+    "ClearMLVisBackend": "clearml", "NeptuneVisBackend": "neptune", "DVCLiveVisBackend": "dvclive",
+    "AimVisBackend": "aim",
+}  # fmt: skip
+
+
+def _check_trackers(visualizer: Mapping[str, Any]) -> None:
+    """Backends that mmengine knows, with arguments that they take and packages that are installed."""
+    check_keys(visualizer, ("vis_backends",), "visualizer")
+    backends = visualizer["vis_backends"]
+    if backends is None:
+        return
+    if not isinstance(backends, list) or not all(isinstance(backend, Mapping) for backend in backends):
+        raise UserError(
+            f"visualizer.vis_backends is {backends!r}; expected a list of dictionaries such as "
+            "[dict(type='MLflowVisBackend')]"
+        )
+    for backend in backends:
+        kind = str(backend.get("type"))
+        cls = registered(VISBACKENDS, kind)
+        if cls is None:
+            raise UserError(f"visualizer.vis_backends has the type {kind!r}; {near(kind, VISBACKENDS.module_dict)}")
+        check_keys(backend, {"type", *_arguments(cls)}, f"visualizer.vis_backends {kind}")
+        package = PACKAGES.get(kind)
+        if package and importlib.util.find_spec(package) is None:
+            raise UserError(f"{kind} needs the package {package}, which is not installed; pip install {package}")
 
 
 def _check_network(network: Any) -> None:
@@ -346,30 +382,65 @@ def _check_optimiser(wrapper: Any) -> None:
     )
     optimizer = wrapper["optimizer"]
     optimizer_class = getattr(torch.optim, str(optimizer.get("type")), None)
-    if optimizer_class is None:
+    if not inspect.isclass(optimizer_class) or not issubclass(optimizer_class, torch.optim.Optimizer):
         raise UserError(
             f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
         )
     check_keys(optimizer, {"type", *_arguments(optimizer_class, "params")}, "optim_wrapper.optimizer")
-    try:
-        optimizer_class([torch.zeros(1)], **{k: v for k, v in optimizer.items() if k != "type"})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optim_wrapper.optimizer: {error}; correct its value") from error
+    if registered(OPTIM_WRAPPER_CONSTRUCTORS, wrapper.get("constructor", "DecayGroupsConstructor")) is None:
+        raise UserError(
+            f"optim_wrapper.constructor is {wrapper['constructor']!r}; expected 'DecayGroupsConstructor', or a "
+            "registered class of a plugin"
+        )
+    with _tried("optim_wrapper.optimizer"):
+        weight = _weight()
+        optimizer_class([weight], **{k: v for k, v in optimizer.items() if k != "type"}).step()
+        if not torch.isfinite(weight).all():
+            raise ValueError("a step gives weights that are no numbers")
+    clip = wrapper.get("clip_grad")
+    if clip is not None:
+        kind, options = clip.get("type", "norm"), {key: value for key, value in clip.items() if key != "type"}
+        check_option("optim_wrapper.clip_grad.type", kind, ("norm", "value"))
+        with _tried("optim_wrapper.clip_grad"):
+            getattr(torch.nn.utils, f"clip_grad_{kind}_")([_weight()], **options)
 
 
 def _check_schedule(section: Mapping[str, Any]) -> None:
-    """Keys by signature; mmengine's classes judge their values themselves."""
+    """Keys by signature; the class judges its values itself, and is stepped for a while."""
     cls = registered(PARAM_SCHEDULERS, section["type"])
     if takes_session(cls):
         check(cls, section, "param_scheduler", "optimizer", "epochs", "epoch_length")
-        return
-    known = {name for part in cls.__mro__ if "__init__" in vars(part) for name in inspect.signature(part).parameters}
-    known -= {"optimizer", "param_name", "args", "kwargs"}
-    check_keys(section, {"type", "convert_to_iter_based", *known}, f"param_scheduler {section['type']}")
+    else:
+        classes = [part for part in cls.__mro__ if "__init__" in vars(part)]
+        known = {name for part in classes for name in inspect.signature(part).parameters}
+        known -= {"optimizer", "param_name", "args", "kwargs"}
+        check_keys(section, {"type", "convert_to_iter_based", *known}, f"param_scheduler {section['type']}")
+    with _tried(f"param_scheduler {section['type']}"):
+        optimizer = torch.optim.SGD([_weight()], lr=1.0, momentum=0.9)
+        options = section if takes_session(cls) else {"end": 10**6, **section}
+        schedule = build_schedule(options, optimizer, epochs=2, epoch_length=5)
+        for _ in range(3):
+            optimizer.step()
+            schedule.step()
+
+
+def _weight() -> torch.nn.Parameter:
+    """A parameter with a gradient, to try things on."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    return weight
+
+
+@contextlib.contextmanager
+def _tried(where: str) -> Iterator[None]:
+    """Make whatever goes wrong inside a sentence about the settings there."""
     try:
-        build_schedule({"end": 10**6, **section}, torch.optim.SGD([torch.zeros(1)], lr=1.0), 1, 1)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"param_scheduler {section['type']}: {error}; correct its values") from error
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a class of torch, of mmengine or of a plugin may raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{where}: {reason}; correct its values") from error
 
 
 def _check_memory(cfg: Mapping[str, Any]) -> None:

@@ -17,10 +17,11 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from mlcil.datasets.feature_store import Features, FeatureStore, Kind, TorchEngine, features_of
+from mlcil.datasets.feature_store import Features, FeatureStore, Kind, features_of
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.data import Data, log
 from mlcil.engine.run import Run
+from mlcil.inference.features import feature_engine
 
 
 def keep_frozen_maps(run: Run, data: Data) -> None:
@@ -33,7 +34,7 @@ def keep_frozen_maps(run: Run, data: Data) -> None:
     wanted = run.features.enabled and network.frozen_backbone and not run.transform.steps
     if not wanted or run.method.needs_images or run.settings.deterministic or _changes_batches(run):
         return
-    engine = TorchEngine(network)
+    engine = feature_engine(network, run.settings.engine, log)
     kind: Kind = "pooled" if getattr(network.head, "pools", False) else "maps"
     shape = engine.shape if kind == "maps" else engine.shape[:1]
     tables = (scenario.train, scenario.test)
@@ -64,7 +65,8 @@ def keep_frozen_maps(run: Run, data: Data) -> None:
     where = "in memory" if store is None else f"in {store.folder}"
     text = f"{kind if kind == 'maps' else 'pooled maps'} of {images} images {where}"
     computed = sum(values.computed for values in found)
-    log(f"frozen backbone: {text}, {gigabytes:.2f} GB, {computed} computed now, {time.monotonic() - started:.0f} s")
+    text += f", {gigabytes:.2f} GB, {computed} computed now by {engine.name.split()[0]}"
+    log(f"frozen backbone: {text}, {time.monotonic() - started:.0f} s")
 
 
 def _changes_batches(run: Run) -> bool:

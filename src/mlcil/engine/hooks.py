@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -226,6 +227,15 @@ class PseudoLabelAuditHook(Hook):
         self.found = dict(state)
 
 
+#: trackers that keep files, and how they want a file called
+ARTIFACTS: dict[str, dict[str, str]] = {"WandbVisBackend": {"name": "report", "type": "report"}, "MLflowVisBackend": {}}
+
+
+def tracked(runner: Runner, name: str) -> bool:
+    """Whether a backend is among the run's trackers."""
+    return name in runner.visualizer._vis_backends
+
+
 class ResultsHook(Hook):
     """Log, results, stage checkpoint and scores of every session.
 
@@ -270,6 +280,9 @@ class ResultsHook(Hook):
         scalars = {f"{headline}/{split}": value for split, value in facts[headline].items() if value is not None}
         if average is not None:
             scalars[f"{headline}/average"] = average
+        for name, value in zip(self.run.scenario.classes, facts[metrics.per_class], strict=False):
+            if value is not None:  # trackers take few signs
+                scalars[f"{metrics.per_class}/{re.sub(r'[^0-9A-Za-z_. -]', '_', name)}"] = value
         runner.visualizer.add_scalars(scalars, step=len(facts[metrics.per_class]))
         if is_main_process():
             self.folder.write_scores(session.index, result, self.run.scenario)
@@ -278,13 +291,18 @@ class ResultsHook(Hook):
             self.folder.write_test_images(self.run.scenario)
 
     def after_sessions(self, runner: Runner) -> None:
-        """Final table in the log, curves, results.json with status ``done``."""
-        del runner
+        """Final table in the log, curves, results.json with status ``done``, the report for trackers of files."""
         if is_main_process() and self.results:
             self.write("done" if len(self.results) == len(self.run.scenario.sessions) else "stopped")
             from mlcil.reporting import plots  # matplotlib: only at the end
+            from mlcil.reporting.html import write_report
 
             plots.draw_run(self.folder.run_dir, self.results, self.run.scenario.classes)
+            trackers = [(name, runner.visualizer.get_backend(name)) for name in ARTIFACTS if tracked(runner, name)]
+            if trackers:
+                report = write_report([self.folder.run_dir])
+            for name, backend in trackers:
+                backend.experiment.log_artifact(str(report), **ARTIFACTS[name])
         log("\n" + tables.session_table({self.run.name: self.results}))
         log(f"results: {self.folder.run_dir / 'results.json'}; checkpoints: {self.folder.checkpoint_dir}")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -22,7 +23,7 @@ def decay_groups(
     model: nn.Module,
     weight_decay: float,
     lr: float | None = None,
-    backbone_lr_mult: float = 1.0,
+    backbone_lr_mult: Annotated[float, Ge(0)] = 1.0,
     decay_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: without decay (1-D or ``*.bias``) and with.

@@ -117,6 +117,7 @@ class Run:
         cache: where decoded images are kept.
         features: where the features of a frozen backbone are kept.
         hooks: the user's, as mmengine builds them.
+        trackers: backends of mmengine's visualizer; ``None`` takes the usual ones.
         weights: provenance of the pretrained weights, or ``None``.
         conditions: what the numbers depend on, see :mod:`mlcil.engine.conditions`.
         config: the resolved config as it is written down; nobody reads single settings from it.
@@ -142,6 +143,7 @@ class Run:
     cache: CacheOptions
     features: FeatureStoreOptions
     hooks: Sequence[Mapping[str, Any]] = ()
+    trackers: Sequence[Mapping[str, Any]] | None = None
     weights: Mapping[str, Any] | None = None
     conditions: Mapping[str, str] = field(default_factory=dict)
     config: Any = None

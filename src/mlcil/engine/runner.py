@@ -66,11 +66,12 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
             env_cfg={"dist_cfg": {"backend": backend}},
             log_processor=SessionLogProcessor(window_size=20),
             log_level=run.settings.log_level,
-            visualizer={"type": "Visualizer", "vis_backends": visual_backends()},
+            visualizer={"type": "Visualizer", "vis_backends": visual_backends(run.trackers)},
             randomness={"seed": run.settings.seed, "deterministic": run.settings.deterministic},
             experiment_name=f"{run.name}_{time.time_ns()}",  # mmengine keeps loggers by name: one a run
             cfg=run.config,
         )
+        self.cfg.work_dir = str(run.run_dir)  # where MLflow's backend looks for files to keep
 
     # -- mmengine's construction, with our file names ---------------------------------------------------
 

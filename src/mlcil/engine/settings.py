@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 Positive = Annotated[int, Ge(1)]
 NotNegative = Annotated[int, Ge(0)]
+BatchSize = Annotated[int, Ge(1), Le(2**16)]
+Workers = Annotated[int, Ge(0), Le(1024)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -20,6 +22,7 @@ class Plain:
         name: of the run; default: from the config's words or path.
         pretrained: weight file, ``package:efficientnet-lite0``, or ``None`` for random initial weights.
         allow_leaky_weights: load weights that were trained on the evaluated classes.
+        engine: of frozen features: ``torch``, ``onnxruntime``, or ``auto``, the latter on a CPU where it is installed.
         precision: of training.
         channels_last: memory layout of convolutions; same numbers up to rounding.
         fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
@@ -39,12 +42,13 @@ class Plain:
     name: str | None = None
     pretrained: str | None = None
     allow_leaky_weights: bool = False
+    engine: Literal["auto", "torch", "onnxruntime"] = "auto"
     precision: Precision = "auto"
     channels_last: bool = True
     fold_batch_norm: bool = True
     deterministic: bool = False
-    threads: Positive | None = None
-    seed: NotNegative = 3407
+    threads: Annotated[int, Ge(1), Le(4096)] | None = None
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 3407
     empty_classes: Literal["zero", "skip"] = "zero"
     local_accuracy: Literal["all", "official"] = "all"
     on_bad_image: Literal["raise", "skip"] = "raise"
@@ -73,14 +77,14 @@ class TrainSettings:
         repeated_augmentation: views of an image in a batch; 1 is ordinary shuffling.
     """
 
-    max_epochs: Positive = 20
+    max_epochs: Annotated[int, Ge(1), Le(10**6)] = 20
     base_lr: Annotated[float, Gt(0)] | None = None
     base_epochs: Positive | None = None
     val_interval: NotNegative = 0
     stop_after_session: NotNegative | None = None
     save_interval: NotNegative | None = None
     skip_not_finite: NotNegative = 0
-    repeated_augmentation: Positive = 1
+    repeated_augmentation: Annotated[int, Ge(1), Le(1000)] = 1
 
     def epochs(self, session: int) -> int:
         """Epochs of a session."""
@@ -91,8 +95,8 @@ class TrainSettings:
 class TrainLoader:
     """Section ``train_dataloader``; ``batch_size`` is that of a process."""
 
-    batch_size: Positive = 64
-    num_workers: NotNegative = 8
+    batch_size: BatchSize = 64
+    num_workers: Workers = 8
     drop_last: bool = False
 
 
@@ -100,8 +104,8 @@ class TrainLoader:
 class TestLoader:
     """Section ``test_dataloader``, also of other passes without a gradient."""
 
-    batch_size: Positive = 64
-    num_workers: NotNegative = 8
+    batch_size: BatchSize = 64
+    num_workers: Workers = 8
     precision: Precision = "fp32"
 
 
@@ -120,7 +124,7 @@ class Optimiser:
 
     optimizer: dict[str, Any]
     type: Literal["AutocastOptimWrapper"] = "AutocastOptimWrapper"
-    accumulative_counts: Positive = 1
+    accumulative_counts: Annotated[int, Ge(1), Le(10**6)] = 1
     clip_grad: dict[str, Any] | None = None
     constructor: str = "DecayGroupsConstructor"
     paramwise_cfg: dict[str, Any] | None = None

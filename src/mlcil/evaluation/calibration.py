@@ -6,7 +6,6 @@ Legend: N images, C classes.
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 
 def platt(logits_NC: np.ndarray, targets_NC: np.ndarray, absent_C: np.ndarray | None = None) -> np.ndarray:
@@ -25,6 +24,8 @@ def platt(logits_NC: np.ndarray, targets_NC: np.ndarray, absent_C: np.ndarray | 
         (C, 2) float64. Of a class without known positives or without known negatives scale 1 and shift 0; where higher
         logits do not go with more positives, a scale of 1e-3 and the shift that gives its share of positives.
     """
+    from sklearn.linear_model import LogisticRegression  # heavy: only when asked for
+
     found_C2 = np.tile([1.0, 0.0], (logits_NC.shape[1], 1))
     for column in range(len(found_C2)):
         known_N = targets_NC[:, column] >= 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,16 @@ def quantised(content: bytes, images: Iterator[np.ndarray]) -> bytes:
             f"int8 needs the package {error.name}, which is not installed; pip install 'mlcil[onnx]'"
         ) from None
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.seen = 0
+    first = list(islice(images, 1))
+    if not first:
+        raise UserError("int8 needs images to calibrate with, and there is none; give a folder of photos")
+    left = chain(first, images)
 
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = [image for _, image in zip(range(BATCH), images, strict=False)]
-            self.seen += len(batch)
+            batch = list(islice(left, BATCH))
             return {INPUT: np.stack(batch)} if batch else None
 
-    reader = Reader()
     logging.disable(logging.WARNING)
     try:
         with tempfile.TemporaryDirectory() as name:
@@ -68,7 +69,7 @@ def quantised(content: bytes, images: Iterator[np.ndarray]) -> bytes:
             if last is None:
                 raise UserError("this network has no convolution, and int8 is for convolutions; export it without")
             quantization.quantize_static(
-                prepared, result, reader,
+                prepared, result, Reader(),
                 quant_format=quantization.QuantFormat.QDQ, per_channel=True, op_types_to_quantize=list(BETWEEN),
                 activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
                 nodes_to_exclude=[
@@ -81,8 +82,6 @@ def quantised(content: bytes, images: Iterator[np.ndarray]) -> bytes:
             model = onnx.load(result)
     finally:
         logging.disable(logging.NOTSET)
-    if not reader.seen:
-        raise UserError("int8 needs images to calibrate with, and there is none; give a folder of photos")
     onnx.helper.set_model_props(model, {p.key: p.value for p in onnx.load_from_string(content).metadata_props})
     return bytes(model.SerializeToString())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -17,6 +18,11 @@ ENGINES = ("auto", "torch", "onnxruntime")
 def has_onnxruntime() -> bool:
     """Whether the package is installed; nothing is imported."""
     return importlib.util.find_spec("onnxruntime") is not None
+
+
+def onnxruntime_version() -> str:
+    """As installed."""
+    return importlib.metadata.version("onnxruntime")
 
 
 class Graph:

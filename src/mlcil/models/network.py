@@ -9,14 +9,17 @@ import copy
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from mlcil.models.backbones import build_backbone, give_every_block, give_middle, grid_of
 from mlcil.models.composed import build_head
 from mlcil.models.heads import BLOCK_HEADS, STAGE_HEADS, TOKEN_HEADS
+
+LARGEST_IMAGE = 4096  # pixels a side
 
 
 @dataclass
@@ -96,7 +99,7 @@ class IncrementalNetwork(nn.Module):
         self,
         backbone: Mapping[str, Any],
         head: Mapping[str, Any],
-        image_size: int = 224,
+        image_size: Annotated[int, Ge(1), Le(LARGEST_IMAGE)] = 224,
         frozen_statistics: bool = False,
         frozen_backbone: bool = False,
     ) -> None:

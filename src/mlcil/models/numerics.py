@@ -15,6 +15,14 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def corrected(logits_BC: Tensor, correction_C2: Tensor | None) -> Tensor:
+    """Logits times a scale plus a shift a class (C, 2); as they are for ``None``."""
+    if correction_C2 is None:
+        return logits_BC
+    correction_C2 = correction_C2.to(logits_BC)
+    return logits_BC * correction_C2[:, 0] + correction_C2[:, 1]
+
+
 def autocast(device: torch.device | str, dtype: torch.dtype) -> torch.autocast:
     """Autocast to ``dtype`` on that device; nothing happens for float32."""
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)

@@ -15,10 +15,11 @@ A common ResNet-18 is timm's ``resnet18``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -120,7 +121,7 @@ class ResNet(nn.Module):
 
     def __init__(
         self,
-        blocks: Sequence[int] = (5, 5, 5),
+        blocks: Sequence[Annotated[int, Ge(1), Le(1000)]] = (5, 5, 5),
         widths: Sequence[int] = (16, 32, 64),
         shortcut: str = "zeros_around",
         rectify: str = "always",

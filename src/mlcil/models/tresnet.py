@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -150,7 +152,11 @@ class TResNet(nn.Module):
     stride = 32
 
     def __init__(
-        self, layers: Sequence[int] = (3, 4, 11, 3), width: float = 1.0, abn: str = "auto", recompute: bool = False
+        self,
+        layers: Sequence[Annotated[int, Ge(1), Le(1000)]] = (3, 4, 11, 3),
+        width: Annotated[float, Gt(0), Le(100)] = 1.0,
+        abn: str = "auto",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.recompute = recompute

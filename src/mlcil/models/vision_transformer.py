@@ -10,8 +10,10 @@ Legend: B images, T = h w patch tokens in row-major order, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
@@ -91,7 +93,7 @@ class DKTEncoder(nn.Module):
     def __init__(
         self,
         dim: int = 384,
-        depth: int = 5,
+        depth: Annotated[int, Ge(1), Le(1000)] = 5,
         heads: int = 12,
         drop_path: float = 0.1,
         stem: str = "cifar",
@@ -142,7 +144,7 @@ class DAFormerEncoder(nn.Module):
     def __init__(
         self,
         dim: int = 384,
-        depth: int = 5,
+        depth: Annotated[int, Ge(1), Le(1000)] = 5,
         heads: int = 12,
         drop_path: float = 0.1,
         patch: int = 4,

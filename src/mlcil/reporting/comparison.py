@@ -18,6 +18,7 @@ from mlcil.evaluation.metrics import metrics_of
 from mlcil.files import write_text
 from mlcil.reporting import published as numbers
 from mlcil.reporting.run_settings import NEUTRAL, REPEATED, settings_of, without
+from mlcil.reporting.schema_of_results import contradiction
 from mlcil.reporting.tables import four_decimals, markdown
 
 Run = Mapping[str, Any]  # content of a results.json
@@ -42,6 +43,8 @@ SINGLE_LABEL_COLUMNS: dict[str, tuple[str, ...]] = {
 THRESHOLD = "0.8"  # of CF1 and OF1, as in KRT's tables
 #: accuracy as a share of the upper bound's, mean over the sessions (ABD): only beside an upper bound
 OMEGA = "Omega"
+#: only where a bench asks for them, see :func:`costs`
+COSTS = ("CF1 at 0.5", "OF1 at 0.5", "MB kept", "seconds")
 #: columns whose published numbers stand in the table beside ours; csv and json have all
 BESIDE = ("average mAP", "last mAP", "average accuracy", "last accuracy", OMEGA)
 
@@ -137,12 +140,16 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: it is no results file.
     """
     try:
-        content = json.loads(path.read_text())
-        found = str(content["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no results file of a run ({error}); train the run again") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content["format"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is no results file of a run ({reason}); train the run again") from error
     if found != "mlcil-results-1":
-        raise UserError(f"{path} has the format {found!r}, expected 'mlcil-results-1'; train the run again")
+        raise UserError(f"{path} has the format {str(found)[:60]!r}, expected 'mlcil-results-1'; train the run again")
+    wrong = contradiction(content)
+    if wrong:
+        raise UserError(f"{path} is no results file that a run writes: {wrong}; take it from the run again")
     return dict(content)
 
 
@@ -197,7 +204,8 @@ def columns_of(task: str) -> dict[str, tuple[str, ...]]:
 def _columns(rows: Sequence[Row]) -> list[str]:
     """The columns of a table; rows without a finished run do not count."""
     omega = [OMEGA] if any(OMEGA in row.values for row in rows) else []
-    return [*columns_of(next((row.task for row in rows if row.values), "multi_label")), *omega]
+    costs = [column for column in COSTS if any(column in row.values for row in rows)]
+    return [*columns_of(next((row.task for row in rows if row.values), "multi_label")), *omega, *costs]
 
 
 def value_of(run: Run, column: str) -> float | None:
@@ -296,6 +304,23 @@ def make_row(
                 row.values.setdefault(column, []).append(value)
                 row.places.setdefault(column, []).append(place)
     return row
+
+
+def costs(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """A value a run of each of :data:`COSTS`: F1 at a score of 0.5 after the last session (percent), what is carried
+    from session to session besides a network with a linear head (1e6 bytes), and the time of all sessions.
+    """
+    found: dict[str, list[float]] = {column: [] for column in COSTS}
+    for run in runs:
+        last = run["sessions"][-1]
+        half = (last.get("f1") or {}).get("0.5", {})
+        kept = (last.get("memory") or {}).get("bytes") or {}
+        seconds = sum(session.get("seconds") or 0.0 for session in run["sessions"])
+        values = (half.get("CF1_mean"), half.get("OF1"), sum(kept.values()) / 1e6, seconds)
+        for column, value in zip(COSTS, values, strict=True):
+            if value is not None:
+                found[column].append(float(value))
+    return {column: values for column, values in found.items() if values}
 
 
 def omega(run: Run, bound: Run) -> float | None:

@@ -17,22 +17,24 @@ def start(name: str, scenario: Any, facts: Mapping[str, Any], method: str) -> li
         facts: provenance as in results.json.
         method: class name.
     """
-    weights = facts["weights"]
-    if weights is None:
-        origin = "none, the backbone starts from random values"
-    else:
-        leak = f"; LEAKY: {weights['leak']}" if weights["leak"] else ""
-        origin = (
-            f"{weights['source']} sha256 {weights['sha256']}, {weights['entries']} entries, trained on: "
-            f"{weights['trained_on']}{leak}"
-        )
     return [
         f"run {name}: {method}, {scenario.name} {scenario.protocol} ({len(scenario.sessions)} sessions, protocol "
         f"{scenario.hash}), {facts['device']}, {facts['processes']} process(es), {facts['precision']}, "
         f"seed {facts['seed']}, {facts['parameters']:,} parameters before session 0",
-        f"weights: {origin}",
+        f"weights: {weights(facts['weights'])}",
         f"activated batch norm: {facts['abn']}",
     ]
+
+
+def weights(found: Mapping[str, Any] | None) -> str:
+    """Provenance of initial weights: file, checksum, training data, and what the leak check says."""
+    if found is None:
+        return "none, the backbone starts from random values"
+    leak = f"LEAKY: {found['leak']}" if found["leak"] else "nothing found"
+    return (
+        f"{found['source']} sha256 {found['sha256']}, {found['entries']} entries, trained on: {found['trained_on']}; "
+        f"leak check: {leak}"
+    )
 
 
 def session_start(session: Any, counts: Mapping[str, Any], epochs: int, steps: int, trainable: int) -> str:

@@ -186,7 +186,7 @@ def published(experiment: str, label: str) -> Published:
 #: settings that a published number does not hang on: the machine's, and how often something is said
 MACHINE = (
     *NEUTRAL, "seed", "threads", "precision", "deterministic", "compile", "channels_last", "fold_batch_norm",
-    "frozen_maps_gb", "custom_hooks", "visualizer", "on_bad_image", "test_dataloader", "train_dataloader.pin_memory",
+    "frozen_maps_gb", "custom_hooks", "on_bad_image", "test_dataloader", "train_dataloader.pin_memory",
     "train_cfg.val_interval", "pretrained", "scenario.dataset.label_cardinality",
 )  # fmt: skip
 #: type of a data set -> (training, test) images that the published numbers rest on; COCO with or without those that

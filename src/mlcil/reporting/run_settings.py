@@ -15,6 +15,7 @@ NEUTRAL = (
     "log_interval",
     "launcher",
     "plugins",
+    "visualizer",
     "image_cache",
     "feature_store.folder",
     "feature_store.limit_gb",

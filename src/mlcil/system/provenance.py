@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mmengine
 import torch
@@ -26,11 +27,13 @@ def versions() -> dict[str, str]:
     }
 
 
-def visual_backends() -> list[dict[str, str]]:
-    """Scalars as json lines, and TensorBoard when it is installed."""
-    backends = [{"type": "LocalVisBackend"}]
-    with contextlib.suppress(ImportError):
+def visual_backends(trackers: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
+    """Scalars as json lines, and the trackers; ``None`` takes TensorBoard when it is installed."""
+    local: dict[str, Any] = {"type": "LocalVisBackend"}
+    if trackers is not None:
+        return [local, *(dict(tracker) for tracker in trackers if tracker["type"] != local["type"])]
+    try:
         import torch.utils.tensorboard  # noqa: F401
-
-        backends.append({"type": "TensorboardVisBackend"})
-    return backends
+    except ImportError:
+        return [local]
+    return [local, {"type": "TensorboardVisBackend"}]

@@ -19,10 +19,10 @@ from mlcil.files import write_bytes
 from mlcil.images import decode
 from mlcil.inference.export import to_onnx
 from mlcil.inference.quantise import quantised
+from mlcil.tagger.base import Tagger
 from mlcil.tagger.onnx_file import FORMAT, OnnxTagger, onnx_tagger
 from mlcil.tagger.safetensors_file import write_safetensors
 from mlcil.tagger.stage import StageTagger, load_stage
-from mlcil.tagger.tagger import Tagger
 
 PARITY = 1e-5  # largest difference of two scores that is rounding
 TRIED = 64  # photos that scores are compared on, at most

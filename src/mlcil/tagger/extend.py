@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import mlcil
-from mlcil.datasets.feature_store import FeatureStore, Kind, TorchEngine, features_of
+from mlcil.datasets.feature_store import FeatureStore, Kind, features_of
 from mlcil.datasets.labels import LabelledPhotos, fold
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.append import Appended, append_session, recipe_words, state_of
@@ -32,6 +32,7 @@ from mlcil.engine.checkpoint import StageCheckpoint, plain
 from mlcil.engine.config import load_config
 from mlcil.errors import StoppedError, UserError
 from mlcil.images import Fit
+from mlcil.inference.features import feature_engine
 from mlcil.interop.pretrained import file_sha256, load_pretrained
 from mlcil.methods.base import Method
 from mlcil.methods.ridge import Ridge
@@ -515,7 +516,7 @@ def _table(
 
 def _features(network: IncrementalNetwork, table: ImageTable, say: Say) -> None:
     """Put all features into the store, with an estimate first and a bar."""
-    store, engine = FeatureStore(), TorchEngine(network)
+    store, engine = FeatureStore(), feature_engine(network, "auto", say)  # a run's, which finds them then
     kind: Kind = "pooled" if getattr(network.head, "pools", False) else "maps"
     rows = table.readable_rows()
     chunks = [rows[low : low + CHUNK] for low in range(0, len(rows), CHUNK)]

@@ -18,7 +18,7 @@ import numpy as np
 from mlcil.errors import UserError
 from mlcil.images import Fit
 from mlcil.inference.session import Graph
-from mlcil.tagger.tagger import Tagger
+from mlcil.tagger.base import Tagger
 
 FORMAT = "mlcil-onnx-1"
 LARGEST_FILE = 2**31 - 1  # bytes that a protobuf can have
@@ -26,7 +26,7 @@ LARGEST_IMAGE = 4096  # pixels a side
 
 
 class OnnxTagger(Tagger):
-    """See :class:`~mlcil.tagger.tagger.Tagger`.
+    """See :class:`~mlcil.tagger.base.Tagger`.
 
     Args:
         graph: uint8 images (B, H, W, 3) -> scores (B, C).
@@ -39,9 +39,9 @@ class OnnxTagger(Tagger):
     def __init__(self, graph: Graph, metadata: Mapping[str, Any]) -> None:
         self._graph, self.info = graph, dict(metadata)
         self.classes = list(metadata["classes"])
-        chosen = metadata["thresholds"]
+        chosen = metadata.get("thresholds")
         self.thresholds = None if chosen is None else [math.nan if x is None else float(x) for x in chosen]
-        self.image_size, self.fit = int(metadata["image_size"]), Fit.of(metadata["fit"])
+        self.image_size, self.fit = int(metadata["image_size"]), Fit.of(metadata.get("fit", {}))
         self.task = str(metadata.get("task", "multi_label"))
 
     def scores(self, images: np.ndarray) -> np.ndarray:

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.images import Fit
-from mlcil.methods.base import corrected
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
-from mlcil.models.numerics import autocast, resolve_precision
+from mlcil.models.numerics import autocast, corrected, resolve_precision
+from mlcil.tagger.base import Tagger
 from mlcil.tagger.safetensors_file import read_safetensors
-from mlcil.tagger.tagger import Tagger
 
 
 class Scores(nn.Module):
@@ -46,7 +45,7 @@ class StageTagger(Tagger):
 
     Attributes:
         network: in evaluation mode; for predictions only, with its batch norms inside the convolutions.
-        classes, thresholds: see :class:`~mlcil.tagger.tagger.Tagger`.
+        classes, thresholds: see :class:`~mlcil.tagger.base.Tagger`.
         info: the checkpoint (run, session, protocol, metrics, provenance).
         correction: scale and shift of every logit (C, 2), where the method predicts with corrected ones.
         dtype: of matrix products and convolutions.
@@ -75,7 +74,7 @@ class StageTagger(Tagger):
     def scores(self, images: Tensor) -> Tensor: ...
 
     def scores(self, images: Tensor | np.ndarray) -> Tensor | np.ndarray:
-        """As :class:`~mlcil.tagger.tagger.Tagger`; a float tensor (B, 3, H, W) in [0, 1] gives a tensor."""
+        """As :class:`~mlcil.tagger.base.Tagger`; a float tensor (B, 3, H, W) in [0, 1] gives a tensor."""
         if isinstance(images, np.ndarray):
             return self.scores(network_input(torch.from_numpy(images))).numpy()
         device = next(self.network.parameters()).device

@@ -20,6 +20,7 @@ runs = [
     dict(label="Joint", config="joint/coco"),
     dict(label="Fine-tuning", config=_linear),
     dict(label="oEWC", config=_linear, overrides={"method.type": "OEWC"}),
+    dict(label="LwF", config=_linear, overrides={"method.type": "LwF", "method.old_labels": "absent"}),
     dict(label="LwF, unknown ignored", config=_linear, overrides={"method.type": "LwF"}),
     dict(label="AGCN", config=_linear, overrides={"method.type": "AGCN", **_graph}),
     dict(label="PODNet", config=_linear, overrides={"method.type": "POD"}),

@@ -54,10 +54,11 @@ class Lane(nn.Module):
 def first_token_attention(attention: Any, tokens_BSD: Tensor, *prompts: Tensor) -> Tensor:
     """What timm's ``Attention`` gives the first token when key and value prompts (P, D) join, (B, 1, D)."""
     heads = attention.num_heads
-    q_BHSE, k_BHSE, v_BHSE = attention.qkv(tokens_BSD).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
+    q_BHSE, k_BHSE, v_BHSE = attention.qkv(tokens_BSD).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     q_BH1E, k_BHSE = attention.q_norm(q_BHSE[:, :, :1]), attention.k_norm(k_BHSE)
     if prompts:
-        joined = (part.unflatten(1, (heads, -1)).transpose(0, 1).expand(len(k_BHSE), -1, -1, -1) for part in prompts)
+        shape = (len(tokens_BSD), -1, heads, q_BH1E.shape[-1])
+        joined = (part[None].expand(len(tokens_BSD), -1, -1).reshape(shape).transpose(1, 2) for part in prompts)
         k_BHSE, v_BHSE = (torch.cat([p.to(own), own], 2) for p, own in zip(joined, (k_BHSE, v_BHSE), strict=True))
     out_BH1E = F.scaled_dot_product_attention(q_BH1E, k_BHSE, v_BHSE)
     out_B1D: Tensor = attention.proj(attention.norm(out_BH1E.transpose(1, 2).flatten(2)))
@@ -111,8 +112,9 @@ class LaneHead(nn.Module):
         patches = [block.norm1(x.flatten(2).transpose(1, 2)) for block, x in zip(trunk.blocks, maps[:-1], strict=True)]
         logits = []
         for number, (lane, classifier) in enumerate(zip(self.lanes, self.classifiers, strict=True)):
+            assert isinstance(classifier, nn.Linear)
             if self.training and number + 1 < len(self.lanes):
-                logits.append(maps[-1].new_zeros(len(maps[-1]), classifier.out_features))  # type: ignore[call-overload]
+                logits.append(maps[-1].new_zeros((len(maps[-1]), classifier.out_features)))
             else:
                 logits.append(classifier(F.normalize(trunk.norm(lane(patches, trunk.blocks)), dim=1)))
         return torch.cat(logits, 1), None

@@ -1,0 +1,134 @@
+"""Result files that somebody has edited: ``compare`` and ``report`` say what is wrong in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refusals import check_refused
+from report_files import make_run
+
+from mlcil.files import read_arrays
+from mlcil.reporting.comparison import read_results
+
+S = ("sessions", 0)
+#: where, the value that is put there, and what the sentence says
+EDITS: list[tuple[tuple[Any, ...], Any, str]] = [
+    (("format",), 3, "has the format '3'"),
+    (("format",), None, "has the format 'None'"),
+    (("status",), None, "status is None"),
+    (("status",), "running", "status 'running'"),
+    (("name",), 3, "name is 3"),
+    (("method",), [], "method is []"),
+    (("task",), "tagging", "task is 'tagging'"),
+    (("protocol",), None, "protocol is None"),
+    (("comparison_hash",), 3, "comparison_hash is 3"),
+    (("dataset",), {}, "dataset is {}"),
+    (("classes",), "ant", "classes is 'ant'"),
+    (("classes",), [1, 2], "classes[0] is 1"),
+    (("sessions",), {}, "sessions is {}"),
+    (("sessions",), None, "sessions is None"),
+    (("sessions",), [3], "sessions[0] is 3"),
+    (("sessions",), [[]], "sessions[0] is []"),
+    (("summary",), [], "summary is []"),
+    (("summary",), None, "summary is None"),
+    (("summary", "average_mAP"), "x", "summary.average_mAP"),
+    (("summary", "average_mAP"), 99.9, "its summary says average_mAP 99.9"),
+    (("summary", "more"), 1.0, "its summary says more 1.0"),
+    (("provenance",), 3, "provenance is 3"),
+    (("provenance", "weights"), "x", "provenance.weights is 'x'"),
+    (("provenance", "versions"), [], "provenance.versions is []"),
+    (("config",), 3, "config is 3"),
+    ((*S, "mAP"), 3, "sessions[0].mAP is 3"),
+    ((*S, "mAP", "seen"), "x", "sessions[0].mAP.seen is 'x'"),
+    ((*S, "mAP", "seen"), [], "sessions[0].mAP.seen is []"),
+    ((*S, "mAP", "seen"), True, "sessions[0].mAP.seen is True"),
+    ((*S, "mAP"), {}, "sessions that no run writes"),
+    ((*S, "fixed_mAP"), [], "sessions[0].fixed_mAP is []"),
+    ((*S, "fixed_AP"), {}, "sessions[0].fixed_AP is {}"),
+    ((*S, "fixed_AP"), ["x"], "sessions[0].fixed_AP[0] is 'x'"),
+    ((*S, "f1"), [], "sessions[0].f1 is []"),
+    ((*S, "f1", "0.8"), 3, "sessions[0].f1.0.8 is 3"),
+    ((*S, "f1", "0.8", "OF1"), "x", "sessions[0].f1.0.8.OF1 is 'x'"),
+    ((*S, "index"), -1, "sessions[0].index is -1"),
+    ((*S, "classes"), 3, "sessions[0].classes is 3"),
+    ((*S, "train"), 3, "sessions[0].train is 3"),
+    ((*S, "train", "images"), "x", "sessions[0].train.images is 'x'"),
+    ((*S, "memory"), [], "sessions[0].memory is []"),
+    ((*S, "memory", "bytes"), 3, "sessions[0].memory.bytes is 3"),
+    ((*S, "memory", "bytes", "images"), "x", "sessions[0].memory.bytes.images is 'x'"),
+    ((*S, "report"), 3, "sessions[0].report is 3"),
+    ((*S, "seconds"), "x", "sessions[0].seconds is 'x'"),
+]
+TEXTS = ["", "x", "[]", "3", "null", "{}", "[" * 100_000, '{"format": ' + "9" * 5000 + "}", "\ufeff{}"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs"), scores=False, sessions=2)
+
+
+@pytest.fixture
+def write(run: Path) -> Any:
+    path = run / "results.json"
+    before = path.read_bytes()
+    yield path.write_text
+    path.write_bytes(before)
+
+
+@pytest.mark.parametrize(("way", "value", "sentence"), EDITS)
+def test_edited_values(
+    capsys: pytest.CaptureFixture[str], run: Path, write: Callable[[str], int], way: Any, value: Any, sentence: str
+) -> None:
+    content = json.loads((run / "results.json").read_text())
+    node = content
+    for key in way[:-1]:
+        node = node[key]
+    node[way[-1]] = value
+    write(json.dumps(content))
+    check_refused(capsys, run, ["compare", run], ("results.json", sentence))
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_other_texts(capsys: pytest.CaptureFixture[str], run: Path, write: Callable[[str], int], text: str) -> None:
+    write(text)
+    check_refused(capsys, run, ["compare", run], ("results.json",))
+    check_refused(capsys, run, ["report", run], ("results.json",))
+
+
+def test_the_unchanged_file_is_taken(run: Path) -> None:
+    assert read_results(run / "results.json")["status"] == "done"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 0.99])
+def test_cut_arrays(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(1000), b=np.ones(3))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r".+"):
+        read_arrays(path, ("a", "b"))
+
+
+def test_odd_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.npz"
+    for save in (
+        lambda: np.save(tmp_path / "a.npy", np.ones(3)) or (tmp_path / "a.npy").rename(path),
+        lambda: path.write_bytes(b"PK\x05\x06" + b"\0" * 18),
+        lambda: np.savez(path, a=np.array([{}], dtype=object), b=np.ones(1)),
+        lambda: np.savez(path, a=np.ones(1)),
+    ):
+        save()
+        with pytest.raises(ValueError, match=r".+"):
+            read_arrays(path, ("a", "b"))
+    np.savez_compressed(path, a=np.zeros(10**6), b=np.zeros(1))
+    assert read_arrays(path, ("b",))["b"].tolist() == [0]
+    monkeypatch.setattr("mlcil.files.LARGEST_ARRAYS", 10**6)
+    with pytest.raises(ValueError, match="it claims 8000"):
+        read_arrays(path, ("b",))
+    with pytest.raises(FileNotFoundError):
+        read_arrays(tmp_path / "none.npz", ("a",))
