@@ -9,7 +9,6 @@ Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import statistics
@@ -37,6 +36,7 @@ from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.reporting.tables import markdown
 from mlcil.schema import check
+from mlcil.system.provenance import short_paths
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ class Job:
         wanted = load_config(self.config, [*self.overrides, "launcher='none'"]).pretty_text
         results, config = self.run_dir / "results.json", self.run_dir / "config.py"
         if results.is_file():
-            content = json.loads(results.read_text())
-            if content["status"] == "done" and content["config"] == wanted:
+            content = comparison.read_results(results)
+            if content.get("status") == "done" and short_paths(content.get("config")) == short_paths(wanted):
                 return "done"
         same = config.is_file() and config.read_text() == wanted
         return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"
