@@ -447,12 +447,11 @@ def published_for(runs: Sequence[Mapping[str, Any]], experiment: str | None = No
 
 def _alike(run: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether a published row is of the run's method and data set at all."""
-    kinds = [
-        (given["method"]["type"], given["scenario"]["dataset"]["type"])
-        for given in (settings_of(run), settings)
-        if given
-    ]
-    return len(kinds) == 2 and kinds[0] == kinds[1]
+    try:
+        kinds = [(c["method"]["type"], c["scenario"]["dataset"]["type"]) for c in (settings_of(run), settings)]
+    except (KeyError, TypeError):  # a config that was changed by hand
+        return False
+    return kinds[0] == kinds[1]
 
 
 @cache

@@ -42,7 +42,10 @@ class Session(_Part):
     mAP: Numbers = {}
     fixed_mAP: Numbers = {}
     f1: dict[str, Numbers] = {}
+    AP: list[Number] = []
     fixed_AP: list[Number] = []
+    fixed_f1: dict[str, Numbers] = {}
+    images: dict[str, Count] = {}
     accuracy: Numbers = {}
     top5: Numbers = {}
     class_accuracy: list[Number] = []
