@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from refusals import check_refused
 from report_files import make_run
 
 from mlcil.files import read_arrays
-from mlcil.reporting.comparison import read_results
+from mlcil.reporting.comparison import as_csv, as_latex, as_markdown, make_row, read_results
 
 S = ("sessions", 0)
 #: where, the value that is put there, and what the sentence says
@@ -132,3 +134,15 @@ def test_odd_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_arrays(path, ("b",))
     with pytest.raises(FileNotFoundError):
         read_arrays(tmp_path / "none.npz", ("a",))
+
+
+def test_names_are_only_names_in_every_table() -> None:
+    name = "\\input{/etc/passwd} $x^2$ | a\n<b>[l](u)"
+    rows = [make_row(label, []) for label in (name, "=cmd|'/c calc'!A1", "+1", "@x")]
+    latex = as_latex("a~b", rows)
+    assert r"\textbackslash{}input\{/etc/passwd\} \$x\textasciicircum{}2\$ | a <b>[l](u) & 0" in latex
+    assert r"\caption{a\textasciitilde{}b." in latex
+    cells = next(line for line in as_markdown("t", rows).splitlines() if "passwd" in line)
+    assert cells.startswith("| \\\\input{/etc/passwd} $x^2$ \\| a \\<b>\\[l](u) | 0 |")
+    first = [line[0] for line in csv.reader(io.StringIO(as_csv(rows)))]
+    assert first[1:] == [name, "'=cmd|'/c calc'!A1", "'+1", "'@x"]

@@ -19,7 +19,7 @@ from mlcil.files import write_text
 from mlcil.reporting import published as numbers
 from mlcil.reporting.run_settings import NEUTRAL, REPEATED, settings_of, without
 from mlcil.reporting.schema_of_results import contradiction
-from mlcil.reporting.tables import four_decimals, markdown
+from mlcil.reporting.tables import csv_cell, four_decimals, markdown
 
 Run = Mapping[str, Any]  # content of a results.json
 
@@ -185,8 +185,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = find_results(folder)
     content = read_results(path)
-    if content["status"] != "done":
-        raise UserError(f"{path} belongs to a run with status {content['status']!r}; finish it with --resume first")
+    if content.get("status") != "done":
+        raise UserError(f"{path} belongs to a run with status {content.get('status')!r}; finish it with --resume first")
     check_summary(path, content)
     return content
 
@@ -440,7 +440,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     known = [c for c in (*numbers.COLUMNS, *BESIDE[2:]) if c in columns]
     writer.writerow(header + [f"published {column}" for column in known])
     for row in rows:
-        line: list[Any] = [row.label, max((len(v) for v in row.values.values()), default=0), row.missing]
+        line: list[Any] = [csv_cell(row.label), max((len(v) for v in row.values.values()), default=0), row.missing]
         for column in columns:
             apart = row.deviations(column)
             line += map(four_decimals, (row.mean(column), row.std(column), apart.get("orders"), apart.get("seeds")))
@@ -450,7 +450,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_latex(title: str, rows: Sequence[Row]) -> str:
     """A ``tabular`` in a ``table``, with booktabs rules."""
-    table = [[_escaped(cell) for cell in line] for line in cells(rows, " $\\pm$ ")]
+    table = [[_escaped(cell) for cell in line] for line in cells(rows)]
     head, *body = [" & ".join(line) + " \\\\\n" for line in table]
     return (
         f"\\begin{{table}}\n\\caption{{{_escaped(title)}. {_escaped(caption(rows))}}}\n"
@@ -459,10 +459,15 @@ def as_latex(title: str, rows: Sequence[Row]) -> str:
     )
 
 
+#: characters with a meaning in LaTeX, and what prints them
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "\n": " ",
+    **{character: f"\\{character}" for character in "&%#_${}"},
+})  # fmt: skip
+
+
 def _escaped(text: str) -> str:
-    for character in "&%#_":
-        text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$")
+    return text.translate(LATEX)
 
 
 def as_json(title: str, rows: Sequence[Row], facts: Mapping[str, Any]) -> str:

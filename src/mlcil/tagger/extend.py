@@ -35,6 +35,7 @@ from mlcil.images import Fit
 from mlcil.inference.features import feature_engine
 from mlcil.interop.pretrained import file_sha256, load_pretrained
 from mlcil.methods.base import Method
+from mlcil.methods.ridge import Ridge
 from mlcil.models.composed import COMPOSED
 from mlcil.models.network import IncrementalNetwork
 from mlcil.reporting.formats import bytes_text, duration
@@ -439,21 +440,22 @@ def _add(
         share = folds_of(photos.cells_NL, photos.ids, max(folds, 2) if by_rows else FOLDS)
         logits_NL = np.full((len(table), len(new)), np.nan)
         appended: Appended | None = None
+        if by_rows:
+            appended = append_session(
+                cfg, method, table, table.part(np.arange(len(table))[-1:], "last"), sizes, keep_old
+            )
         with bar("thresholds", folds, by_rows) as show:
             for number in range(folds):
                 rows, held = np.flatnonzero(share != number), np.flatnonzero(share == number)
                 method, weights = fresh()
-                appended = append_session(
+                if appended is not None and isinstance(method, Ridge):
+                    method.strength = appended.method.session_report()["ridge"]["strength"]  # searched once
+                held_out = append_session(
                     cfg, method, table.part(rows, "photos"), table.part(held, "held out"), sizes, keep_old, not by_rows
                 )
-                logits_NL[held] = appended.result.logits_NC[:, len(old) :]
+                logits_NL[held] = held_out.result.logits_NC[:, len(old) :]
                 show(number + 1)
-        if by_rows:
-            method, weights = fresh()
-            appended = append_session(
-                cfg, method, table, table.part(np.arange(len(table))[-1:], "last"), sizes, keep_old
-            )
-        assert appended is not None
+        appended = appended or held_out
     judged = np.isfinite(logits_NL).all(1)
     nothing = np.arange(len(table)) >= len(table) - photos.nothing
     found = calibrate(
