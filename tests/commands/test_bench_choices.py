@@ -29,7 +29,7 @@ def trained(tmp_path, monkeypatch):
     Path("mine.py").write_text(TEXT)
     words = []
 
-    def run(jobs, at_once, say=print):
+    def run(jobs, at_once, processes):
         for job in jobs:
             if job.state() == "done":
                 continue
