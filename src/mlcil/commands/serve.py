@@ -52,9 +52,7 @@ def main(options: argparse.Namespace) -> int:
             service.served = load(path)
 
         service.learner = Learner(base, studio, options.project, options.reviewed, learnt)
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # the server has its own handler, and raises the signal again at its end
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server's own handler raises it again at its end
     logging.basicConfig(format="%(message)s")
     listening = _listen(options.host, options.port)
     config = uvicorn.Config(

@@ -1,7 +1,7 @@
 """The routes of ``mlcil serve``.
 
-No path and no address that comes from outside is opened: a name of a file is only said back, and photos of Label Studio's
-tasks are fetched from the one Label Studio that the server was started with.
+No path and no address that comes from outside is opened: a name of a file is only said back, and photos of tasks are
+fetched from the one Label Studio that the server was started with.
 """
 
 from __future__ import annotations

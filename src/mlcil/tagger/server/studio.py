@@ -71,7 +71,7 @@ def choices_of(config: str) -> Control:
     for tag in root.iter("Choices"):
         if tag.get("toName") in images:
             to_name = tag.get("toName", "")
-            choices = tuple(choice.get("alias") or choice.get("value", "") for choice in tag.iter("Choice"))
+            choices = tuple(choice.get("alias") or choice.get("value") or "" for choice in tag.iter("Choice"))
             return Control(tag.get("name", ""), to_name, images[to_name], choices, tag.get("choice") == "multiple")
     raise RefusedError(
         400, 'the labelling config has no choices for an image; expected <Image name="image" .../> and <Choices '
@@ -154,8 +154,9 @@ class Studio:
             here = False
         if not here:
             raise RefusedError(
-                400, f"{name} is at {address[:100]!r}; expected an address of {self.address}, since nothing else is opened"
-            )  # fmt: skip
+                400,
+                f"{name} is at {address[:100]!r}; expected an address of {self.address}, since nothing else is opened",
+            )
         return self._open(urllib.request.Request(full, headers={"Authorization": self._authorization()}), name, most)
 
     def _authorization(self) -> str:
