@@ -9,8 +9,8 @@ jobs = 2
 one_table = True
 validation = 0.25
 protocols = [
-    dict(label="images return"),
     dict(label="an image in one session", overrides={"scenario.disjoint": True}),
+    dict(label="images return"),
 ]
 
 overrides = {
