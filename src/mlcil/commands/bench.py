@@ -138,6 +138,11 @@ class Job:
         return self.order, self.seed
 
     @property
+    def same(self) -> frozenset[str]:
+        """What two jobs share that do the same under two names."""
+        return frozenset(word for word in self.overrides if not word.startswith("name=")) | {self.config}
+
+    @property
     def output(self) -> Path:
         """File that takes what the run prints."""
         return self.run_dir.parent / f"{self.name}.out"
@@ -562,6 +567,8 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
                 "class_orders": bench["class_orders"],
             }
             twins = plan_jobs(path, table, extra, twins=True)[1] if bench["one_table"] else []
+            tried = {job.same: job for job in trials}
+            twins = [tried.get(twin.same, twin) for twin in twins]
             failed += [] if table_only or unprepared else run_jobs(twins, at_once, processes)
             rows = bench_rows(table, runs, twins)
             label = table["title"].removeprefix(f"{bench['title']}, ")
