@@ -325,7 +325,7 @@ def test_they_need_a_frozen_backbone():
 
 #: mean absolute logit of one batch of images after each session
 GOLDEN: dict[str, list[float]] = {
-    "Frozen rows": [0, 0, 0],
+    "Frozen rows": [8.6494710, 11.5361713, 13.9738757],
     "Ridge": [2.6506334, 2.5273022, 2.5331441],
     "Ridge, Gaussian": [2.6506334, 2.4302129, 2.5338065],
     "L3A": [2.6582903, 2.6773436, 2.9576711],
