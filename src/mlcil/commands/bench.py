@@ -412,8 +412,8 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job], twins: Sequence[Jo
         numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
         rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
         if bench["one_table"]:
-            pairs = [pair for pair in zip(jobs, twins, strict=True) if pair[0].label == label]
-            both = [(job.run_dir, twin.run_dir) for job, twin in pairs if {job.state(), twin.state()} == {"done"}]
+            mine = [pair for pair in zip(jobs, twins, strict=True) if pair[0].label == label]
+            both = [(job.run_dir, twin.run_dir) for job, twin in mine if {job.state(), twin.state()} == {"done"}]
             rows[-1].values.update(comparison.costs(done, both))
     if bench["upper_bound"] is not None:
         bounds = {
