@@ -10,7 +10,6 @@ not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import statistics
 import sys
@@ -35,6 +34,7 @@ from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.reporting.tables import markdown
 from mlcil.schema import check
+from mlcil.system.provenance import short_paths
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class Bench:
         jobs: runs at the same time.
         validation: share of the training images that ``choices`` are judged on; no trial reads a test image.
         trial_seeds: of the trials.
-        one_table: the protocols share a table, a row a method and protocol, with F1 at a score of 0.5, the MB that a run
-            carries from session to session, and its seconds.
+        one_table: the protocols share a table, a row a method and protocol, with F1 of calibrated scores, the MB that a
+            run carries from session to session, and its seconds. Every run has a twin that trains without the
+            validation images; its scores on these give the calibration, see :func:`comparison.calibrated_f1`.
     """
 
     title: str
@@ -137,6 +138,11 @@ class Job:
         return self.order, self.seed
 
     @property
+    def same(self) -> frozenset[str]:
+        """What two jobs share that do the same under two names."""
+        return frozenset(word for word in self.overrides if not word.startswith("name=")) | {self.config}
+
+    @property
     def output(self) -> Path:
         """File that takes what the run prints."""
         return self.run_dir.parent / f"{self.name}.out"
@@ -159,8 +165,8 @@ class Job:
         wanted = self.settings["text"]
         results, config = self.run_dir / "results.json", self.run_dir / "config.py"
         if results.is_file():
-            content = json.loads(results.read_text())
-            if content["status"] == "done" and content["config"] == wanted:
+            content = comparison.read_results(results)
+            if content.get("status") == "done" and short_paths(content.get("config")) == short_paths(wanted):
                 return "done"
         same = config.is_file() and config.read_text() == wanted
         return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"
@@ -266,8 +272,8 @@ def data_of(path: Path, words: Sequence[str]) -> tuple[str, list[str]]:
         kind = "coco"
     else:
         raise UserError(
-            f"data={folder} holds neither VOC's folders (VOCdevkit or Annotations) nor COCO's (annotations, train2014); "
-            "name the folder of one of them"
+            f"data={folder} holds neither VOC's folders (VOCdevkit or Annotations) nor COCO's (annotations, "
+            "train2014); name the folder of one of them"
         )
     rest = [word for word in words if not word.startswith("data=")]
     return kind, [*rest, f"scenario.dataset.root={str(folder)!r}"]
@@ -291,7 +297,7 @@ def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def plan_jobs(
-    path: Path, bench: Mapping[str, Any], extra: Sequence[str] = (), trials: bool = False
+    path: Path, bench: Mapping[str, Any], extra: Sequence[str] = (), trials: bool = False, twins: bool = False
 ) -> tuple[list[Job], list[Job]]:
     """Preparations and runs of a bench, seed by seed so that an early stop leaves comparable rows.
 
@@ -301,6 +307,7 @@ def plan_jobs(
         extra: ``key=value`` overrides from the command line, for every run.
         trials: the runs that choose among ``choices`` in place of those of the table; the order of such a job is the
             number of its choice.
+        twins: every run of the table without the validation images.
 
     Raises:
         UserError: two of them would write into one folder.
@@ -321,11 +328,9 @@ def plan_jobs(
     first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]
     orders = bench["class_orders"]
     runs = []
+    less = f"scenario.validation={bench['validation']!r}"
     if trials:
-        held_out = [
-            f"scenario.validation={bench['validation']!r}",
-            *(f"scenario.class_order={order!r}" for order in (orders or ())[:1]),
-        ]
+        held_out = [less, *(f"scenario.class_order={order!r}" for order in (orders or ())[:1])]
         for seed in bench["trial_seeds"]:
             for run in bench["runs"]:
                 for number, choice in enumerate(run.get("choices", ())):
@@ -338,7 +343,8 @@ def plan_jobs(
             for run in bench["runs"]:
                 more = [f"seed={seed!r}"]
                 more += [f"scenario.class_order={order!r}"] if orders else []
-                suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
+                more += [less] if twins else []
+                suffix = f"_seed{seed}" + (f"_order{index}" if orders else "") + ("_twin" if twins else "")
                 runs.append(job(run, run["label"], suffix, more, index, seed))
     everything = [*first, *runs]
     check_own_folders(path, [job.label or job.config for job in everything], [job.name for job in everything])
@@ -380,8 +386,13 @@ def run_jobs(jobs: Sequence[Job], at_once: int, processes: Processes) -> list[Jo
     return failed
 
 
-def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison.Row]:
+def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job], twins: Sequence[Job] = ()) -> list[comparison.Row]:
     """A row a method from the runs that are done.
+
+    Args:
+        bench: its content.
+        jobs: the runs.
+        twins: of each its twin, with ``one_table``.
 
     Raises:
         UserError: runs of one class order differ in data or protocol.
@@ -401,7 +412,9 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
         numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
         rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
         if bench["one_table"]:
-            rows[-1].values.update(comparison.costs(done))
+            mine = [pair for pair in zip(jobs, twins, strict=True) if pair[0].label == label]
+            both = [(job.run_dir, twin.run_dir) for job, twin in mine if {job.state(), twin.state()} == {"done"}]
+            rows[-1].values.update(comparison.costs(done, both))
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
@@ -553,7 +566,11 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
                 "seeds": bench["seeds"],
                 "class_orders": bench["class_orders"],
             }
-            rows = bench_rows(table, runs)
+            twins = plan_jobs(path, table, extra, twins=True)[1] if bench["one_table"] else []
+            tried = {job.same: job for job in trials}
+            twins = [tried.get(twin.same, twin) for twin in twins]
+            failed += [] if table_only or unprepared else run_jobs(twins, at_once, processes)
+            rows = bench_rows(table, runs, twins)
             label = table["title"].removeprefix(f"{bench['title']}, ")
             everything += [replace(row, label=f"{row.label}, {label}") for row in rows]
             if not bench["one_table"]:
