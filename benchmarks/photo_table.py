@@ -8,8 +8,9 @@ computed once for all runs by the fastest engine, and the runs are children of o
 ``mlcil train``, each a Python of its own that computes its features for itself by PyTorch, as the bench did before it
 shared them; the decoded images of the bench are there already. So many of them would take long: one seed of two methods
 is measured (a linear head, which is quickest, and the attention of KRT, which is slowest), side by side, and scaled to
-all runs. ``--clock cpu`` counts the seconds that the processes compute, over ``--jobs``. The last mAP of the runs of both kinds is compared, and the program fails when one
-differs by more than half a point. ``ratio`` is separate over bench.
+all runs. ``--clock cpu`` counts the seconds that the processes compute, over ``--jobs``. The last mAP of the runs of
+both kinds is compared, and the program fails when one differs by more than half a point. ``ratio`` is separate over
+bench.
 """
 
 from __future__ import annotations
