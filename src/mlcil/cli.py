@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import importlib
+import io
 import logging
 import os
 import sys
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--download", action="store_true", help="fetch the data set and weights first where they are missing"
     )
+    sub.add_argument("--full-paths", action="store_true", help="results.json names folders in full, not from here or ~")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
     sub = command("download", "Fetch a data set or weights from their official address; without a name: list them.")
@@ -178,6 +181,20 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", type=Path, metavar="FILE.json", help="write all numbers")
     sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
 
+    sub = command("serve", "Tag images over HTTP: for programs, for a browser, and for Label Studio.")
+    sub.add_argument("tagger", metavar="TAGGER", help="its file, or a run by its folder or name (its last session)")
+    sub.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: this one only)")
+    sub.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    sub.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    sub.add_argument("--engine", default="auto", help="as for predict")
+    sub.add_argument("--max-images", type=int, default=32, help="of a request (default: 32)")
+    sub.add_argument("--max-megabytes", type=int, default=100, help="of a request (default: 100)")
+    sub.add_argument("--max-megapixels", type=int, default=50, help="of an image (default: 50)")
+    sub.add_argument("--timeout", type=float, default=60.0, help="seconds until an answer (default: 60)")
+    sub.add_argument("--label-studio", metavar="URL", help="answer its tasks; its token is in LABEL_STUDIO_API_KEY")
+    sub.add_argument("--project", type=int, help="learn the labels that are annotated in this project of it")
+    sub.add_argument("--reviewed", help="labels that annotators looked for on every photo, with commas, or 'all'")
+
     sub = command("info", "Print what a tagger's file says of itself: labels, thresholds, parents, what is kept.")
     sub.add_argument("tagger", type=Path)
     sub.add_argument("--json", action="store_true", help="print json instead of lines")
@@ -201,32 +218,62 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
-    top = parser()
-    # key=value words may stand before and behind options, which argparse alone does not take
-    options, rest = top.parse_known_args(arguments)
-    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    for stream in (sys.stdout, sys.stderr):  # names that a terminal or a pipe has no signs for are escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.raiseExceptions = False  # a full disk is reported once, by the run, and not by every log line that it
     threading.excepthook = _thread_failed  # does not take, or by TensorBoard's thread
+    command = ""
     try:
-        if rest:
-            options.overrides = [*options.overrides, *rest]
-        return int(importlib.import_module(f"mlcil.commands.{options.command}").main(options))
+        try:
+            options = _parse(arguments)
+            command = options.command
+            return int(importlib.import_module(f"mlcil.commands.{command}").main(options))
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"mlcil: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        if error.filename is None:
+            _drop_output()
+        place = "standard output" if error.filename is None else str(error.filename)
+        print(f"mlcil: {place} cannot be used ({error.strerror}); make room or name another", file=sys.stderr)
+        return 2
     except StoppedError as stop:
         print(f"mlcil: {stop}", file=sys.stderr)
         return 128 + stop.number
     except KeyboardInterrupt:
-        trains = options.command in ("train", "demo", "bench")
+        trains = command in ("train", "demo", "bench")
         print(f"mlcil: interrupted{'; a run goes on with the same command and --resume' * trains}", file=sys.stderr)
         return 130
     finally:
         gc.collect()  # loaders of a failed run end their worker processes, before Python's exit kills them noisily
+
+
+#: what is wrong with a place that the user has named, or with the disk that it is on
+PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EROFS}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The words of the command line; key=value may stand before and behind options, which argparse does not take."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that Python's end does not fail on it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _thread_failed(arguments: Any) -> None:

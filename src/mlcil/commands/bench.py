@@ -10,7 +10,6 @@ not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import statistics
 import sys
@@ -35,6 +34,7 @@ from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.reporting.tables import markdown
 from mlcil.schema import check
+from mlcil.system.provenance import short_paths
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class Job:
         wanted = self.settings["text"]
         results, config = self.run_dir / "results.json", self.run_dir / "config.py"
         if results.is_file():
-            content = json.loads(results.read_text())
-            if content["status"] == "done" and content["config"] == wanted:
+            content = comparison.read_results(results)
+            if content.get("status") == "done" and short_paths(content.get("config")) == short_paths(wanted):
                 return "done"
         same = config.is_file() and config.read_text() == wanted
         return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"

@@ -79,8 +79,9 @@ class Processes:
             while waiting and len(running) < at_once:
                 index, request = waiting.popleft()
                 running.add(index)
-                yield index, None
+                request.output.write_text("")
                 self._server_at_work().send((index, *request))
+                yield index, None
             try:
                 index, code = self._server_at_work().recv()
             except (EOFError, OSError):  # somebody has killed the server; its children are gone or soon will be

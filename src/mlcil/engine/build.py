@@ -370,9 +370,9 @@ def build_runner(start: Start) -> IncrementalRunner:
 
 def provenance(run: Run, began: datetime) -> dict[str, Any]:
     """Where a run's numbers come from."""
-    device = next(run.method.parameters()).device
+    device, program = next(run.method.parameters()).device, Path(sys.argv[0]).name
     return {
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(["mlcil" if program in ("mlcil", "__main__.py") else sys.argv[0], *sys.argv[1:]]),
         "started": began.isoformat(timespec="seconds"),
         "versions": versions(),
         "seed": run.settings.seed,

@@ -173,12 +173,19 @@ def check_summary(path: Path, content: Run) -> None:
         raise UserError(f"{path} has sessions that no run writes ({reason}); train the run again") from error
     for key in {**found, **told}:
         a, b = told.get(key), found.get(key)
-        same = a == b if a is None or b is None else isinstance(a, (int, float)) and math.isclose(a, b, rel_tol=1e-9)
-        if not same:
+        if not _same(a, b):
             raise UserError(
                 f"{path} was changed: its summary says {key} {a}, but its sessions give {b}; take the file from the "
                 "run again, or train it again"
             )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Numbers up to rounding, lists of them entry by entry."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    both = isinstance(a, (int, float)) and isinstance(b, (int, float))
+    return math.isclose(a, b, rel_tol=1e-9) if both else a == b
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Results(_Part):
     dataset: str = ""
     classes: list[str] = []
     sessions: list[Session]
-    summary: dict[str, float | list[Number] | None] = {}
+    summary: dict[str, Number | list[list[Number]]] = {}
     provenance: Provenance = Provenance()
     config: str = ""
 

@@ -110,6 +110,8 @@ def _device(name: str) -> torch.device:
     try:
         place = torch.device(name)
         torch.empty(0, device=place)
+        if place.type == "meta":
+            raise RuntimeError("it keeps shapes and no numbers")
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
