@@ -573,14 +573,12 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             rows = bench_rows(table, runs, twins)
             label = table["title"].removeprefix(f"{bench['title']}, ")
             everything += [replace(row, label=f"{row.label}, {label}") for row in rows]
-            if not bench["one_table"]:
-                print("\n" + comparison.write_tables(folder, table["title"], rows, facts))
-                print(f"written: {folder}/table.md, .csv, .tex, .json")
+            title, where = table["title"], folder
+            if bench["one_table"]:  # it grows with every protocol
+                title, rows, where = bench["title"], everything, Path("logs") / f"bench_{path.stem}_{bench['data']}"
+            print("\n" + comparison.write_tables(where, title, rows, facts))
+            print(f"written: {where}/table.md, .csv, .tex, .json")
             if bench["phases"] is not None:
                 print("\n" + write_phases(folder, bench, runs))
                 print(f"written: {folder}/phases.md")
-    if bench["one_table"]:
-        folder = Path("logs") / f"bench_{path.stem}_{bench['data']}"
-        print("\n" + comparison.write_tables(folder, bench["title"], everything, facts))
-        print(f"written: {folder}/table.md, .csv, .tex, .json")
     return 1 if failed else 0
