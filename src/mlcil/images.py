@@ -23,6 +23,8 @@ BAD_IMAGE = ("raise", "skip")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 #: what is opened as an image; Pillow's others are out, since one of them (EPS) hands the file to a program
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+#: what Pillow raises at a file that is broken somewhere
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, zlib.error)
 _ORIENTATION = 0x0112  # the EXIF tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,12 +48,7 @@ def load_rgb(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
-                    whole = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-                else:
-                    whole = image.convert("RGB")
-                orientation = image.getexif().get(_ORIENTATION)
-        return whole.transpose(_TURNS[orientation]) if orientation in _TURNS else whole
+                return upright_rgb(image)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist, but the annotations name it; put the image there") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -60,12 +57,22 @@ def load_rgb(path: Path) -> Image.Image:
         ) from error
     except UserError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, struct.error, zlib.error) as error:
+    except DAMAGED as error:
         size = path.stat().st_size if path.is_file() else 0
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UserError(
             f"{path} is a damaged image ({reason}; {size} bytes); replace it or remove it from the data"
         ) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as :func:`load_rgb` gives it. Raises what Pillow raises."""
+    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        whole = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    else:
+        whole = image.convert("RGB")
+    orientation = image.getexif().get(_ORIENTATION)
+    return whole.transpose(_TURNS[orientation]) if orientation in _TURNS else whole
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mlcil.images import BAD_IMAGE, Fit, decode
 from mlcil.protocols import check_option
 
 _log = logging.getLogger(__name__)
+Name = TypeVar("Name", Path, str)
 
 
 class Tagger(ABC):
@@ -63,11 +64,16 @@ class Tagger(ABC):
                     raise
                 _log.warning(f"image skipped: {error}")
             if len(batch) == batch_size:
-                yield from self._predict_batch(batch)
+                yield from self.score_batch(batch)
                 batch = []
-        yield from self._predict_batch(batch)
+        yield from self.score_batch(batch)
 
-    def _predict_batch(self, batch: Sequence[tuple[Path, np.ndarray]]) -> Iterator[tuple[Path, dict[str, float]]]:
+    def score_batch(self, batch: Sequence[tuple[Name, np.ndarray]]) -> Iterator[tuple[Name, dict[str, float]]]:
+        """Squares uint8 (image_size, image_size, 3) that go through the network at once, each with a name.
+
+        Raises:
+            UserError: scores that are no numbers.
+        """
         if batch:
             scores_BC = self.scores(np.stack([image for _, image in batch]))
             for (path, _), scores_C in zip(batch, scores_BC, strict=True):
