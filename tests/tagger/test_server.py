@@ -12,6 +12,8 @@ import threading
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -75,8 +77,8 @@ def client(served):
 class LabelStudio(BaseHTTPRequestHandler):
     """Photos under /data/upload/, the export of project 7, and what leads away."""
 
-    tasks: list = []
-    asked: list = []
+    tasks: ClassVar = []
+    asked: ClassVar = []
 
     def do_GET(self):
         self.asked.append((self.path, self.headers.get("Authorization")))
@@ -304,10 +306,10 @@ def test_an_annotation_is_learnt_by_the_command_and_served(served, stage, addres
     given = []
 
     def extend(self, words):
-        tasks = json.loads(open(words[1]).read())
+        tasks = json.loads(Path(words[1]).read_text())
         given.append((words, [t["annotations"][0]["result"][0]["value"]["choices"] for t in tasks]))
         for task in tasks:
-            assert open(f"{words[3]}/{task['data']['image']}", "rb").read() == png()
+            assert Path(words[3], task["data"]["image"]).read_bytes() == png()
         more = tiny.stage(("ant", "bee", "cat"))
         more.parents = [studio_module.file_sha256(base)]
         more.save(tmp_path / words[5].rpartition("/")[2])
