@@ -1,5 +1,5 @@
-# The four commands of CONTRIBUTING.md, in the environment that the other commands use.
-.PHONY: format check test demo
+# The commands of CONTRIBUTING.md, in the environment that the other commands use.
+.PHONY: format check test demo matrix licences sbom
 python = set -e; REQUIREMENTS=requirements-dev.txt; . scripts/env.sh; "$$PYTHON" -m
 
 format:
@@ -13,3 +13,12 @@ test:
 
 demo:
 	@sh train_mlcil_coco.sh --demo
+
+matrix:
+	@sh scripts/matrix.sh
+
+licences:
+	@$(python) piplicenses --from=mixed --order=license --with-urls
+
+sbom:
+	@$(python) cyclonedx_py environment --pyproject pyproject.toml --output-file sbom.cdx.json "$$PYTHON"; echo sbom.cdx.json

@@ -46,7 +46,7 @@ def traffic(module: nn.Module, images: Tensor) -> float:
     return total
 
 
-def measure(options: argparse.Namespace) -> float:
+def measure(options: argparse.Namespace, device: torch.device) -> float:
     """Print the tables; operations of a step, official over ours."""
     machines = [(name, float(flops), float(bytes_)) for name, flops, bytes_ in options.machine or MACHINES]
     with torch.device("meta"):

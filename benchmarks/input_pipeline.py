@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from krt_step import BARS, batch_of, step_of, trained
 from PIL import Image
 from timing import add_options, begin, formulations, header, medians
 from torch import Tensor
 from torch.utils.data import DataLoader
-from train_step import BARS, batch_of, step_of, trained
 
 from mlcil.datasets.cache import CacheOptions, with_cache
 from mlcil.datasets.loading import ImageSource, Loader, Readers, SessionSampler, SessionView

@@ -1,6 +1,4 @@
-"""What does a training step keep in memory, and what does each option save and cost?
-
-    python benchmarks/memory.py [--backbone tresnet_m] [--batch 4] [--sessions 8] [--steps 3]
+"""What a training step keeps in memory, and what each option saves and costs; ``train_step.py --what memory``.
 
 ``official`` runs the attention once per session, everything in fp32 and contiguous. The other rows are ours: as by
 default in fp32, with ``network.backbone.recompute``, in bf16, and with the ``inplace-abn`` package where it imports.
@@ -16,31 +14,20 @@ import sys
 from typing import Any
 
 import torch
-from timing import add_options, begin, formulations, header, kept_for_backward, medians
+from timing import formulations, kept_for_backward, medians
 from torch import Tensor, nn
 
 from mlcil.models.inplace_abn import load_package
 from mlcil.models.network import build_network
 from mlcil.models.numerics import autocast
-from mlcil.models.tresnet import VARIANTS
 
 CLASSES = 10  # of a session
 BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of the gradients' relative distance
 
 
-def main() -> None:
-    """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_options(parser)
-    parser.add_argument("--backbone", default="tresnet_m", choices=tuple(VARIANTS))
-    parser.add_argument("--sessions", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps of each")
-    options = parser.parse_args()
-    device = begin(options)
-    print(header(device))
-    torch.manual_seed(0)
+def measure(options: argparse.Namespace, device: torch.device) -> float:
+    """Print one table; kept by the official formulation over kept with ``recompute``."""
+    sessions = options.sessions[-1]
     images = torch.rand(options.batch, 3, options.size, options.size, device=device)
     rows: dict[str, tuple[dict[str, Any], torch.dtype]] = {
         "official": ({"abn": "torch"}, torch.float32),
@@ -54,7 +41,7 @@ def main() -> None:
     weights: dict[str, Tensor] = {}
     for name, (backbone, _) in rows.items():
         spec = {"backbone": {"name": options.backbone, **backbone}, "head": {"type": "ica"}, "image_size": options.size}
-        network = build_network(spec, [CLASSES] * options.sessions)
+        network = build_network(spec, [CLASSES] * sessions)
         weights = weights or {key: value.clone() for key, value in network.state_dict().items()}
         network.load_state_dict(weights)
         network.to(device)
@@ -82,7 +69,7 @@ def main() -> None:
             sys.exit(f"{name}: the gradients differ by {difference:.1e}, more than {BARS[dtype]:.0e}")
     seconds = medians({name: lambda name=name: step(name) for name in rows}, device, options.steps, 1, options.clock)
     kept = {name: kept_for_backward(lambda name=name: forward(name), networks[name], images) for name in rows}
-    print(f"{options.backbone}, {options.sessions} sessions, batch {options.batch}, {options.size} px")
+    print(f"{options.backbone}, {sessions} sessions, batch {options.batch}, {options.size} px")
     print(f"{'':20}{'kept MB an image':>18}{'ratio':>8}{'peak MB':>10}{'ms a step':>12}{'ratio':>8}")
     for name in rows:
         peak = "-"
@@ -94,8 +81,4 @@ def main() -> None:
             f"{name:20}{1e-6 * kept[name] / options.batch:>18.1f}{kept['official'] / kept[name]:>8.2f}{peak:>10}"
             f"{1e3 * seconds[name]:>12.0f}{seconds['official'] / seconds[name]:>8.2f}"
         )
-    print(f"ratio {kept['official'] / kept['recompute=True']:.2f}")
-
-
-if __name__ == "__main__":
-    main()
+    return kept["official"] / kept["recompute=True"]

@@ -1,6 +1,4 @@
-"""How much faster do several processes train than one?
-
-    python benchmarks/processes.py [--processes 1 2] [--threads 1] [--backbone tresnet_m] [--batch 4]
+"""How much faster several processes train than one; ``train_step.py --what processes``.
 
 Every process has ``--batch`` images, as in a run, and ``--threads`` threads, or a GPU of its own where there are
 enough. The step is KRT's of the last of ``--sessions`` sessions, wrapped as the runner wraps it. First the gradients of
@@ -21,10 +19,12 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as mp
+from krt_step import batch_of, trained
 from mmengine.model import MMDistributedDataParallel
-from timing import header, synchronise
+from timing import synchronise
 from torch import Tensor
-from train_step import batch_of, trained
+
+TURNS = 2  # of every group
 
 
 def gradients(method: torch.nn.Module) -> Tensor:
@@ -74,24 +74,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def main() -> None:
-    """Print one table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="sizes of the groups")
-    parser.add_argument("--threads", type=int, default=1, help="of the arithmetic in each process")
-    parser.add_argument("--backbone", default="tresnet_m")
-    parser.add_argument("--sessions", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=4, help="images of a process")
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps in a turn")
-    parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(header(torch.device("cuda" if torch.cuda.device_count() >= max(options.processes) else "cpu")))
+def measure(options: argparse.Namespace, device: torch.device) -> float:
+    """Print one table; the speed of the last group over that of the first."""
+    del device  # each process has its own
+    options.sessions = options.sessions[-1]
     context = mp.get_context("spawn")
     steps: dict[int, list[float]] = {count: [] for count in options.processes}
-    for _ in range(options.turns):
+    for _ in range(TURNS):
         for count in options.processes:
             found: Queue[Any] = context.Queue()
             mp.spawn(work, (count, free_port(), options, found), nprocs=count)
@@ -107,8 +96,4 @@ def main() -> None:
     for count, speed in speeds.items():
         ratio = speed / speeds[first]
         print(f"{count:>10}{speed:>10.2f}{ratio:>8.2f}{100 * ratio * first / count:>10.0f} %")
-    print(f"ratio {ratio:.2f}")
-
-
-if __name__ == "__main__":
-    main()
+    return ratio

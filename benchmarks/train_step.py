@@ -3,6 +3,8 @@
     python benchmarks/train_step.py [--device auto|cpu|cuda] [--backbone tresnet_m] [--sessions 8] [--batch 16]
     python benchmarks/train_step.py --what ica|dkt|daformer [--network] [--sessions 1 8 16 40] [--classes 25]
     python benchmarks/train_step.py --what inversion [--precision bf16]
+    python benchmarks/train_step.py --what memory [--batch 4] [--steps 3]
+    python benchmarks/train_step.py --what processes [--processes 1 2] [--threads 1]
     python benchmarks/train_step.py --what counts [--machine NAME GFLOP/s GB/s]
 
 ``krt``, the default, makes KRT steps of the last of ``--sessions`` sessions (teacher forward, forward, asymmetric and
@@ -12,8 +14,9 @@ shared by the sessions, the teacher's batch norms inside its convolutions, the f
 step, before any update, are compared first, and the program fails when they disagree. On the CPU freed memory is kept
 for both, as a run does. Printed are the shares of the machine's peak too, and where the time of our step goes.
 
-The other kinds: ``heads_step.py`` (one more session in the heads), ``inversion_step.py`` (ABD, R-DFCIL), ``counts.py``
-(operations and bytes of a step, computed on no device). ``ratio`` is straightforward over ours.
+The other kinds: ``heads_step.py`` (one more session in the heads), ``inversion_step.py`` (ABD, R-DFCIL), ``memory.py``
+(what a step keeps), ``processes.py`` (several of them), ``counts.py`` (operations and bytes of a step, computed on no
+device). ``ratio`` is straightforward over ours, where the kind does not say otherwise.
 """
 
 from __future__ import annotations
@@ -27,28 +30,15 @@ from typing import Any
 import counts
 import heads_step
 import inversion_step
+import memory
+import processes
 import torch
-from timing import (
-    CLOCKS,
-    add_options,
-    begin,
-    formulations,
-    header,
-    medians,
-    operations,
-    peaks,
-    print_peaks,
-    synchronise,
-)
-from torch import Tensor, nn
+from krt_step import BARS, CLASSES, batch_of, step_of, trained
+from timing import CLOCKS, add_options, begin, header, medians, operations, peaks, print_peaks, synchronise
 
-from mlcil.engine.optim import AutocastOptimWrapper, decay_groups
+from mlcil.engine.optim import AutocastOptimWrapper
 from mlcil.methods import KRT
-from mlcil.methods.base import SessionContext
-from mlcil.models.network import build_network
 
-CLASSES = 10  # of a session of KRT
-BARS = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative, of each loss
 #: what is not given on the command line
 TRESNET = {"backbone": "tresnet_m", "sessions": [8], "batch": 16, "size": 224, "classes": CLASSES, "precision": "auto"}
 TRANSFORMER = {"sessions": [1, 5, 10, 20], "batch": 32, "size": 32, "classes": 5}
@@ -58,67 +48,11 @@ USUAL: dict[str, dict[str, Any]] = {
     "dkt": TRANSFORMER,
     "daformer": TRANSFORMER,
     "inversion": {"backbone": "resnet32_abd", "batch": 64, "size": 32, "classes": 20, "precision": "fp32"},
+    "memory": {**TRESNET, "batch": 4},
+    "processes": {**TRESNET, "sessions": [4], "batch": 4},
     "counts": {**TRESNET, "batch": 64},
 }
-
-
-def trained(options: argparse.Namespace, device: torch.device, default: bool) -> tuple[KRT, AutocastOptimWrapper]:
-    """KRT in the last of ``options.sessions`` sessions, and its optimiser."""
-    torch.manual_seed(0)
-    spec = {"backbone": {"name": options.backbone}, "head": {"type": "ica"}, "image_size": options.size}
-    network = build_network(spec, [CLASSES] * (options.sessions - 1))
-    if hasattr(network.backbone, "reset_parameters"):  # branches that start at zero would make an easy network
-        for name, parameter in network.backbone.named_parameters():
-            if name.endswith("abn.weight"):
-                nn.init.constant_(parameter, 0.5)
-    network.to(device)
-    if default:
-        network.to(memory_format=torch.channels_last)
-    method = KRT(network).to(device)
-    method.fold_teacher = default
-    seen = CLASSES * options.sessions
-    method.begin_session(
-        SessionContext(
-            index=options.sessions - 1,
-            low=seen - CLASSES,
-            high=seen,
-            step=CLASSES,
-            num_classes=seen,
-            label_cardinality=2.9,
-            labels_per_image=1.0,
-            batch_size=options.batch,
-            firsts=tuple(range(0, seen, CLASSES)),
-        )
-    )
-    method.threshold = 0.9
-    if not default:
-        method._teacher = [formulations.PerSession(teacher).eval() for teacher in method._teacher]
-        method.network = formulations.PerSession(method.network)
-    wrapper = AutocastOptimWrapper(
-        precision=options.precision if default else "fp32",
-        device=device.type,
-        optimizer=torch.optim.Adam(decay_groups(method, 1e-4), lr=1e-5, fused=default or None),
-    )
-    method.train()
-    return method, wrapper
-
-
-def batch_of(options: argparse.Namespace, seed: int = 0) -> dict[str, Tensor]:
-    """Images of noise, each with a new class."""
-    seen = CLASSES * options.sessions
-    images = torch.rand(options.batch, 3, options.size, options.size, generator=torch.Generator().manual_seed(seed))
-    targets = torch.zeros(options.batch, seen)
-    targets[torch.arange(options.batch), seen - CLASSES + torch.arange(options.batch) % CLASSES] = 1
-    return {"inputs": images, "targets": targets}
-
-
-def step_of(method: KRT, wrapper: AutocastOptimWrapper, batch: dict[str, Tensor]) -> Callable[[], dict[str, float]]:
-    """A function that makes one training step and returns its losses."""
-
-    def step() -> dict[str, float]:
-        return {name: value.item() for name, value in method.train_step(batch, wrapper).items()}
-
-    return step
+KINDS = {"krt": None, "inversion": inversion_step, "memory": memory, "processes": processes, "counts": counts}
 
 
 def shares(
@@ -194,13 +128,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_options(parser)
     parser.add_argument("--what", default="krt", choices=tuple(USUAL))
-    parser.add_argument("--backbone", help="of krt, ica, counts and inversion")
-    parser.add_argument("--sessions", type=int, nargs="+", help="numbers of sessions; krt and counts take the last one")
+    parser.add_argument("--backbone", help="of all kinds but dkt and daformer")
+    parser.add_argument("--sessions", type=int, nargs="+", help="numbers of sessions; ica, dkt, daformer; others: last")
     parser.add_argument("--classes", type=int, help="of a session; krt has 10")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--size", type=int, help="side of the images in pixels")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each")
-    parser.add_argument("--precision", help="of our step in krt and inversion: auto, fp32 or bf16")
+    parser.add_argument("--precision", help="of our step in krt, inversion and processes: auto, fp32 or bf16")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="sizes of the groups")
     parser.add_argument("--network", action="store_true", help="the heads with their backbones in front")
     parser.add_argument(
         "--machine", nargs=3, action="append", metavar=("NAME", "GFLOP/s", "GB/s"), help="peaks for counts"
@@ -212,12 +147,8 @@ def main() -> None:
     device = begin(options)
     torch.manual_seed(0)
     print(header(device))
-    if options.what == "krt":
-        ratio = measure(options, device)
-    elif options.what == "counts":
-        ratio = counts.measure(options)
-    else:
-        ratio = (inversion_step if options.what == "inversion" else heads_step).measure(options, device)
+    kind = KINDS.get(options.what, heads_step)
+    ratio = (kind.measure if kind else measure)(options, device)
     print(f"ratio {ratio:.2f}")
 
 

@@ -97,7 +97,7 @@ COCO = [
     case("json truncated", lambda w: tiny.truncate(w.annotations), JSON, "line 1 column", "a complete", "again"),
     case("json of text", lambda w: w.annotations.write_text("hello"), JSON, "is not json", "expected"),
     case("json binary", lambda w: w.annotations.write_bytes(b"\x1f\x8b\x08"), JSON, "not UTF-8", "unpack"),
-    case("json is a folder", lambda w: (no_file(w), w.annotations.mkdir()), JSON, "cannot be read", "directory"),
+    case("json is a folder", lambda w: (no_file(w), w.annotations.mkdir()), JSON, "no regular file but a folder"),
     case("json without key", lambda w: w.edit_annotations(lambda c: c.pop("categories")), JSON, "lacks 'categories'"),
     case(
         "unknown image",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import importlib
+import io
 import logging
 import os
 import sys
@@ -41,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--download", action="store_true", help="fetch the data set and weights first where they are missing"
     )
+    sub.add_argument("--full-paths", action="store_true", help="results.json names folders in full, not from here or ~")
     sub.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="pytorch: under torchrun")
 
     sub = command("download", "Fetch a data set or weights from their official address; without a name: list them.")
@@ -215,32 +218,62 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 2 for a mistake of the user, 130 after Ctrl-C."""
-    top = parser()
-    # key=value words may stand before and behind options, which argparse alone does not take
-    options, rest = top.parse_known_args(arguments)
-    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    for stream in (sys.stdout, sys.stderr):  # names that a terminal or a pipe has no signs for are escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.raiseExceptions = False  # a full disk is reported once, by the run, and not by every log line that it
     threading.excepthook = _thread_failed  # does not take, or by TensorBoard's thread
+    command = ""
     try:
-        if rest:
-            options.overrides = [*options.overrides, *rest]
-        return int(importlib.import_module(f"mlcil.commands.{options.command}").main(options))
+        try:
+            options = _parse(arguments)
+            command = options.command
+            return int(importlib.import_module(f"mlcil.commands.{command}").main(options))
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         print(f"mlcil: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except OSError as error:
+        if error.errno not in PLACES:
+            raise
+        if error.filename is None:
+            _drop_output()
+        place = "standard output" if error.filename is None else str(error.filename)
+        print(f"mlcil: {place} cannot be used ({error.strerror}); make room or name another", file=sys.stderr)
+        return 2
     except StoppedError as stop:
         print(f"mlcil: {stop}", file=sys.stderr)
         return 128 + stop.number
     except KeyboardInterrupt:
-        trains = options.command in ("train", "demo", "bench")
+        trains = command in ("train", "demo", "bench")
         print(f"mlcil: interrupted{'; a run goes on with the same command and --resume' * trains}", file=sys.stderr)
         return 130
     finally:
         gc.collect()  # loaders of a failed run end their worker processes, before Python's exit kills them noisily
+
+
+#: what is wrong with a place that the user has named, or with the disk that it is on
+PLACES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EROFS}
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The words of the command line; key=value may stand before and behind options, which argparse does not take."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    if any(word.startswith("-") or not hasattr(options, "overrides") for word in rest):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides = [*options.overrides, *rest]
+    return options
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that Python's end does not fail on it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _thread_failed(arguments: Any) -> None:

@@ -97,8 +97,8 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomically write UTF-8 text."""
-    write_bytes(path, text.encode())
+    """Atomically write UTF-8 text; what UTF-8 has no bytes for, as in file names of another code, is escaped."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def check_regular(path: Path) -> None:

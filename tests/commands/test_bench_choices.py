@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_files import make_run
 
@@ -29,7 +30,7 @@ def trained(tmp_path, monkeypatch):
     Path("mine.py").write_text(TEXT)
     words = []
 
-    def run(jobs, at_once, say=print):
+    def run(jobs, at_once, processes):
         for job in jobs:
             if job.state() == "done":
                 continue
@@ -77,3 +78,76 @@ def test_a_choice_without_a_trial_is_named(trained):
         Path(f"logs/bench_mine/lwf_try1_seed{seed}/results.json").unlink()
     with pytest.raises(bench.UserError, match="LwF: no trial of choice 1 is finished"):
         bench.run_bench(Path("mine.py"), table_only=True)
+
+
+PHOTOS = """
+title = "Photos"
+seeds = [1]
+class_orders = ["as_given"]
+one_table = True
+protocols = [dict(label="five"), dict(label="two", overrides={"scenario.increment": 2})]
+runs = [dict(label="LwF", config="lwf data={data}"), dict(label="Fine-tuning", config="finetune data={data}")]
+"""
+
+
+@pytest.mark.parametrize(("inside", "kind"), [("Annotations", "voc"), ("VOCdevkit", "voc"), ("annotations", "coco")])
+def test_photos_of_ones_own(tmp_path, inside, kind):
+    path, folder = tmp_path / "photos.py", tmp_path / "mine"
+    path.write_text(PHOTOS)
+    (folder / inside).mkdir(parents=True)
+    found, words = bench.data_of(path, [f"data={folder}", "seed=3"])
+    assert (found, words) == (kind, ["seed=3", f"scenario.dataset.root={str(folder)!r}"])
+    content = bench.load_bench(path, found)
+    assert [run["config"] for run in content["runs"]] == [f"lwf data={kind}", f"finetune data={kind}"]
+    jobs = bench.plan_jobs(path, bench.tables_of(content)[1], words)[1]
+    assert str(jobs[0].run_dir) == f"logs/bench_photos_{kind}_two/lwf_seed1_order0"
+    assert jobs[0].settings["scenario"]["dataset"]["root"] == str(folder)
+
+
+def test_a_folder_that_is_laid_out_like_nothing_known(tmp_path):
+    path = tmp_path / "photos.py"
+    path.write_text(PHOTOS)
+    with pytest.raises(bench.UserError, match=rf"data={tmp_path} holds neither VOC's folders .* nor COCO's"):
+        bench.data_of(path, [f"data={tmp_path}"])
+    path.write_text(TEXT)
+    assert bench.data_of(path, [f"data={tmp_path}"]) == ("voc", [f"data={tmp_path}"])  # such a word is the runs'
+
+
+def test_protocols_share_a_table_with_f1_of_calibrated_scores(trained, monkeypatch):
+    Path("photos.py").write_text(PHOTOS)
+    made = []
+
+    def run(jobs, at_once, processes):
+        for job in jobs:
+            twin = any(word.startswith("scenario.validation") for word in job.overrides)
+            name = str(Path(job.run_dir).relative_to("logs"))
+            seed = 5 if twin else 6  # other scores
+            folder = make_run(
+                Path(), name, seed=seed, dpl=False, config=job.settings["text"], provenance={"seed": 1}, images=200,
+                comparison_hash=name.split("/")[0],
+            )  # fmt: skip
+            if "lwf" in name:  # scores that say the same on another scale
+                for file in folder.glob("scores/session_*.npz"):
+                    arrays = dict(np.load(file))
+                    np.savez(file, rows=arrays["rows"], logits=10 * arrays["logits"] - 70)
+            made.append((name, twin))
+        return []
+
+    monkeypatch.setattr(bench, "run_jobs", run)
+    assert bench.run_bench(Path("photos.py")) == 0
+    assert sorted(made) == sorted(
+        (f"bench_photos_voc_{protocol}/{row}_seed1_order0{'_twin' * twin}", twin)
+        for protocol in ("five", "two") for row in ("lwf", "fine_tuning") for twin in (False, True)
+    )  # fmt: skip
+    table = json.loads(Path("logs/bench_photos_voc/table.json").read_text())
+    labels = [f"{row}, {protocol}" for protocol in ("five", "two") for row in ("LwF", "Fine-tuning")]
+    assert [row["label"] for row in table["rows"]] == labels
+    first, second = (row["mean"] for row in table["rows"][:2])
+    assert first["calibrated CF1"] == pytest.approx(second["calibrated CF1"], abs=0.1)
+    assert first["calibrated OF1"] == pytest.approx(second["calibrated OF1"], abs=0.1)
+    assert 50 < first["calibrated OF1"] < 100
+    assert (first["MB kept"], first["seconds"]) == (5.00501, 37.5)
+    text = Path("logs/bench_photos_voc/table.md").read_text()
+    head = "| method | runs | average mAP | last mAP | last fixed mAP | forgetting | calibrated CF1 | calibrated OF1 |"
+    assert head in text
+    assert "no test image is read" in text

@@ -137,7 +137,7 @@ def test_tasks_of_label_studio(capsys: pytest.CaptureFixture[str]) -> None:
     assert (result["type"], result["from_name"], result["to_name"], len(chosen)) == ("choices", "choice", "image", 2)
     assert prediction["model_version"] == "session_10"
     assert prediction["score"] == tasks[0]["meta"]["scores"][chosen[1]]
-    nothing = json.loads(tagged(capsys, "photos", "--format", "label-studio", "--threshold", "2"))
+    nothing = json.loads(tagged(capsys, "photos", "--format", "label-studio", "--threshold", "1"))
     assert nothing[0]["predictions"] == [{"model_version": "session_10", "score": 0.0, "result": []}]
 
 

@@ -236,6 +236,20 @@ def test_a_damaged_entry_is_made_anew(world, name, damage):
         np.testing.assert_array_equal(table.fitted(row, SIZE), decode(world.files[row], SIZE))
 
 
+def test_pixels_that_are_cut_off_in_a_run_are_decoded(world):
+    table = world.cached()
+    path = table.cache.folder / C.PIXELS
+    for keep in (0.5, 0.0):
+        tiny.truncate(path, keep)
+        for row in (0, ROWS // 2, ROWS - 1):
+            np.testing.assert_array_equal(table.fitted(row, SIZE), decode(world.files[row], SIZE))
+    table.fitted(0, SIZE)
+    tiny.truncate(path, 0.0)
+    with multiprocessing.get_context("fork").Pool(1) as pool:  # as a worker that has it open already
+        image = pool.apply(table.fitted, (ROWS - 1, SIZE))
+    np.testing.assert_array_equal(image, decode(world.files[-1], SIZE))
+
+
 def test_a_folder_that_vanishes_in_a_run_does_no_harm(world):
     table = world.cached()
     shutil.rmtree(world.folder)

@@ -155,7 +155,7 @@ def test_binary_missing_and_folder(tmp_path: Path) -> None:
         load_coco_split(tmp_path / "a.json", tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         load_coco_split(tmp_path / "b.json", tmp_path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="no regular file but a folder"):
         load_coco_split(tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"did you mean 'select'.*'ignore'"):
         load_coco_split(tmp_path, tmp_path, crowd="selects")

@@ -7,8 +7,10 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -29,6 +31,7 @@ from mlcil import cli, files
 from mlcil.engine.config import load_config
 from mlcil.engine.hooks import FiniteLossHook, PseudoLabelAuditHook
 from mlcil.engine.loop import SessionLoop
+from mlcil.engine.run_folder import RunFolder
 from mlcil.engine.train import train
 from mlcil.errors import StoppedError, UserError
 from mlcil.methods.base import Batch, SessionContext
@@ -506,3 +509,56 @@ def test_the_command_line_names_its_options(capsys: pytest.CaptureFixture[str]) 
         cli.main(["train", "--help"])
     out = capsys.readouterr().out
     assert all(word in out for word in ("--resume", "--auto-resume", "--accept-changes"))
+
+
+# -- what others lay into a run's folders or take out of them -------------------------------------------------
+
+
+def test_overwriting_removes_only_what_a_run_has_written(tmp_path: Path, whole: dict[str, str]) -> None:
+    train(config(tmp_path))
+    saved, logs = tmp_path / "saved" / "run", tmp_path / "logs" / "run"
+    strangers = [saved / "mine.pth", saved / "session_best.pth", logs / "scores" / "mine.npz", logs / "notes.txt"]
+    for path in strangers:
+        path.write_text("mine")
+
+    def overwrite() -> None:
+        cfg = config(tmp_path, seed=5)
+        torch.set_num_threads(1)
+        sys.setprofile(harness.Watcher("training step", 3))
+        train(cfg, overwrite=True)
+
+    status = harness.in_child(overwrite, tmp_path / "out.txt")
+    assert os.WIFSIGNALED(status), (tmp_path / "out.txt").read_text()
+    found = json.loads((logs / "results.json").read_text())
+    assert (found["status"], found["sessions"], found["provenance"]["seed"]) == ("running", [], 5)
+    assert sorted(path.name for path in saved.glob("*.pth")) == ["mine.pth", "resume.pth", "session_best.pth"]
+    assert sorted(path.name for path in (logs / "scores").iterdir()) == ["mine.npz"]
+    train(config(tmp_path), overwrite=True)
+    assert all(path.read_text() == "mine" for path in strangers)
+    for path in strangers:
+        path.unlink()
+    assert harness.fingerprints(tmp_path) == whole
+
+
+@pytest.mark.parametrize("gone", ["scores", "log", "."])
+def test_folders_that_are_removed_while_a_run_writes_there(
+    tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    logs, write = tmp_path / "logs" / "run", RunFolder.write_stage
+
+    def write_and_lose(folder: RunFolder, run: Any, index: int, metrics: Any) -> None:
+        write(folder, run, index, metrics)
+        if index == 0:
+            shutil.rmtree(logs / gone)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_stage", write_and_lose)
+        try:
+            train(config(tmp_path))
+        except UserError as error:
+            assert "was removed while the run wrote there; go on with --resume" in str(error)  # noqa: PT017
+            train(config(tmp_path), resume=True)
+    assert json.loads((logs / "results.json").read_text())["status"] == "done"
+    left = harness.fingerprints(tmp_path)
+    assert left == {name: value for name, value in whole.items() if name in left}
+    assert set(whole) - set(left) <= {"scores/session_0.npz"}

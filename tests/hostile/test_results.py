@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from refusals import check_refused
 from report_files import make_run
 
+from mlcil.evaluation.singlelabel import evaluate_session, summarise
 from mlcil.files import read_arrays
-from mlcil.reporting.comparison import read_results
+from mlcil.reporting.comparison import as_csv, as_latex, as_markdown, make_row, read_results
+from mlcil.reporting.schema_of_results import contradiction
 
 S = ("sessions", 0)
 #: where, the value that is put there, and what the sentence says
@@ -82,7 +87,13 @@ def write(run: Path) -> Any:
 
 @pytest.mark.parametrize(("way", "value", "sentence"), EDITS)
 def test_edited_values(
-    capsys: pytest.CaptureFixture[str], run: Path, write: Callable[[str], int], way: Any, value: Any, sentence: str
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    run: Path,
+    write: Callable[[str], int],
+    way: Any,
+    value: Any,
+    sentence: str,
 ) -> None:
     content = json.loads((run / "results.json").read_text())
     node = content
@@ -91,6 +102,11 @@ def test_edited_values(
     node[way[-1]] = value
     write(json.dumps(content))
     check_refused(capsys, run, ["compare", run], ("results.json", sentence))
+    if contradiction(content) is not None or way == ("format",):
+        check_refused(capsys, run, ["report", run], ("results.json", sentence))
+    else:  # a report shows a run that is not finished, and the numbers of its sessions
+        code, _, err = tiny.call(capsys, "report", run, "--output", tmp_path / "report.html")
+        assert code == 0 or (code == 2 and err.count("\n") == 1)
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
@@ -102,6 +118,24 @@ def test_other_texts(capsys: pytest.CaptureFixture[str], run: Path, write: Calla
 
 def test_the_unchanged_file_is_taken(run: Path) -> None:
     assert read_results(run / "results.json")["status"] == "done"
+
+
+def test_results_of_images_with_one_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logits, labels = np.eye(4) * 3, np.arange(4)
+    sessions = [
+        evaluate_session(logits[:high, :high], labels[:high], [(0, 2), (2, 4)][: high // 2], 2) for high in (2, 4)
+    ]
+    run = make_run(tmp_path, scores=False, sessions=2, task="single_label")
+    path = run / "results.json"
+    content = {**json.loads(path.read_text()), "sessions": sessions, "summary": summarise(sessions)}
+    path.write_text(json.dumps(content))
+    assert tiny.call(capsys, "compare", run)[0] == 0
+    content["summary"]["accuracy_matrix"][1][0] = 7.0
+    path.write_text(json.dumps(content))
+    check_refused(capsys, run, ["compare", run], ("its summary says accuracy_matrix [[100.0, None], [7.0, 100.0]]",))
+    content["summary"]["accuracy_matrix"] = [["x"]]
+    path.write_text(json.dumps(content))
+    check_refused(capsys, run, ["compare", run], ("summary.accuracy_matrix",))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 0.99])
@@ -132,3 +166,15 @@ def test_odd_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_arrays(path, ("b",))
     with pytest.raises(FileNotFoundError):
         read_arrays(tmp_path / "none.npz", ("a",))
+
+
+def test_names_are_only_names_in_every_table() -> None:
+    name = "\\input{/etc/passwd} $x^2$ | a\n<b>[l](u)"
+    rows = [make_row(label, []) for label in (name, "=cmd|'/c calc'!A1", "+1", "@x")]
+    latex = as_latex("a~b", rows)
+    assert r"\textbackslash{}input\{/etc/passwd\} \$x\textasciicircum{}2\$ | a <b>[l](u) & 0" in latex
+    assert r"\caption{a\textasciitilde{}b." in latex
+    cells = next(line for line in as_markdown("t", rows).splitlines() if "passwd" in line)
+    assert cells.startswith("| \\\\input{/etc/passwd} $x^2$ \\| a \\<b>\\[l](u) | 0 |")
+    first = [line[0] for line in csv.reader(io.StringIO(as_csv(rows)))]
+    assert first[1:] == [name, "'=cmd|'/c calc'!A1", "'+1", "'@x"]

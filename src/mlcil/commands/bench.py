@@ -2,30 +2,27 @@
 
 A bench config is a python file with the settings of :class:`Bench`, such as those of ``mlcil/configs/bench/demo.py``.
 
-Every run is a process of ``python -m mlcil train``, writes ``logs/<bench>/<run>/`` and
-``saved_models/<bench>/<run>/``, and can be resumed. A finished run of the same config is not run again.
+Every run is a process that does what ``python -m mlcil train`` does (:mod:`~mlcil.commands.bench_processes`), writes
+``logs/<bench>/<run>/`` and ``saved_models/<bench>/<run>/``, and can be resumed. A finished run of the same config is
+not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shlex
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Gt, Lt
 
-import mlcil
+from mlcil.commands.bench_processes import Processes, Request
 from mlcil.configs import compose
 from mlcil.engine.config import load_config, read_python
 from mlcil.engine.settings import NotNegative, Positive
@@ -37,6 +34,7 @@ from mlcil.reporting.run_settings import settings_of
 from mlcil.reporting.session_lines import LINES, session_lines
 from mlcil.reporting.tables import markdown
 from mlcil.schema import check
+from mlcil.system.provenance import short_paths
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,9 @@ class Bench:
         jobs: runs at the same time.
         validation: share of the training images that ``choices`` are judged on; no trial reads a test image.
         trial_seeds: of the trials.
-        one_table: the protocols share a table, a row a method and protocol, with F1 at a score of 0.5, the MB that a run
-            carries from session to session, and its seconds.
+        one_table: the protocols share a table, a row a method and protocol, with F1 of calibrated scores, the MB that a
+            run carries from session to session, and its seconds. Every run has a twin that trains without the
+            validation images; its scores on these give the calibration, see :func:`comparison.calibrated_f1`.
     """
 
     title: str
@@ -138,19 +137,36 @@ class Job:
         """Class order and seed, which the runs of a row differ in."""
         return self.order, self.seed
 
-    def command(self, resume: bool) -> list[str]:
-        """The command line of the run."""
-        how = "--resume" if resume else "--overwrite"
+    @property
+    def same(self) -> frozenset[str]:
+        """What two jobs share that do the same under two names."""
+        return frozenset(word for word in self.overrides if not word.startswith("name=")) | {self.config}
+
+    @property
+    def output(self) -> Path:
+        """File that takes what the run prints."""
+        return self.run_dir.parent / f"{self.name}.out"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of the resolved config, and ``text``, the whole of it as it is written beside a run."""
+        config = load_config(self.config, [*self.overrides, "launcher='none'"])
+        return {**config.to_dict(), "text": config.pretty_text}
+
+    def request(self, resume: bool) -> Request:
+        """What is to be carried out."""
         words = [self.config] if self.config.endswith(".py") else self.config.split()
-        return [sys.executable, "-m", "mlcil", "train", *words, *self.overrides, how]
+        dataset = self.settings["scenario"]["dataset"]
+        how = "--resume" if resume else "--overwrite"
+        return Request(["train", *words, *self.overrides, how], self.output, dataset)
 
     def state(self) -> str:
         """``done``, ``started`` (can be resumed) or ``new``; judged by the resolved config."""
-        wanted = load_config(self.config, [*self.overrides, "launcher='none'"]).pretty_text
+        wanted = self.settings["text"]
         results, config = self.run_dir / "results.json", self.run_dir / "config.py"
         if results.is_file():
-            content = json.loads(results.read_text())
-            if content["status"] == "done" and content["config"] == wanted:
+            content = comparison.read_results(results)
+            if content.get("status") == "done" and short_paths(content.get("config")) == short_paths(wanted):
                 return "done"
         same = config.is_file() and config.read_text() == wanted
         return "started" if same and (self.checkpoint_dir / "resume.pth").is_file() else "new"
@@ -256,8 +272,8 @@ def data_of(path: Path, words: Sequence[str]) -> tuple[str, list[str]]:
         kind = "coco"
     else:
         raise UserError(
-            f"data={folder} holds neither VOC's folders (VOCdevkit or Annotations) nor COCO's (annotations, train2014); "
-            "name the folder of one of them"
+            f"data={folder} holds neither VOC's folders (VOCdevkit or Annotations) nor COCO's (annotations, "
+            "train2014); name the folder of one of them"
         )
     rest = [word for word in words if not word.startswith("data=")]
     return kind, [*rest, f"scenario.dataset.root={str(folder)!r}"]
@@ -281,7 +297,7 @@ def tables_of(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def plan_jobs(
-    path: Path, bench: Mapping[str, Any], extra: Sequence[str] = (), trials: bool = False
+    path: Path, bench: Mapping[str, Any], extra: Sequence[str] = (), trials: bool = False, twins: bool = False
 ) -> tuple[list[Job], list[Job]]:
     """Preparations and runs of a bench, seed by seed so that an early stop leaves comparable rows.
 
@@ -291,6 +307,7 @@ def plan_jobs(
         extra: ``key=value`` overrides from the command line, for every run.
         trials: the runs that choose among ``choices`` in place of those of the table; the order of such a job is the
             number of its choice.
+        twins: every run of the table without the validation images.
 
     Raises:
         UserError: two of them would write into one folder.
@@ -311,11 +328,9 @@ def plan_jobs(
     first = [job(run, None, "", (), 0, None) for run in bench["prepare"]]
     orders = bench["class_orders"]
     runs = []
+    less = f"scenario.validation={bench['validation']!r}"
     if trials:
-        held_out = [
-            f"scenario.validation={bench['validation']!r}",
-            *([f"scenario.class_order={orders[0]!r}"] * bool(orders)),
-        ]
+        held_out = [less, *(f"scenario.class_order={order!r}" for order in (orders or ())[:1])]
         for seed in bench["trial_seeds"]:
             for run in bench["runs"]:
                 for number, choice in enumerate(run.get("choices", ())):
@@ -328,7 +343,8 @@ def plan_jobs(
             for run in bench["runs"]:
                 more = [f"seed={seed!r}"]
                 more += [f"scenario.class_order={order!r}"] if orders else []
-                suffix = f"_seed{seed}" + (f"_order{index}" if orders else "")
+                more += [less] if twins else []
+                suffix = f"_seed{seed}" + (f"_order{index}" if orders else "") + ("_twin" if twins else "")
                 runs.append(job(run, run["label"], suffix, more, index, seed))
     everything = [*first, *runs]
     check_own_folders(path, [job.label or job.config for job in everything], [job.name for job in everything])
@@ -344,46 +360,39 @@ def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in label.lower().replace("+", "p")).strip("_")
 
 
-def environment() -> dict[str, str]:
-    """The environment of a run: this very package is the one that it imports."""
-    sources = str(Path(mlcil.__file__).resolve().parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([sources, *os.environ.get("PYTHONPATH", "").split(os.pathsep)])}
-
-
-def run_jobs(jobs: Sequence[Job], at_once: int, say: Callable[[str], None] = print) -> list[Job]:
+def run_jobs(jobs: Sequence[Job], at_once: int, processes: Processes) -> list[Job]:
     """Run what is not done; returns the jobs that failed."""
     waiting = []
     for job in jobs:
         state = job.state()  # a wrong config is found before anything is trained
         if state == "done":
-            say(f"{job.name}: done before")
+            print(f"{job.name}: done before")
         else:
-            waiting.append((job, state))
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            waiting.append((job, state == "started"))
     failed: list[Job] = []
-
-    def work(item: tuple[Job, str]) -> None:
-        job, state = item
-        started = time.time()
-        say(f"{job.name}: {'goes on' if state == 'started' else 'starts'}")
-        output = job.run_dir.parent / f"{job.name}.out"
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with open(output, "w") as file:
-            command = job.command(state == "started")
-            code = subprocess.run(command, stdout=file, stderr=file, env=environment(), check=False).returncode
-        if code:
-            failed.append(job)
-            lines = output.read_text().strip().splitlines() or ["no output"]
-            say(f"{job.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {output})")
+    began: dict[int, float] = {}
+    for index, code in processes.carry_out([job.request(resume) for job, resume in waiting], max(1, at_once)):
+        job, resume = waiting[index]
+        if code is None:
+            began[index] = time.monotonic()
+            print(f"{job.name}: {'goes on' if resume else 'starts'}", flush=True)
+        elif code == 0:
+            print(f"{job.name}: done in {(time.monotonic() - began[index]) / 60:.1f} min", flush=True)
         else:
-            say(f"{job.name}: done in {(time.time() - started) / 60:.1f} min")
-
-    with ThreadPoolExecutor(max(1, at_once)) as pool:
-        list(pool.map(work, waiting))
+            failed.append(job)
+            lines = job.output.read_text().strip().splitlines() or ["no output"]
+            print(f"{job.name}: FAILED with exit code {code}: {lines[-1]} (all of it: {job.output})", flush=True)
     return failed
 
 
-def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison.Row]:
+def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job], twins: Sequence[Job] = ()) -> list[comparison.Row]:
     """A row a method from the runs that are done.
+
+    Args:
+        bench: its content.
+        jobs: the runs.
+        twins: of each its twin, with ``one_table``.
 
     Raises:
         UserError: runs of one class order differ in data or protocol.
@@ -403,7 +412,9 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job]) -> list[comparison
         numbers, source, _ = published_for(done, bench["published"]) if bench["published"] else ({}, "", "")
         rows.append(comparison.make_row(label, done, numbers, wanted - len(done), source))
         if bench["one_table"]:
-            rows[-1].values.update(comparison.costs(done))
+            mine = [pair for pair in zip(jobs, twins, strict=True) if pair[0].label == label]
+            both = [(job.run_dir, twin.run_dir) for job, twin in mine if {job.state(), twin.state()} == {"done"}]
+            rows[-1].values.update(comparison.costs(done, both))
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
@@ -539,31 +550,35 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
     everything: list[comparison.Row] = []
     tables = tables_of(bench)  # all are checked before anything is trained
     planned = [(plan_jobs(path, table, extra), plan_jobs(path, table, extra, trials=True)) for table in tables]
-    for table, (_, (first, trials)) in zip(tables, planned, strict=True):
-        folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
-        unprepared = [] if table_only else run_jobs(first, 1)
-        if not (table_only or unprepared):
-            failed += run_jobs(trials, jobs or bench["jobs"])
-        table = choose(folder, table, trials)
-        runs = plan_jobs(path, table, extra)[1]
-        failed += unprepared if table_only or unprepared else run_jobs(runs, jobs or bench["jobs"])
-        facts = {
-            "bench": str(path),
-            "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
-            "seeds": bench["seeds"],
-            "class_orders": bench["class_orders"],
-        }
-        rows = bench_rows(table, runs)
-        label = table["title"].removeprefix(f"{bench['title']}, ")
-        everything += [replace(row, label=f"{row.label}, {label}") for row in rows]
-        if not bench["one_table"]:
-            print("\n" + comparison.write_tables(folder, table["title"], rows, facts))
-            print(f"written: {folder}/table.md, .csv, .tex, .json")
-        if bench["phases"] is not None:
-            print("\n" + write_phases(folder, bench, runs))
-            print(f"written: {folder}/phases.md")
-    if bench["one_table"]:
-        folder = Path("logs") / f"bench_{path.stem}_{bench['data']}"
-        print("\n" + comparison.write_tables(folder, bench["title"], everything, facts))
-        print(f"written: {folder}/table.md, .csv, .tex, .json")
+    at_once = jobs or bench["jobs"]
+    with Processes() as processes:
+        for table, (_, (first, trials)) in zip(tables, planned, strict=True):
+            folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
+            unprepared = [] if table_only else run_jobs(first, 1, processes)
+            if not (table_only or unprepared):
+                failed += run_jobs(trials, at_once, processes)
+            table = choose(folder, table, trials)
+            runs = plan_jobs(path, table, extra)[1]
+            failed += unprepared if table_only or unprepared else run_jobs(runs, at_once, processes)
+            facts = {
+                "bench": str(path),
+                "command": shlex.join(["python", "-m", "mlcil", *sys.argv[1:]]),
+                "seeds": bench["seeds"],
+                "class_orders": bench["class_orders"],
+            }
+            twins = plan_jobs(path, table, extra, twins=True)[1] if bench["one_table"] else []
+            tried = {job.same: job for job in trials}
+            twins = [tried.get(twin.same, twin) for twin in twins]
+            failed += [] if table_only or unprepared else run_jobs(twins, at_once, processes)
+            rows = bench_rows(table, runs, twins)
+            label = table["title"].removeprefix(f"{bench['title']}, ")
+            everything += [replace(row, label=f"{row.label}, {label}") for row in rows]
+            title, where = table["title"], folder
+            if bench["one_table"]:  # it grows with every protocol
+                title, rows, where = bench["title"], everything, Path("logs") / f"bench_{path.stem}_{bench['data']}"
+            print("\n" + comparison.write_tables(where, title, rows, facts))
+            print(f"written: {where}/table.md, .csv, .tex, .json")
+            if bench["phases"] is not None:
+                print("\n" + write_phases(folder, bench, runs))
+                print(f"written: {folder}/phases.md")
     return 1 if failed else 0

@@ -23,6 +23,8 @@ def main(options: argparse.Namespace) -> int:
         )
     if options.name:
         overrides.append(f"name={options.name!r}")
+    if options.full_paths:
+        overrides.append("full_paths=True")
     overrides.append(f"launcher={options.launcher!r}")
     cfg = load_config(configs[-1], overrides)
     if options.download and is_first(cfg):

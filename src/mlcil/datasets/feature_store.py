@@ -257,6 +257,11 @@ class Features:
             value[...] = array[place]
         return values
 
+    def part(self, rows: np.ndarray) -> Features:
+        """Those of some rows, for a table of these rows."""
+        places = [self._places[row] for row in rows.tolist()]
+        return Features(len(rows), self.shape[1:], np.arange(len(rows)), places, 0)
+
     def as_maps(self) -> Features:
         """Pooled features as maps of one position, (K, 1, 1); maps as they are."""
         if len(self.shape) == 4:

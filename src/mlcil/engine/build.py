@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping
@@ -73,14 +74,42 @@ def download_missing(cfg: Config) -> list[str]:
     return lines
 
 
+#: data sets that :func:`read_ahead` has read
+_ahead: dict[str, Any] = {}
+
+
+def dataset_of(arguments: Mapping[str, Any]) -> Any:
+    """The data set of a config's ``scenario.dataset``.
+
+    Raises:
+        UserError: it does not take these arguments.
+    """
+    kind, options = DATASETS.get(arguments["type"]), {k: v for k, v in arguments.items() if k != "type"}
+    known = _ahead.get(repr(arguments))
+    try:
+        return known if type(known) is kind else kind(**options)
+    except TypeError as error:
+        raise UserError(f"scenario.dataset: {error}") from error
+
+
+def read_ahead(arguments: Mapping[str, Any]) -> None:
+    """Read the labels of a data set for all runs that this process or its forks build; once.
+
+    Nothing is raised where they cannot be read: the run itself says so.
+    """
+    key = repr(arguments)
+    if key not in _ahead:
+        _ahead[key] = None
+        with contextlib.suppress(Exception):
+            dataset = dataset_of(arguments)
+            dataset.train(), dataset.test()
+            _ahead[key] = dataset
+
+
 def build_scenario(cfg: Config) -> Scenario:
     """The scenario of a config; data are read here."""
     options = as_dict(cfg.scenario)
-    arguments = options.pop("dataset")
-    try:
-        dataset = DATASETS.get(arguments.pop("type"))(**arguments)
-    except TypeError as error:
-        raise UserError(f"scenario.dataset: {error}") from error
+    dataset = dataset_of(options.pop("dataset"))
     if cfg.memory is not None:
         options["replay_labels"] = cfg.memory.get("labels", "oracle")
     return Scenario(dataset=dataset, **options)
@@ -341,9 +370,9 @@ def build_runner(start: Start) -> IncrementalRunner:
 
 def provenance(run: Run, began: datetime) -> dict[str, Any]:
     """Where a run's numbers come from."""
-    device = next(run.method.parameters()).device
+    device, program = next(run.method.parameters()).device, Path(sys.argv[0]).name
     return {
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(["mlcil" if program in ("mlcil", "__main__.py") else sys.argv[0], *sys.argv[1:]]),
         "started": began.isoformat(timespec="seconds"),
         "versions": versions(),
         "seed": run.settings.seed,

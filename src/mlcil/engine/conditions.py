@@ -11,21 +11,50 @@ from typing import Any
 
 import mlcil
 from mlcil.datasets.scenario import Scenario
+from mlcil.errors import UserError
 from mlcil.inference.session import has_onnxruntime, onnxruntime_version
 from mlcil.reporting.run_settings import NEUTRAL, without
 from mlcil.system.provenance import versions
 
-_PROCESSES = {"pytorch": ("WORLD_SIZE", "RANK"), "slurm": ("SLURM_NTASKS", "SLURM_PROCID")}
+#: what a launcher tells each process: how many there are, which one it is, and what else they need to find each other
+_TOLD = {
+    "pytorch": ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    "slurm": ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODELIST"),
+}
 
 
 def expected_processes(launcher: str) -> int:
-    """How many processes the launcher has started, before they know each other."""
-    return int(os.environ.get(_PROCESSES.get(launcher, ("", ""))[0], "1"))
+    """How many processes the launcher has started, before they know each other.
+
+    Raises:
+        UserError: the launcher has started none, or told something else than a number.
+    """
+    return _told(launcher)[0]
 
 
 def expected_rank(launcher: str) -> int:
-    """Which of them this one is."""
-    return int(os.environ.get(_PROCESSES.get(launcher, ("", ""))[1], "0"))
+    """Which of them this one is; raises as :func:`expected_processes`."""
+    return _told(launcher)[1]
+
+
+def _told(launcher: str) -> tuple[int, int]:
+    names = _TOLD.get(launcher)
+    if names is None:
+        return 1, 0
+    start = "torchrun --nproc-per-node 2 -m mlcil train ..." if launcher == "pytorch" else "srun mlcil train ..."
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise UserError(
+            f"--launcher {launcher} finds no {', '.join(missing)} in the environment; start the processes by "
+            f"`{start}`, or leave --launcher out"
+        )
+    processes, rank = (os.environ[name] for name in names[:2])
+    if not (processes.isdecimal() and rank.isdecimal() and int(rank) < int(processes)):
+        raise UserError(
+            f"the environment says {names[0]}={processes!r} and {names[1]}={rank!r}; expected a number of processes "
+            f"and one below it, so start them by `{start}`"
+        )
+    return int(processes), int(rank)
 
 
 def conditions(

@@ -312,7 +312,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for hook in cfg["custom_hooks"]:
         with _tried(f"custom_hooks {hook['type']}"):
-            inspect.signature(registered(HOOKS, hook["type"])).bind(**{k: v for k, v in hook.items() if k != "type"})
+            registered(HOOKS, hook["type"])(**{k: v for k, v in hook.items() if k != "type"})
     for scheduler in cfg["param_scheduler"]:
         _check_schedule(scheduler)
     _check_trackers(cfg["visualizer"])

@@ -34,6 +34,8 @@ def keep_frozen_maps(run: Run, data: Data) -> None:
     wanted = run.features.enabled and network.frozen_backbone and not run.transform.steps
     if not wanted or run.method.needs_images or run.settings.deterministic or _changes_batches(run):
         return
+    if scenario.train.maps is not None and scenario.test.maps is not None:  # they came with them
+        return
     engine = feature_engine(network, run.settings.engine, log)
     kind: Kind = "pooled" if getattr(network.head, "pools", False) else "maps"
     shape = engine.shape if kind == "maps" else engine.shape[:1]

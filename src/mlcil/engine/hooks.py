@@ -26,6 +26,7 @@ from mlcil.files import write_text
 from mlcil.phases import Train
 from mlcil.protocols import Session
 from mlcil.reporting import log_lines, tables
+from mlcil.system.provenance import short_paths
 from mlcil.system.signals import StopSignals
 
 
@@ -308,8 +309,9 @@ class ResultsHook(Hook):
 
     def write(self, status: str) -> None:
         """``results.json`` and ``results.csv`` with that status."""
-        text = str(self.run.config.pretty_text)
-        self.folder.write_results(self.run, self.results, status, self.provenance, text)
+        places = (self.provenance, str(self.run.config.pretty_text))
+        provenance, text = places if self.run.settings.full_paths else short_paths(places)
+        self.folder.write_results(self.run, self.results, status, provenance, text)
 
     def state_dict(self) -> dict[str, Any]:
         """The results so far."""

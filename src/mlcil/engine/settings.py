@@ -35,6 +35,7 @@ class Plain:
         log_root, checkpoint_root: folders of runs.
         log_level: of the log file.
         log_interval: steps between two loss lines.
+        full_paths: results.json names folders in full, not from the current or the home folder on.
         launcher: ``pytorch`` under torchrun, ``slurm``, or ``none``.
         compile: the backbone through ``torch.compile``: other rounding, and minutes before the first step.
     """
@@ -56,6 +57,7 @@ class Plain:
     checkpoint_root: str = "saved_models"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_interval: Positive = 50
+    full_paths: bool = False
     launcher: Literal["none", "pytorch", "slurm"] = "none"
     compile: bool = False
 

@@ -25,7 +25,8 @@ The strength follows RanPAC's rule: of values from 1e-8 to 1e8 one with the leas
 the session (McDonnell et al., NeurIPS 2023). Two deviations: held out is every image once, since leave-one-out has a
 closed form too; and of the strengths whose error is within a standard deviation of the least one the largest is taken
 (Breiman et al., "Classification and Regression Trees", 1984), because a session's images are not those that its rows
-will judge.
+will judge. On held-out training images of VOC that beats both the least error and a fifth of the images, as RanPAC has
+it, in both protocols, and a weight of 1 for the negatives is as good as 0.2 or better.
 The same held-out scores give each new class a scale and a shift after Platt, so that sigmoid(logit) is a probability;
 the images of earlier sessions enter there as negatives, at the quantiles of the normal distribution that has the mean
 and variance of their scores.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlcil.evaluation.metrics import metrics_of
+from mlcil.reporting.tables import csv_cell
 
 Value = str | int | float | bool | None
 
@@ -100,5 +101,6 @@ def as_csv(rows: Sequence[Mapping[str, Value]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()})
     return out.getvalue()

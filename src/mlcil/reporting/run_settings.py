@@ -13,6 +13,7 @@ NEUTRAL = (
     "checkpoint_root",
     "log_level",
     "log_interval",
+    "full_paths",
     "launcher",
     "plugins",
     "visualizer",

@@ -70,7 +70,7 @@ class Results(_Part):
 
     format: Literal["mlcil-results-1"]
     name: str = ""
-    status: str
+    status: str = "unknown"
     method: str = ""
     task: Literal["multi_label", "single_label"] = "multi_label"
     protocol: str = ""
@@ -79,7 +79,7 @@ class Results(_Part):
     dataset: str = ""
     classes: list[str] = []
     sessions: list[Session]
-    summary: dict[str, float | list[Number] | None]
+    summary: dict[str, Number | list[list[Number]]] = {}
     provenance: Provenance = Provenance()
     config: str = ""
 

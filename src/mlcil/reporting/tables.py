@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,8 +67,18 @@ def layout(rows: Sequence[Sequence[str]]) -> str:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table: the first row is its header, all columns but the first are aligned to the right."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = [f"| {' | '.join(map(markdown_cell, row))} |" for row in rows]
     return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
+
+
+def markdown_cell(text: str) -> str:
+    """A name that neither ends its cell nor its line, and brings no link and no HTML."""
+    return " ".join(re.sub(r"([\\|<\[])", r"\\\1", text).split())
+
+
+def csv_cell(text: str) -> str:
+    """A name that a spreadsheet does not take for a formula: one that begins like it gets an apostrophe in front."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def four_decimals(value: float | None) -> str:

@@ -1,9 +1,11 @@
-"""Where a run's numbers come from: versions and what can draw its scalars."""
+"""Where a run's numbers come from: versions, places and what can draw its scalars."""
 
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mmengine
@@ -25,6 +27,26 @@ def versions() -> dict[str, str]:
         "timm": timm.__version__,
         "mmengine": mmengine.__version__,
     }
+
+
+def short_paths(value: Any) -> Any:
+    """Nested plain values whose texts name no folder of this machine or person, as far as that can be said.
+
+    What lies below the current folder is named from there, what lies below the home folder from ``~``; others stay.
+    """
+    if isinstance(value, Mapping):
+        return {key: short_paths(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [short_paths(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for folder, word in ((Path.cwd(), "."), (Path.home(), "~")):
+        if folder != folder.parent:  # the root would match everywhere
+            name = re.escape(str(folder))
+            if word == ".":
+                value = re.sub(rf"(?<![\w.~/-]){name}/(?=[\w.~-])", "", value)
+            value = re.sub(rf"(?<![\w.~/-]){name}(?![\w.~-])", word, value)
+    return value
 
 
 def visual_backends(trackers: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ Legend: N photos of the session, L its new labels, C all labels.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import tempfile
 import time
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 import mlcil
-from mlcil.datasets.feature_store import FeatureStore, Kind, features_of
+from mlcil.datasets.feature_store import BATCH, Features, FeatureStore, Kind, features_of
 from mlcil.datasets.labels import LabelledPhotos, fold
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.append import Appended, append_session, recipe_words, state_of
@@ -31,10 +32,11 @@ from mlcil.engine.build import build_method, method_options, restore_method
 from mlcil.engine.checkpoint import StageCheckpoint, plain
 from mlcil.engine.config import load_config
 from mlcil.errors import StoppedError, UserError
-from mlcil.images import Fit
+from mlcil.images import Fit, decode
 from mlcil.inference.features import feature_engine
 from mlcil.interop.pretrained import file_sha256, load_pretrained
 from mlcil.methods.base import Method
+from mlcil.methods.ridge import Ridge
 from mlcil.models.composed import COMPOSED
 from mlcil.models.network import IncrementalNetwork
 from mlcil.reporting.formats import bytes_text, duration
@@ -51,7 +53,7 @@ ROWS = ("ridge", "frozen_rows", "kept_features")
 REFITTED = ("kept_features",)
 FOLDS = 5
 CHUNK = 64  # photos between two steps of the bar
-PROVED = 64  # photos on which old scores are compared
+PROVED = 32  # photos on which old scores are compared
 LITE0 = "tf_efficientnet_lite0"
 #: photos are not augmented, so that each goes through the backbone once; few of them need no processes to read them
 PLAIN = (
@@ -418,42 +420,45 @@ def _add(
         backbone = recipe.backbone if stage is None else str(stage.network["backbone"]["name"])
         cfg = _config(base.word, recipe, labels.source, folder, backbone, stage is None)
 
-        def fresh() -> tuple[Method, Any]:
-            if base.own is not None:
-                return restore_method(cfg, base.own, parent), base.own.weights
-            return _fresh(cfg, stage, recipe, new)
-
-        method, weights = fresh()
+        if base.own is not None:
+            start, weights = restore_method(cfg, base.own, parent), base.own.weights
+        else:
+            start, weights = _fresh(cfg, stage, recipe, new)
         for line in tier(stage, base, extras, photos, by_rows):
             say(line)
         old = [] if base.own is None else list(base.own.classes)
         sizes = [*([] if base.own is None else base.own.classes_per_session), len(new)]
         fit = Fit() if stage is None else Fit.of(stage.fit)
         table = _table(photos, old, new, by_rows, [] if stage is None else stage.classes, fit)
-        if method.network.frozen_backbone:
-            _features(method.network, table, say)
+        features = None
+        if start.network.frozen_backbone:
+            features = _features(start.network, table, say)
         else:
             say("every photo goes through the network in each epoch; the bar shows the time that is left")
         keep_old = bool((photos.old_NO >= 0).any())
         folds = min(FOLDS, photos.own) if by_rows else 1
         share = folds_of(photos.cells_NL, photos.ids, max(folds, 2) if by_rows else FOLDS)
         logits_NL = np.full((len(table), len(new)), np.nan)
-        appended: Appended | None = None
+        everything = np.arange(len(table))
+
+        def session(rows: np.ndarray, held: np.ndarray, strength: float | None = None) -> Appended:
+            method = _again(start)
+            if strength is not None and isinstance(method, Ridge):
+                method.strength = strength  # searched once
+            parts = [table.part(rows, "photos"), table.part(held, "held out")]
+            if features is not None and by_rows:
+                parts = [t.with_maps(features.part(of)) for t, of in zip(parts, (rows, held), strict=True)]
+            return append_session(cfg, method, *parts, sizes, keep_old, not by_rows)
+
+        appended = session(everything, everything[-1:]) if by_rows else None
+        strength = appended.method.session_report().get("ridge", {}).get("strength") if appended else None
         with bar("thresholds", folds, by_rows) as show:
             for number in range(folds):
-                rows, held = np.flatnonzero(share != number), np.flatnonzero(share == number)
-                method, weights = fresh()
-                appended = append_session(
-                    cfg, method, table.part(rows, "photos"), table.part(held, "held out"), sizes, keep_old, not by_rows
-                )
-                logits_NL[held] = appended.result.logits_NC[:, len(old) :]
+                held = np.flatnonzero(share == number)
+                held_out = session(np.flatnonzero(share != number), held, strength)
+                logits_NL[held] = held_out.result.logits_NC[:, len(old) :]
                 show(number + 1)
-        if by_rows:
-            method, weights = fresh()
-            appended = append_session(
-                cfg, method, table, table.part(np.arange(len(table))[-1:], "last"), sizes, keep_old
-            )
-        assert appended is not None
+        appended = appended or held_out
     judged = np.isfinite(logits_NL).all(1)
     nothing = np.arange(len(table)) >= len(table) - photos.nothing
     found = calibrate(
@@ -470,8 +475,9 @@ def _add(
         made = replace(made, parents=[file_sha256(parent)] if parent.is_file() else [])
         made = versions.blended(made, extras.refine)
     made = replace(made, state_dict=plain(made.state_dict))
-    made.build(out)
-    if stage is not None:
+    if stage is None:
+        made.build(out)
+    else:
         files = [table.files[row] for row in range(min(PROVED, photos.own))]
         difference = largest_difference(stage, made, files, extras.refine)
         if by_rows and difference != 0:
@@ -512,8 +518,8 @@ def _table(
     )
 
 
-def _features(network: IncrementalNetwork, table: ImageTable, say: Say) -> None:
-    """Put all features into the store, with an estimate first and a bar."""
+def _features(network: IncrementalNetwork, table: ImageTable, say: Say) -> Features:
+    """Features of the table's images, with an estimate first and a bar; the store keeps them for the next try."""
     store, engine = FeatureStore(), feature_engine(network, "auto", say)  # a run's, which finds them then
     kind: Kind = "pooled" if getattr(network.head, "pools", False) else "maps"
     rows = table.readable_rows()
@@ -527,6 +533,14 @@ def _features(network: IncrementalNetwork, table: ImageTable, say: Say) -> None:
         for number, chunk in enumerate(chunks, 1):
             features_of(engine, table, store, kind, chunk)
             show(min(number * CHUNK, len(rows)))
+    return features_of(engine, table, store, kind, rows).as_maps()
+
+
+def _again(method: Method) -> Method:
+    """A method in the same state, which shares a frozen backbone with it."""
+    network = method.network
+    parts = (network.backbone, network._last_maps) if network.frozen_backbone else ()
+    return copy.deepcopy(method, {id(part): part for part in parts})
 
 
 def _stage(
@@ -594,9 +608,11 @@ def largest_difference(
     before: StageCheckpoint, after: StageCheckpoint, files: Sequence[Path], without: Sequence[str] = ()
 ) -> float:
     """Of the scores of old labels on photos, as ``mlcil predict`` computes them, but for some labels."""
-    names = [name for name in before.classes if name not in without]
-    found = 0.0
     one, two = (tagger_of(stage) for stage in (before, after))
-    for (_, left), (_, right) in zip(one.predict(files), two.predict(files), strict=True):
-        found = max([found, *(abs(left[name] - right[name]) for name in names)])
+    old = [name for name in before.classes if name not in without]
+    left, right = ([stage.classes.index(name) for name in old] for stage in (before, after))
+    found = 0.0
+    for low in range(0, len(files), BATCH):
+        images = np.stack([decode(file, one.image_size, one.fit) for file in files[low : low + BATCH]])
+        found = max(found, float(np.abs(one.scores(images)[:, left] - two.scores(images)[:, right]).max(initial=0)))
     return found

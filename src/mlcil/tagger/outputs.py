@@ -55,12 +55,12 @@ def choose(
         threshold and are judged by :data:`THRESHOLD`.
 
     Raises:
-        UserError: ``top`` below 1, or a threshold that is no number.
+        UserError: ``top`` below 1, or a threshold outside of [0, 1].
     """
     if top is not None and top < 1:
         raise UserError(f"--top is {top}; expected at least 1")
-    if threshold is not None and math.isnan(threshold):
-        raise UserError("--threshold is nan; expected a number, such as 0.5")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"--threshold is {threshold:g}; expected a score from 0 to 1, such as 0.5")
     own = [None if value is None or math.isnan(value) else value for value in thresholds or [None] * len(classes)]
     least = {
         name: -math.inf if top and threshold is None else THRESHOLD if value is None else value
@@ -103,7 +103,8 @@ def studio_task(image: Path, named: Named, model: str) -> dict[str, Any]:
         "score": min((score for _, score in named), default=0.0),
         "result": [result] if named else [],
     }
-    return {"data": {"image": f"/data/local-files/?d={quote(image.as_posix())}"}, "predictions": [prediction]}
+    place = quote(image.as_posix(), errors="surrogateescape")  # the bytes of its name, whatever they are
+    return {"data": {"image": f"/data/local-files/?d={place}"}, "predictions": [prediction]}
 
 
 def sidecar(image: Path) -> Path:

@@ -30,8 +30,8 @@ class Scores(nn.Module):
         self.register_buffer("correction_C2", correction_C2)
 
     def forward(self, images: Tensor, exact: bool = False) -> Tensor:
-        """With ``exact`` a score has the same bits wherever it stands in the array, which float32's sigmoid does not give
-        (the last numbers of an array take another way through the processor).
+        """With ``exact`` a score has the same bits wherever it stands in the array. The sigmoid of float32 does not
+        give that: the last numbers of an array take another way through the processor.
         """
         logits_BC = corrected(self.network(images).logits_BC.float(), self.correction_C2)  # type: ignore[arg-type]
         if self.single:
@@ -110,6 +110,8 @@ def _device(name: str) -> torch.device:
     try:
         place = torch.device(name)
         torch.empty(0, device=place)
+        if place.type == "meta":
+            raise RuntimeError("it keeps shapes and no numbers")
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

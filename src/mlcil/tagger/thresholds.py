@@ -100,7 +100,8 @@ def calibrate(
                 f"{name}: {reason}, so it has the calibration of the other labels and the threshold {FALLBACK}"
             )
         if nothing_EC is not None and len(nothing_EC):
-            highest = probability(nothing_EC[:, c], correction_C2[c]).max()
+            usual, spread = nothing_EC[:, c].mean(), nothing_EC[:, c].std()  # other ones than these may score higher
+            highest = probability(np.append(nothing_EC[:, c], usual + 3 * spread), correction_C2[c]).max()
             chosen = max(chosen, float(np.nextafter(highest, 2)))
         thresholds_C[c] = min(max(chosen, 0.0), 1.0)
     return Calibration(correction_C2, thresholds_C, tuple(notes))

@@ -165,7 +165,8 @@ def _same_scores(first: Path, one: StageCheckpoint, second: Path, two: StageChec
 def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Mapping[str, Any]) -> StageCheckpoint:
     """The chosen outputs of taggers with one backbone, side by side."""
     first = parts[0][0]
-    heads, state = [], {name: value for name, value in first.state_dict.items() if name.startswith("backbone.")}
+    heads: list[dict[str, Any]] = []
+    state = {name: value for name, value in first.state_dict.items() if name.startswith("backbone.")}
     classes, thresholds, corrections, labels, sizes = [], [], [], {}, []
     for stage, columns in parts:
         for head, weights in _heads(stage, columns):
@@ -180,7 +181,7 @@ def side_by_side(parts: Sequence[tuple[StageCheckpoint, list[int]]], origin: Map
         labels.update({name: stage.card["labels"][name] for name in names if name in stage.card.get("labels", {})})
     any_correction = any(stage.logit_correction is not None for stage, _ in parts)
     any_threshold = any(stage.thresholds is not None for stage, _ in parts)
-    values: dict[str, Any] = dict(
+    values: dict[str, Any] = dict(  # noqa: C408
         session=len(sizes) - 1,
         network={**first.network, "head": {"type": COMPOSED, "parts": heads}},
         classes_per_session=sizes,

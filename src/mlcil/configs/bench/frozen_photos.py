@@ -6,11 +6,12 @@ title = "Frozen EfficientNet-Lite0 features"
 seeds = [1]
 class_orders = ["random:1", "random:2", "random:3"]
 jobs = 2
+trial_seeds = [1]
 one_table = True
 validation = 0.25
 protocols = [
-    dict(label="images return"),
     dict(label="an image in one session", overrides={"scenario.disjoint": True}),
+    dict(label="images return"),
 ]
 
 overrides = {
@@ -23,11 +24,11 @@ overrides = {
 }
 
 _rates = [{"train_cfg.base_lr": rate, "optim_wrapper.optimizer.lr": rate} for rate in (1e-3, 3e-3)]
-_four = [
-    {**rate, "train_cfg.max_epochs": epochs, "train_cfg.base_epochs": epochs} for rate in _rates for epochs in (4, 8)
-]
+_epochs = [{"train_cfg.max_epochs": number, "train_cfg.base_epochs": number} for number in (4, 8)]
+_four = [{**rate, **epochs} for rate in _rates for epochs in _epochs]
 _strengths = [{"method.strength": value} for value in (10.0, 30.0, 100.0, 300.0)]
 _penalties = [{"method.strength": value} for value in (None, 100.0, 300.0, 1000.0)]
+_negatives = [{"method.negatives": value} for value in (1.0, 0.5, 0.2, 0.05)]
 _joint = {"scenario.joint": True}
 
 
@@ -54,12 +55,21 @@ runs = [
             for weight in (20.0, 100.0)
         ],
     ),
+    dict(
+        label="CSC",
+        config=_config("csc"),
+        choices=[
+            {"train_cfg.base_lr": first, "optim_wrapper.optimizer.lr": later, **epochs}
+            for first, later in ((3e-4, 1e-4), (1e-3, 3e-4))
+            for epochs in _epochs
+        ],
+    ),
     dict(label="Frozen rows", config=_config("frozen_rows"), choices=_four),
     dict(
         label="Ridge rows, own images", config=_config("ridge"), overrides={"method.negatives": 0.0}, choices=_penalties
     ),
-    dict(label="Ridge", config=_config("ridge"), choices=_penalties),
-    dict(label="Ridge, Gaussian", config=_config("ridge"), overrides={"method.gaussian": True}, choices=_penalties),
+    dict(label="Ridge", config=_config("ridge"), choices=_negatives),
+    dict(label="Ridge, Gaussian", config=_config("ridge"), overrides={"method.gaussian": True}, choices=_negatives),
     dict(
         label="Ridge, refreshed",
         config=_config("ridge"),
