@@ -263,7 +263,7 @@ class Learner:
             self._asked.clear()
             try:
                 self._last = self.learn()
-            except (RefusedError, UserError, OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+            except Exception as error:  # the next annotations are listened to all the same
                 self._last = str(error)
             self._working = False
             _log.warning(self._last)
