@@ -445,10 +445,10 @@ def _add(
             method = _again(start)
             if strength is not None and isinstance(method, Ridge):
                 method.strength = strength  # searched once
-            parts = [table.part(rows, "photos"), table.part(held, "held out")]
+            shown, hidden = table.part(rows, "photos"), table.part(held, "held out")
             if features is not None and by_rows:
-                parts = [t.with_maps(features.part(of)) for t, of in zip(parts, (rows, held), strict=True)]
-            return append_session(cfg, method, *parts, sizes, keep_old, not by_rows)
+                shown, hidden = shown.with_maps(features.part(rows)), hidden.with_maps(features.part(held))
+            return append_session(cfg, method, shown, hidden, sizes, keep_old, not by_rows)
 
         appended = session(everything, everything[-1:]) if by_rows else None
         strength = appended.method.session_report().get("ridge", {}).get("strength") if appended else None
