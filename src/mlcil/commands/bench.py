@@ -414,7 +414,10 @@ def bench_rows(bench: Mapping[str, Any], jobs: Sequence[Job], twins: Sequence[Jo
         if bench["one_table"]:
             mine = [pair for pair in zip(jobs, twins, strict=True) if pair[0].label == label]
             both = [(job.run_dir, twin.run_dir) for job, twin in mine if {job.state(), twin.state()} == {"done"}]
-            rows[-1].values.update(comparison.costs(done, both))
+            costs = comparison.costs(done, both)
+            rows[-1].values.update(costs)
+            places = max(rows[-1].places.values(), key=len, default=[])
+            rows[-1].places.update({column: places[: len(values)] for column, values in costs.items()})
     if bench["upper_bound"] is not None:
         bounds = {
             job.repetition: job.run_dir for job in jobs if job.label == bench["upper_bound"] and job.state() == "done"
