@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mlcil import images
 from mlcil.datasets import transforms as T
 from mlcil.datasets.randaugment import Cutout, RandAugment
 from mlcil.errors import UserError
@@ -28,8 +29,8 @@ def picture(height=SIDE, width=SIDE, seed=0):
 def test_every_mode_becomes_rgb(tmp_path, mode, suffix):
     path = tmp_path / f"image.{suffix}"
     Image.fromarray(picture()).convert(mode).save(path)
-    assert T.load_rgb(path).mode == "RGB"
-    found = T.decode(path, 16)
+    assert images.load_rgb(path).mode == "RGB"
+    found = images.decode(path, 16)
     assert found.shape == (16, 16, 3)
     assert found.dtype == np.uint8
 
@@ -38,8 +39,8 @@ def test_decode_forces_both_sides_and_is_deterministic(tmp_path):
     path = tmp_path / "wide.png"
     Image.fromarray(picture(20, 90)).save(path)
     expected = Image.fromarray(picture(20, 90)).resize((24, 24), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(T.decode(path, 24), np.asarray(expected))
-    np.testing.assert_array_equal(T.decode(path, 24), T.decode(path, 24))
+    np.testing.assert_array_equal(images.decode(path, 24), np.asarray(expected))
+    np.testing.assert_array_equal(images.decode(path, 24), images.decode(path, 24))
 
 
 def write_missing(path):
@@ -89,7 +90,7 @@ def test_bad_files_are_named_in_one_sentence(tmp_path, write):
     path = tmp_path / "picture.jpg"
     write(path)
     with pytest.raises(UserError) as caught:
-        T.load_rgb(path)
+        images.load_rgb(path)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -108,7 +109,7 @@ def test_damage_anywhere_is_a_user_error_or_an_image(tmp_path, kind):
             content[place] = int(rng.integers(256))
         path.write_bytes(content)
         with contextlib.suppress(UserError):
-            assert T.load_rgb(path).mode == "RGB"
+            assert images.load_rgb(path).mode == "RGB"
 
 
 # the whole

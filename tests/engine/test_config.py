@@ -121,7 +121,7 @@ def test_words_inside_a_name() -> None:
 
 @pytest.mark.parametrize("words", [[], ["data=cifar100"]])
 def test_only_data_that_a_method_takes_are_offered(words: list[str]) -> None:
-    with pytest.raises(UserError, match=r"one of coco, coco_format, digits, letters, voc, voc_format$"):
+    with pytest.raises(UserError, match=r"one of coco, coco_format, digits, letters, photos, voc, voc_format$"):
         load_config("krt", words)
 
 

@@ -242,8 +242,10 @@ def test_resuming_under_other_conditions_says_what_differs(tmp_path: Path, monke
         patch.setattr(mlcil.engine.conditions, "versions", lambda: {"torch": "9.9"})
         refused("version of torch was ", " and is 9.9")
     with monkeypatch.context() as patch:
-        patch.setenv("WORLD_SIZE", "4")
-        patch.setenv("RANK", "0")
+        for name, value in {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}.items():
+            patch.setenv(name, value)
+        patch.setenv("MASTER_ADDR", "localhost")
+        patch.setenv("MASTER_PORT", "1")
         refused("number of processes was 1 and is 4", launcher="pytorch")
     changed = config(tmp_path, train_cfg={"max_epochs": 2}, log_interval=7)
     assert len(train(changed, resume=True, accept_changes=True)) == 2

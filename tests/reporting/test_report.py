@@ -254,7 +254,7 @@ def test_numbers_that_do_not_exist_are_dashes(tmp_path):
     ("change", "message"),
     [
         ({"sessions": []}, "holds no finished session yet"),
-        ({"sessions": 3}, "holds no list of sessions"),
+        ({"sessions": 3}, "sessions is 3.*valid list"),
         ({"sessions": [{"index": 0}]}, r"lacks numbers that a report needs, expected name, classes, sessions\[\]\.mAP"),
         ({"format": "mlcil-results-9"}, "has the format 'mlcil-results-9', expected"),
     ],
