@@ -148,6 +148,12 @@ def coco(folder: Path) -> Path:
     return written(photos(folder) / "instances.json", json.dumps(content))
 
 
+def coco_layout(folder: Path) -> Path:
+    images = photos(folder / "train2014")
+    coco(images).rename(written(folder / "annotations/instances_train2014.json", ""))
+    return folder
+
+
 def voc(folder: Path) -> Path:
     photos(folder / "JPEGImages")
     for file, labels in SHOWN.items():
@@ -182,7 +188,7 @@ def test_what_is_not_named_is_unknown(form: Callable[[Path], Path], tmp_path: Pa
     ]
 
 
-@pytest.mark.parametrize("form", [coco, voc])
+@pytest.mark.parametrize("form", [coco, coco_layout, voc])
 def test_forms_that_name_everything_by_convention(form: Callable[[Path], Path], tmp_path: Path) -> None:
     read = read_labels(form(tmp_path / "x"))
     assert (read.classes, by_name(read)) == (CLASSES, YES)

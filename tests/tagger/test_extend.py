@@ -12,6 +12,7 @@ from PIL import Image
 import mlcil
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.interop.pretrained import file_sha256
+from mlcil.tagger import extend
 from mlcil.tagger.extend import folds_of
 from mlcil.tagger.nothing import KINDS, image_of_nothing
 
@@ -56,7 +57,8 @@ def made(tmp_path_factory):
         patch.chdir(folder)
         weights = tiny.write_stage(folder / "weights.pth")
         first = listed(folder, "first", 60, ("red", "green"), 1, ("blue",))
-        listed(folder, "second", 60, ("blue",), 2, ("red", "green"))
+        listed(folder, "second", 40, ("blue",), 2, ("red", "green"))
+        listed(folder, "few", 10, ("blue",), 6)
         listed(folder, "test", 60, ("red", "green", "blue"), 3)
         words = ["tag", first, "--out", "first.tagger", *WEIGHTS, weights, *SMALL]
         assert cli.main([str(word) for word in words]) == 0
@@ -66,7 +68,9 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def place(made, monkeypatch):
+    """Its folder; two folds are quicker than five."""
     monkeypatch.setenv("MLCIL_CACHE", str(made / "cache"))
+    monkeypatch.setattr(extend, "FOLDS", 2)
     monkeypatch.chdir(made)
     return made
 
@@ -103,7 +107,7 @@ def test_the_file_says_where_it_comes_from(place, capsys):
     assert stage.parents == [file_sha256(place / "first.tagger")]
     assert stage.method == "Ridge"
     assert stage.kept["statistics"] > 0
-    assert stage.card["images"] == 120
+    assert stage.card["images"] == 100
     assert stage.card["labels"]["blue"]["present"] > 5
     text = tiny.call(capsys, "info", "second.tagger")[1]
     assert file_sha256(place / "first.tagger") in text
@@ -234,7 +238,7 @@ def test_kept_features_stay_beside_old_outputs(place, tmp_path, capsys):
     (one, _), (three, _) = scores(tmp_path / "one", place), scores(tmp_path / "3", place)
     assert all(np.array_equal(one[name], three[name]) for name in one)
     state = StageCheckpoint.load(tmp_path / "3").method_state
-    assert len(state["features"]) == 60 + 60 + 30 + 3 * 40
+    assert len(state["features"]) == 60 + 40 + 30 + 3 * 40
     assert (state["rows"] == -1).all()
 
 
@@ -263,7 +267,7 @@ def test_a_classifier_of_timm(place, tmp_path, capsys):
     model = timm.create_model("resnet10t", num_classes=3).eval()
     torch.save(model.state_dict(), tmp_path / "c.pth")
     (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
-    words = ["extend", tmp_path / "c.pth", "second.csv", "--out", tmp_path / "out", "--classes", tmp_path / "names.txt"]
+    words = ["extend", tmp_path / "c.pth", "few.csv", "--out", tmp_path / "out", "--classes", tmp_path / "names.txt"]
     code, _, err = tiny.call(capsys, *words, "--backbone", "resnet10t")
     assert (code, err) == (0, "")
     tagger = mlcil.load(tmp_path / "out", precision="fp32")

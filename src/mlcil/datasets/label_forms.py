@@ -109,6 +109,8 @@ def read_form(path: Path, photos: Path | None = None, form: str | None = None) -
     if path.is_dir():
         if form is None and any((path / layout / "ImageSets/Main").is_dir() for layout in LAYOUTS):
             return _voc(path)
+        if form is None and (parts := sorted(path.glob("annotations/instances_*.json"))):
+            return _coco_folder(path, parts)
         return _folder(path, form)
     if not path.exists():
         raise UserError(f"{path} does not exist; {EXPECTED}, so correct the path")
@@ -369,18 +371,39 @@ def without_upload_prefix(name: str) -> str:
     return re.sub(r"^[0-9a-f]{8}-", "", name)
 
 
+COCO_NOTE = "COCO's convention: an image is annotated for all categories, so what is not named counts as no"
+
+
 def _coco(path: Path, folder: Path) -> Listing:
+    photos, classes = _coco_photos(path, folder, folder)
+    return Listing("COCO json", folder, photos, classes, exhaustive=True, by_name=True, notes=(COCO_NOTE,))
+
+
+def _coco_photos(path: Path, folder: Path, root: Path, split: str = "") -> tuple[list[Listed], tuple[str, ...]]:
+    """Photos of a json under their names from ``root`` on, and its categories."""
     table = load_coco_split(path, folder, crowd="label")
     photos = [
         Listed(
-            file.relative_to(folder).as_posix(),
+            file.relative_to(root).as_posix(),
             frozenset(table.classes[column] for column in row.nonzero()[0]),
             reviewed=None,
+            split=split,
         )
         for file, row in zip(table.files, table.labels_NC == 1, strict=True)
     ]
-    note = "COCO's convention: an image is annotated for all categories, so what is not named counts as no"
-    return Listing("COCO json", folder, photos, table.classes, exhaustive=True, by_name=True, notes=(note,))
+    return photos, table.classes
+
+
+def _coco_folder(path: Path, parts: Sequence[Path]) -> Listing:
+    """COCO's layout: ``annotations/instances_NAME.json`` beside a folder NAME for each split."""
+    photos: list[Listed] = []
+    classes: tuple[str, ...] = ()
+    for part in parts:
+        name = part.stem.removeprefix("instances_")
+        held = len(parts) > 1 and name.startswith(("val", "test"))
+        found, names = _coco_photos(part, path / name, path, "test" if held else "train" if len(parts) > 1 else "")
+        photos, classes = [*photos, *found], tuple(dict.fromkeys([*classes, *names]))
+    return Listing("COCO folder", path, photos, classes, exhaustive=True, notes=(COCO_NOTE,))
 
 
 # -- folders ------------------------------------------------------------------------------------------------
