@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from mlcil.models.data_preprocessor import ImagePreprocessor
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32, corrected
-from mlcil.phases import Phase, Train, UpdateMemory
+from mlcil.phases import Batches, Phase, Train, UpdateMemory
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,29 @@ class Method(BaseModel):
         if old_labels == "ignored":
             unknown_BC &= (batch.origins < index)[:, None]
         return batch.targets.masked_fill(unknown_BC & (batch.targets < 0), 0)
+
+    @torch.no_grad()
+    def predictions_of_new(self, loader: Batches) -> tuple[Tensor, Tensor]:
+        """What the network, in evaluation mode, says of the session's classes on the images of all processes.
+
+        Args:
+            loader: batches of this process, as a :class:`~mlcil.phases.Fit` gives them.
+
+        Returns:
+            Logits (N, C) float32 and targets (N, C) of the C new classes, on the CPU.
+        """
+        assert self.context is not None
+        low, logits, targets = self.context.low, [], []
+        was_training = self.training
+        self.eval()
+        for batch in loader:
+            data = self.data_preprocessor(batch)
+            logits.append(self.network(data["inputs"]).logits_BC[:, low:].float().cpu())
+            targets.append(data["targets"][:, low:].cpu())
+        self.train(was_training)
+        parts = all_gather_object((torch.cat(logits), torch.cat(targets)))
+        logits_NC, targets_NC = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return logits_NC, targets_NC
 
     def teacher_output(self, inputs: Tensor) -> NetworkOutput:
         """The teacher's output in evaluation mode, without gradients."""

@@ -156,21 +156,11 @@ class KBK(Method):
     def pseudo_label_decisions(self) -> tuple[np.ndarray, np.ndarray] | None:
         return self._decided
 
-    @torch.no_grad()
     def measure_positives(self, loader: Batches) -> None:
         """Take eps and tau of the session's classes."""
         assert self.context is not None
         low = self.context.low
-        logits, targets = [], []
-        was_training = self.training
-        self.eval()
-        for batch in loader:
-            data = self.data_preprocessor(batch)
-            logits.append(self.network(data["inputs"]).logits_BC[:, low:].float().cpu())
-            targets.append(data["targets"][:, low:].cpu())
-        self.train(was_training)
-        parts = all_gather_object((torch.cat(logits), torch.cat(targets)))
-        logits_NC, targets_NC = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        logits_NC, targets_NC = self.predictions_of_new(loader)
         score_NC = torch.sigmoid(logits_NC)
         new_scores_C = mean_over_positives(score_NC, targets_NC, NEVER_SCORE)
         new_entropies_C = mean_over_positives(binary_entropy(score_NC), targets_NC, NEVER_ENTROPY)

@@ -194,21 +194,11 @@ class KRT(Method):
         """The threshold for all old classes, or (O,) one a class."""
         return torch.tensor(self.class_thresholds) if self.class_thresholds else self.threshold
 
-    @torch.no_grad()
     def count_positives(self, loader: Batches) -> None:
         """What later sessions need to know of the session's classes: mean score and number of positives."""
         assert self.context is not None
         low = self.context.low
-        logits, targets = [], []
-        was_training = self.training
-        self.eval()
-        for batch in loader:
-            data = self.data_preprocessor(batch)
-            logits.append(self.network(data["inputs"]).logits_BC[:, low:].float().cpu())
-            targets.append(data["targets"][:, low:].cpu())
-        self.train(was_training)
-        parts = all_gather_object((torch.cat(logits), torch.cat(targets)))
-        logits_NC, targets_NC = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        logits_NC, targets_NC = self.predictions_of_new(loader)
         self.mean_scores = [*self.mean_scores[:low], *mean_score_of_positives(logits_NC, targets_NC).tolist()]
         self.positives = [*self.positives[:low], *(targets_NC == 1).sum(0).tolist()]
         self.images = [*self.images[: self.context.index], len(logits_NC)]

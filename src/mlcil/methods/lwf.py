@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object
 from torch import Tensor
 
 from mlcil.errors import UserError
@@ -75,22 +74,12 @@ class LwF(Method):
             raise UserError("method.calibrated is for data with many labels an image; leave it out")
         return [Train(), *([Fit(self.calibrate)] if self.calibrated else []), UpdateMemory()]
 
-    @torch.no_grad()
     def calibrate(self, loader: Batches) -> None:
         """Fit the correction of the session's classes."""
         assert self.context is not None
-        low, logits, targets = self.context.low, [], []
-        was_training = self.training
-        self.eval()
-        for batch in loader:
-            data = self.data_preprocessor(batch)
-            logits.append(self.network(data["inputs"]).logits_BC[:, low:].float().cpu())
-            targets.append(data["targets"][:, low:].cpu())
-        self.train(was_training)
-        parts = all_gather_object((torch.cat(logits), torch.cat(targets)))
-        logits_NC, targets_NC = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-        untouched_O2 = torch.tensor([1.0, 0.0], dtype=torch.float64).repeat(low, 1)
-        self.correction_C2 = torch.cat([untouched_O2, torch.from_numpy(platt(logits_NC, targets_NC))])
+        logits_NC, targets_NC = self.predictions_of_new(loader)
+        untouched_O2 = torch.tensor([1.0, 0.0], dtype=torch.float64).repeat(self.context.low, 1)
+        self.correction_C2 = torch.cat([untouched_O2, torch.from_numpy(platt(logits_NC.numpy(), targets_NC.numpy()))])
 
     def method_state(self) -> dict[str, Any]:
         return {} if self.correction_C2 is None else {"correction": self.correction_C2}
