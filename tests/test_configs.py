@@ -256,6 +256,11 @@ def test_a_bench_finds_its_runs(name):
             if job.label is not None and not cfg.scenario.get("joint") and "num_sessions" in cfg.scenario:
                 sessions.add((cfg.scenario.num_sessions, cfg.scenario.get("base", 0)))
         assert len(sessions) <= 1  # one protocol a table
+        trials = plan_jobs(path, table, trials=True)[1]
+        tries = {sum(job.label == run["label"] for job in trials) for run in bench["runs"] if run.get("choices")}
+        assert len(tries) <= 1  # as many for every method
+        for job in trials:
+            assert load_config(job.config, job.overrides).scenario.validation == bench["validation"]
         labels = {run["label"] for run in bench["runs"]}
         assert set(PUBLISHED_FIGURES.get(table["published"], {})) <= labels
         if table["published"] in SINGLE_LABEL:
