@@ -38,6 +38,7 @@ TASKS = ("multi_label", "single_label")
 MULTI_LABEL = {
     "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm",
     "csc", "hcp", "kbk", "frozen_rows", "ridge", "l3a", "kept_features", "multi_lane",
+    "rclp",
 }  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",
