@@ -275,6 +275,40 @@ def test_derpp_pulls_replayed_images_to_their_stored_logits():
     assert list(method.stored) == [rows[0]]
 
 
+def test_derpp_stores_the_logits_of_an_epoch_drawn_for_each_image():
+    method = make(DERpp)
+    low, high = SPLITS[1]
+    context = SessionContext(1, low, high, 2, SPLITS[-1][1], 2.0, 1.0, BATCH, epochs=3)
+    method.begin_session(context)
+    method.double().train()
+    first, second = batches(1)
+    first["rows"][first["origins"] == 1] += 20
+    new = [batch["rows"][batch["origins"] == 1].tolist() for batch in (first, second)]
+    replayed = first["rows"][first["origins"] == 0].numpy()
+    method.remember(replayed, np.zeros((len(replayed), low), np.float32), replayed)
+    given, epochs = {}, {}
+    for epoch in range(3):
+        method.begin_epoch()
+        before = set(method.entered)
+        method.network.head.linear.bias.data.add_(1.0)  # as if it had learned
+        with torch.no_grad():
+            logits = method.network(first["inputs"]).logits_BC.float()
+        method(**first, mode="loss")
+        given[epoch] = dict(zip(first["rows"].tolist(), logits, strict=True))
+        epochs |= dict.fromkeys(set(method.entered) - before, epoch)
+        state = method.method_state()  # a run that is killed here goes on with it
+        method.entered, method.epoch = {}, -1
+        method.load_method_state(state)
+    assert set(epochs) == set(new[0])
+    assert len(set(epochs.values())) > 1
+    stored = np.array([*new[0], *new[1]])
+    method.remember(stored, np.full((len(stored), high), 7.0, np.float32), stored)
+    for row, epoch in epochs.items():
+        torch.testing.assert_close(method.stored[row], given[epoch][row])
+    assert all((method.stored[row] == 7).all() for row in new[1])  # no step saw these
+    assert method.method_state()["entered"]["rows"] == []
+
+
 def test_rclp_halves_both_parts_and_keeps_the_middle_map_near_the_teachers():
     method = begin(make(RCLP, distill=3.0), 1)
     batch = batches(1)[0]
