@@ -13,8 +13,8 @@ import mlcil
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.interop.pretrained import file_sha256
 from mlcil.tagger import extend
-from mlcil.tagger.extend import folds_of
 from mlcil.tagger.nothing import KINDS, image_of_nothing
+from mlcil.tagger.photos import folds_of
 
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "yellow": (240, 220, 30)}
 WEIGHTS = ["--backbone", "tresnet", "--weights"]
