@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlcil.datasets.feature_store import BATCH
+from mlcil.datasets.feature_store import BATCH, Features
 from mlcil.datasets.labels import LabelledPhotos
 from mlcil.engine.append import Appended, append_session
 from mlcil.engine.build import method_options, restore_method
@@ -33,6 +33,7 @@ from mlcil.tagger import versions
 from mlcil.tagger.photos import FOLDS, Extras, Photos, check_spellings, folds_of, gather, table_of
 from mlcil.tagger.session import (
     ROWS,
+    TRAINED,
     Base,
     Recipe,
     Say,
@@ -47,6 +48,7 @@ from mlcil.tagger.stage import tagger_of
 from mlcil.tagger.thresholds import calibrate
 
 PROVED = 32  # photos on which old scores are compared
+SEARCH = 3  # the session with all photos takes as long as so many of a fold's
 
 
 @dataclass(frozen=True)
@@ -166,16 +168,12 @@ def _add(
         sizes = [*([] if base.own is None else base.own.classes_per_session), len(new)]
         fit = Fit() if stage is None else Fit.of(stage.fit)
         table = table_of(photos, old, new, by_rows, [] if stage is None else stage.classes, fit)
-        features = None
-        if start.network.frozen_backbone:
-            features = features_with_a_bar(start.network, table, say)
-        else:
-            say("every photo goes through the network in each epoch; the bar shows the time that is left")
         keep_old = bool((photos.old_NO >= 0).any())
         folds = min(FOLDS, photos.own) if by_rows else 1
         share = folds_of(photos.cells_NL, photos.ids, max(folds, 2) if by_rows else FOLDS)
         logits_NL = np.full((len(table), len(new)), np.nan)
         everything = np.arange(len(table))
+        features: Features | None = None
 
         def session(rows: np.ndarray, held: np.ndarray, strength: float | None = None) -> Appended:
             method = again(start)
@@ -185,6 +183,24 @@ def _add(
             if features is not None and by_rows:
                 shown, hidden = shown.with_maps(features.part(rows)), hidden.with_maps(features.part(held))
             return append_session(cfg, method, shown, hidden, sizes, keep_old, not by_rows)
+
+        def fits(rows: np.ndarray, few: Features) -> float:
+            """Seconds of all sessions, from one with few photos; some need longer for more photos."""
+            nonlocal features
+            if not by_rows:
+                return 0.0
+            features = few
+            session(rows, rows[-1:], 1.0)  # the first one reads what all of them need
+            began = time.monotonic()
+            session(rows, rows[-1:], 1.0)
+            features = None
+            grows = len(table) / len(rows) if base.word in TRAINED else 1.0
+            return (time.monotonic() - began) * grows * (folds + SEARCH)
+
+        if start.network.frozen_backbone:
+            features = features_with_a_bar(start.network, table, say, fits)
+        else:
+            say("every photo goes through the network in each epoch; the bar shows the time that is left")
 
         appended = session(everything, everything[-1:]) if by_rows else None
         strength = appended.method.session_report().get("ridge", {}).get("strength") if appended else None

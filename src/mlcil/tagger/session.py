@@ -41,7 +41,10 @@ Say = Callable[[str], None]
 ROWS = ("ridge", "frozen_rows", "kept_features")
 #: of these, those that fit all rows anew: the old outputs stand beside them, and of the new fit the new rows are used
 REFITTED = ("kept_features",)
+#: and those that go through the photos again and again
+TRAINED = ("frozen_rows",)
 CHUNK = 64  # photos between two steps of the bar
+PROBED = 16  # photos that the estimate of the seconds comes from
 LITE0 = "tf_efficientnet_lite0"
 #: photos are not augmented, so that each goes through the backbone once; few of them need no processes to read them
 PLAIN = (
@@ -146,21 +149,31 @@ def default_weights(backbone: str) -> str:
     return "package:efficientnet-lite0"
 
 
-def features_with_a_bar(network: IncrementalNetwork, table: ImageTable, say: Say) -> Features:
-    """Features of the table's images, with an estimate first and a bar; the store keeps them for the next try."""
+def features_with_a_bar(
+    network: IncrementalNetwork, table: ImageTable, say: Say, fits: Callable[[np.ndarray, Features], float]
+) -> Features:
+    """Features of the table's images, with an estimate first and a bar; the store keeps them for the next try.
+
+    Args:
+        network: with a frozen backbone.
+        table: the images.
+        say: takes the estimate.
+        fits: from rows and their features an estimate of the seconds that follow.
+    """
     store, engine = FeatureStore(), feature_engine(network, "auto", say)  # a run's, which finds them then
     kind: Kind = "pooled" if getattr(network.head, "pools", False) else "maps"
     rows = table.readable_rows()
-    chunks = [rows[low : low + CHUNK] for low in range(0, len(rows), CHUNK)]
+    few = rows[:: max(len(rows) // PROBED, 1)][:PROBED]
     began = time.monotonic()
-    first = features_of(engine, table, store, kind, chunks[0][: CHUNK // 4])
-    each = (time.monotonic() - began) / max(first.computed, 1)
-    most = f"up to {duration(each * len(rows))}" if first.computed else "seconds, since they are in the store"
-    say(f"features of {len(rows)} photos and images of nothing: {most}")
+    first = features_of(engine, table, store, kind, few)
+    seconds = (time.monotonic() - began) / max(first.computed, 1) * len(rows) if first.computed else 0.0
+    told = f"take up to {duration(seconds)}" if first.computed else "are in the store"
+    whole = duration(seconds + fits(few, first.as_maps()))
+    say(f"features of {len(rows)} photos and images of nothing {told}, with all that follows about {whole}")
     with bar("features", len(rows)) as show:
-        for number, chunk in enumerate(chunks, 1):
-            features_of(engine, table, store, kind, chunk)
-            show(min(number * CHUNK, len(rows)))
+        for low in range(0, len(rows), CHUNK):
+            features_of(engine, table, store, kind, rows[low : low + CHUNK])
+            show(min(low + CHUNK, len(rows)))
     return features_of(engine, table, store, kind, rows).as_maps()
 
 
