@@ -8,6 +8,7 @@ import gc
 import importlib
 import io
 import logging
+import multiprocessing
 import os
 import sys
 import threading
@@ -253,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mlcil: interrupted{'; a run goes on with the same command and --resume' * trains}", file=sys.stderr)
         return 130
     finally:
-        gc.collect()  # loaders of a failed run end their worker processes, before Python's exit kills them noisily
+        if multiprocessing.active_children():
+            gc.collect()  # loaders of a failed run end their processes, before Python's exit kills them noisily
 
 
 #: what is wrong with a place that the user has named, or with the disk that it is on
