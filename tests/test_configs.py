@@ -38,6 +38,7 @@ TASKS = ("multi_label", "single_label")
 MULTI_LABEL = {
     "krt", "finetune", "joint", "lwf", "bic", "oewc", "agcn", "pod", "tpcil", "derpp", "icarl", "er", "prs", "ocdm",
     "csc", "hcp", "kbk", "frozen_rows", "ridge", "l3a", "kept_features", "multi_lane",
+    "rclp",
 }  # fmt: skip
 SYSTEM = (
     "abd", "finetune", "joint", "lwf", "lwf_mc", "dgr", "deep_inversion", "lwf_synthetic", "rehearsal", "lwf_coreset",
@@ -256,6 +257,11 @@ def test_a_bench_finds_its_runs(name):
             if job.label is not None and not cfg.scenario.get("joint") and "num_sessions" in cfg.scenario:
                 sessions.add((cfg.scenario.num_sessions, cfg.scenario.get("base", 0)))
         assert len(sessions) <= 1  # one protocol a table
+        trials = plan_jobs(path, table, trials=True)[1]
+        tries = {sum(job.label == run["label"] for job in trials) for run in bench["runs"] if run.get("choices")}
+        assert len(tries) <= 1  # as many for every method
+        for job in trials:
+            assert load_config(job.config, job.overrides).scenario.validation == bench["validation"]
         labels = {run["label"] for run in bench["runs"]}
         assert set(PUBLISHED_FIGURES.get(table["published"], {})) <= labels
         if table["published"] in SINGLE_LABEL:

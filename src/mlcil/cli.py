@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import gc
 import importlib
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mlcil import __version__
+from mlcil.configs import compose
+from mlcil.configs.published import PUBLISHED
 from mlcil.errors import StoppedError, UserError
+from mlcil.system.imports import quick_imports
 
 
 def parser() -> argparse.ArgumentParser:
@@ -229,7 +233,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parse(arguments)
             command = options.command
-            return int(importlib.import_module(f"mlcil.commands.{command}").main(options))
+            if command in CONFIGS:
+                _check_name(options)
+            with quick_imports():
+                module = importlib.import_module(f"mlcil.commands.{command}")
+            return int(module.main(options))
         finally:
             sys.stdout.flush()
     except UserError as error:
@@ -256,6 +264,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if multiprocessing.active_children():
             gc.collect()  # loaders of a failed run end their processes, before Python's exit kills them noisily
+
+
+#: Python's end would look through everything for garbage, which takes a second with torch; it dies without that
+atexit.register(gc.freeze)
+
+
+#: commands whose config is a method or published settings
+CONFIGS = ("train", "plan", "config", "test")
+
+
+def _check_name(options: argparse.Namespace) -> None:
+    """Say that a config's name is wrong before torch is imported; of several configs of ``train`` the last counts."""
+    words = [options.config, *(options.overrides if options.command == "train" else ())]
+    configs = [word for word in words if word and word.strip() and "=" not in word]
+    if configs and not compose.is_file(configs[-1]):
+        compose.check_name(configs[-1].split()[0], PUBLISHED)
 
 
 #: what is wrong with a place that the user has named, or with the disk that it is on

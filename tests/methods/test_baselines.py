@@ -11,7 +11,7 @@ from phase_calls import after_training, before_training
 from mlcil.losses.asymmetric import asymmetric_loss
 from mlcil.losses.criterion import MULTI_LABEL, SINGLE_LABEL
 from mlcil.losses.distillation import sigmoid_distillation
-from mlcil.methods import AGCN, ALIASES, OEWC, BiC, DERpp, Finetune, ICaRL, LwF, SingleLabelBiC
+from mlcil.methods import AGCN, ALIASES, OEWC, RCLP, BiC, DERpp, Finetune, ICaRL, LwF, SingleLabelBiC
 from mlcil.methods.base import Batch, SessionContext
 from mlcil.methods.bic import fit_scale_and_shift
 from mlcil.methods.tpcil import edge_correlation
@@ -273,6 +273,22 @@ def test_derpp_pulls_replayed_images_to_their_stored_logits():
     assert method.state_bytes()["logits"] == len(rows) * 3 * 4
     method.remember(np.array([], np.int64), np.zeros((0, 3)), rows[:1])  # the memory dropped the others
     assert list(method.stored) == [rows[0]]
+
+
+def test_rclp_halves_both_parts_and_keeps_the_middle_map_near_the_teachers():
+    method = begin(make(RCLP, distill=3.0), 1)
+    batch = batches(1)[0]
+    losses = method(**batch, mode="loss")
+    new, replayed = method.network(batch["inputs"]), batch["origins"] == 0
+    targets = batch["targets"].clamp(min=0)
+    for name, part in (("loss_cls", ~replayed), ("loss_replay", replayed)):
+        wanted = method.classify(new.logits_BC[part].float(), targets[part]) / 2
+        assert losses[name].item() == pytest.approx(wanted.item(), rel=1e-6)
+    distance = (method.teacher_output(batch["inputs"]).maps[2] - new.maps[2]).square().mean()
+    assert losses["loss_features"].item() == pytest.approx(3 * 64 * distance.item(), rel=1e-5)  # a sum over images
+    (gradient,) = torch.autograd.grad(losses["loss_features"], [next(method.network.backbone.parameters())])
+    assert gradient.abs().sum() > 0  # in the authors' release it has none
+    assert "loss_features" not in begin(make(RCLP, distill=0.0), 1)(**batch, mode="loss")
 
 
 def test_edge_correlation_sees_shape_and_not_size():

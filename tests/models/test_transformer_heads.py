@@ -8,8 +8,8 @@ from formulations import whole_block_forward, whole_sequence_forward
 from timm.models.convit import GPSA
 
 from mlcil.models.heads import DAFormerHead, DKTHead
+from mlcil.models.local_attention import LocalAttention
 from mlcil.models.network import IncrementalNetwork, build_network
-from mlcil.models.transformer_blocks import LocalAttention
 
 HEADS = {
     "dkt": (lambda: DKTHead(24, (3, 3), num_heads=4), whole_sequence_forward),

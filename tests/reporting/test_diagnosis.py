@@ -11,8 +11,9 @@ from sklearn.metrics import f1_score, precision_recall_curve
 
 from mlcil.reporting import diagnosis, sections
 from mlcil.reporting.contact_sheet import Scores, choose, fallen, scores_of
+from mlcil.reporting.formats import DASH
 from mlcil.reporting.html import page
-from mlcil.reporting.plots import Series, line_chart
+from mlcil.reporting.plots import Curve, Series, line_chart, xy_chart
 from mlcil.reporting.report_runs import group, read_runs
 
 COUNTS = {"train": 60, "test": 40, "train_positives": [90, 80, 70, 60, 50, 40], "test_positives": [9, 8, 7, 6, 5, 4]}
@@ -131,6 +132,17 @@ def test_photos_of_every_class_stand_in_the_chart(run):
     assert "fox: 40 photos, 95.0" in shown
 
 
+@pytest.mark.parametrize(("low", "high"), [(392, 432), (1000, 1001), (3, 40), (7, 7), (20, 90000)])
+def test_counts_of_photos_on_the_axis_do_not_touch(low, high):
+    curve = Curve("all", [low, high], [10.0, 20.0], line=False)
+    figure = xy_chart([curve], x_label="photos", y_label="AP", log=True)
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    assert len(boxes) >= 2
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
 # -- several runs ---------------------------------------------------------------------------------------------
 
 
@@ -155,6 +167,17 @@ def test_runs_of_one_method_share_a_line_with_a_band(tmp_path):
     assert row[:2] == ["4 er", "1"]
 
 
+def test_the_first_screen_says_what_got_worse_in_every_run(run, tmp_path):
+    other = read_runs([make_run(tmp_path, "other", scores=False)])[0]
+    table = diagnosis.verdicts([run, other])
+    assert table.rows[0] == [run, "−13.8", "1 of 4", "ant −50.0", "57.5"]
+    alone = make_run(tmp_path, "alone", scores=False)
+    only = change(alone, lambda content: content.update(sessions=content["sessions"][:1]))
+    assert diagnosis.verdicts([only]).rows[0][1:4] == [DASH, DASH, DASH]
+    content = page([run, other])
+    assert content.index("ant −50.0") < content.index("<details")
+
+
 def test_classes_of_other_orders_stand_in_one_row(tmp_path):
     a = read_runs([make_run(tmp_path, "a", scores=False), make_run(tmp_path, "b", classes=CLASSES[::-1], scores=False)])
     table = diagnosis.by_class(a)
@@ -176,5 +199,12 @@ def test_a_single_value_stands_on_a_stem():
     assert [(low[1], high[1]) for low, high in stems] == [(0, 4), (0, 5)]
     assert stems[0][0][0] < stems[1][0][0]
     assert axes.get_ylim()[0] == 0
+    below = line_chart([Series("a", [None, 4.0]), Series("b", [None, -1.0])], ["0", "1"], y_label="points").axes[0]
+    stems = [
+        line.get_ydata().tolist()
+        for line in below.lines
+        if len(set(line.get_xdata())) == 1 and line.get_clip_on() is False
+    ]
+    assert [0.0, -1.0] in stems
     both = line_chart([Series("a", [3.0, 4.0])], ["0", "1"], y_label="points").axes[0]
     assert [b - a for a, b in pairwise(both.lines[0].get_xdata())] == [1]

@@ -67,7 +67,9 @@ def test_the_command_writes_into_the_run_or_where_it_is_told(run, tmp_path, caps
     assert call(capsys, "report", run) == (0, f"{run / 'report.html'}\n", "")
     other = make_run(tmp_path, "finetune", dpl=False)
     assert call(capsys, "report", run, "finetune") == (0, "report.html\n", "")  # found under logs/
-    assert call(capsys, "report", "finetune", "--output", "new/a.html")[:2] == (0, "new/a.html\n")
+    (tmp_path / "finetune.out").write_text("what a glob catches")
+    code, out, err = call(capsys, "report", "finetune", "finetune.out", "--output", "new/a.html")
+    assert (code, out, err) == (0, "new/a.html\n", "passed over, since it is no folder: finetune.out\n")
     for path, names in (
         (run / "report.html", ["krt"]),
         (tmp_path / "report.html", ["krt", "finetune"]),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlcil.commands.bench import published_for
-from mlcil.errors import UserError
 from mlcil.reporting import comparison
 from mlcil.reporting.intervals import NOTE, Interval, difference_cells, differences
 from mlcil.reporting.tables import markdown
@@ -18,21 +16,6 @@ def main(options: argparse.Namespace) -> int:
     """``compare RUN RUN ...``."""
     print(compare_runs(options.runs, options.output, options.published))
     return 0
-
-
-def run_folders(words: Sequence[Path]) -> list[Path]:
-    """The folders among the words of a command line, whose globs may match other files: these are named and left out.
-
-    Raises:
-        UserError: no folder is among them.
-    """
-    stray = [word for word in words if word.is_file()]
-    if len(stray) == len(words):
-        raise UserError(f"{stray[0]} is a file; name run directories such as logs/krt")
-    if stray:
-        others = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
-        print(f"passed over, since it is no folder: {stray[0]}{others}", file=sys.stderr)
-    return list(dict.fromkeys(word for word in words if not word.is_file()))
 
 
 def compare_runs(words: Sequence[Path], output: Path | None = None, published: bool = False) -> str:
@@ -49,7 +32,7 @@ def compare_runs(words: Sequence[Path], output: Path | None = None, published: b
     Raises:
         UserError: a run is missing, unfinished or of another protocol.
     """
-    runs = {str(folder): comparison.read_run(folder) for folder in run_folders(words)}
+    runs = {str(folder): comparison.read_run(folder) for folder in comparison.run_folders(words)}
     comparison.check_same_protocol(runs)
     groups = comparison.group_runs(runs)
     rows, notes = [], []

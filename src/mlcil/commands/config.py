@@ -8,6 +8,7 @@ from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED
 from mlcil.errors import UserError
 from mlcil.files import write_text
+from mlcil.system.imports import quick_imports
 
 
 def main(options: argparse.Namespace) -> int:
@@ -15,7 +16,8 @@ def main(options: argparse.Namespace) -> int:
     if options.config is None:
         print(listing())
         return 0
-    from mlcil.engine.config import load_config  # torch, which names do not need
+    with quick_imports():
+        from mlcil.engine.config import load_config  # torch, which names do not need
 
     cfg = load_config(options.config, options.overrides)
     if options.output is None:

@@ -14,6 +14,7 @@ from mlcil.errors import UserError
 from mlcil.files import write_text
 from mlcil.images import find_images
 from mlcil.system.bar import bar
+from mlcil.system.imports import quick_imports
 from mlcil.tagger import outputs
 
 Tagged = tuple[Path, outputs.Named, dict[str, float]]
@@ -26,7 +27,8 @@ def main(options: argparse.Namespace) -> int:
         raise UserError("--format xmp writes a file beside each photo, without scores; leave --output and --scores out")
     path = outputs.find_tagger(options.checkpoint)
     images = list(dict.fromkeys(image for place in options.images for image in find_images(place)))
-    tagger = mlcil.load(path, options.device, options.precision, options.engine)
+    with quick_imports():  # torch, for most taggers
+        tagger = mlcil.load(path, options.device, options.precision, options.engine)
     top = options.top
     if tagger.task == "single_label" and options.threshold is None:
         top = top or 1  # one class an image

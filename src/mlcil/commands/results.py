@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlcil.commands.compare import run_folders
 from mlcil.errors import UserError
 from mlcil.files import write_bytes, write_text
 from mlcil.reporting import comparison, long_table
@@ -27,7 +26,7 @@ def export(words: Sequence[Path], target: Path) -> str:
     """
     if target.suffix not in (".csv", ".parquet"):
         raise UserError(f"--to is {target}; expected a name that ends with .csv or .parquet")
-    contents = [comparison.read_results(comparison.find_results(folder)) for folder in run_folders(words)]
+    contents = [comparison.read_results(comparison.find_results(folder)) for folder in comparison.run_folders(words)]
     rows = [row for content in contents for row in long_table.rows_of(content)]
     if target.suffix == ".csv":
         write_text(target, long_table.as_csv(rows))

@@ -86,17 +86,31 @@ def resolve(name: str, choices: Mapping[str, Any], published: Mapping[str, Entry
     if name in published:
         label = "_".join([*name.split("/"), *(word.lower() for word in choices.values())])
         return compose(replace(published[name], **choices)), label
-    if name not in names("methods"):
-        known = [*names("methods"), *published]
-        raise UserError(
-            f"{name!r} is no config: neither a python file nor a method nor published settings"
-            f"{_meant(name, known)}; `mlcil config` lists them"
-        )
+    check_name(name, published)
     entry = Entry(name, **choices)
     settings = compose(entry)
     protocol = entry.protocol or load_part("data", data_part(str(entry.data))).protocol
     data = Path(str(entry.data)).absolute().stem if data_part(str(entry.data)) == PHOTOS else entry.data
     return settings, "_".join(str(word).lower() for word in (name, data, protocol, entry.backbone) if word)
+
+
+def is_file(config: str | Path) -> bool:
+    """Whether a config is given by its file, and not by a name with its words."""
+    return not isinstance(config, str) or config.endswith(".py") or Path(config).is_file()
+
+
+def check_name(name: str, published: Iterable[str]) -> None:
+    """Refuse what is neither a method nor among published settings.
+
+    Raises:
+        UserError: suggests the near name.
+    """
+    known = [*names("methods"), *published]
+    if name not in known:
+        raise UserError(
+            f"{name!r} is no config: neither a python file nor a method nor published settings"
+            f"{_meant(name, known)}; `mlcil config` lists them"
+        )
 
 
 def compose(entry: Entry) -> dict[str, Any]:

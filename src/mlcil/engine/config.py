@@ -113,13 +113,13 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
             missing section, or a wrong value.
     """
     words = list(overrides)
-    if isinstance(config, str) and not config.endswith(".py") and not Path(config).is_file():
-        _check_words(words, [*compose.CHOICES, *DEFAULTS])
-        cfg, name = _named(config, words)
-        filename = None
-    else:
+    if compose.is_file(config):
         filename = Path(config)
         cfg, name = _file(filename, words), run_name(filename)
+    else:
+        _check_words(words, [*compose.CHOICES, *DEFAULTS])
+        cfg, name = _named(str(config), words)
+        filename = None
     keys = [word.partition("=")[0] for word in words]
     for given, other in (("total", "per_class"), ("per_class", "total")):  # a budget takes the place of the recipe's
         if f"memory.{given}" in keys and isinstance(cfg.get("memory"), dict):

@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
+from mmengine.visualization import BaseVisBackend, Visualizer
 from torch import nn
 
 from mlcil.engine.frozen_maps import keep_frozen_maps
@@ -27,6 +28,15 @@ from mlcil.errors import StoppedError, UserError
 from mlcil.files import write_text
 from mlcil.system.provenance import versions, visual_backends
 from mlcil.system.signals import StopSignals
+
+#: what lets a tracker begin without an account or a server
+OFFLINE = {
+    "WandbVisBackend": "set WANDB_MODE=offline to keep the run on this machine, or log in with `wandb login`",
+    "MLflowVisBackend": (
+        "set MLFLOW_ALLOW_FILE_STORE=true for a store of files, or name another with "
+        "'tracking_uri': 'sqlite:///mlflow.db'"
+    ),
+}
 
 
 class IncrementalRunner(Runner):  # type: ignore[misc]
@@ -98,6 +108,17 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
         )
         logger.addFilter(lambda record: not str(record.msg).startswith("Exp name:"))
         return logger
+
+    def build_visualizer(self, visualizer: Any = None) -> Visualizer:
+        """As mmengine; its trackers begin here, before a session has cost time.
+
+        Raises:
+            UserError: one of them cannot: no key, no network, a store that it does not take.
+        """
+        built = super().build_visualizer(visualizer)
+        for kind, backend in built._vis_backends.items() if is_main_process() else ():
+            begin_tracker(kind, backend)
+        return built
 
     def _log_env(self, env_cfg: dict[str, Any]) -> None:
         """Versions in one line; the whole config is in ``config.py``."""
@@ -175,3 +196,12 @@ def leave_group(run: Run) -> None:
     """End the communication between the processes that the run's launcher has started, if it is still open."""
     if run.settings.launcher != "none" and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def begin_tracker(kind: str, backend: BaseVisBackend) -> None:
+    """Begin a run of the tracker. Raises as :meth:`IncrementalRunner.build_visualizer`."""
+    try:
+        assert backend.experiment is not None
+    except Exception as error:  # each tracker has exceptions of its own
+        reason = " ".join(str(error).split())[:600].rstrip(".") or type(error).__name__
+        raise UserError(f"{kind} cannot begin ({reason}); {OFFLINE.get(kind, 'correct its settings')}") from error

@@ -32,8 +32,8 @@ class Memory(ABC):
             later ones by the network that has just learned them; a running session's classes are not judged on it),
             or ``rclp`` (the same, and a session's new images too are given old classes by the network before it).
 
-    The latter two are replay consistent label propagation (Ceccon et al.): a tenth of a session's new images is not
-    trained on, and with it every class of the session gets the score threshold of the best F1, for good.
+    The latter two are the label propagation of RCLP (its loss: :mod:`mlcil.methods.rclp`): a tenth of a session's new
+    images is not trained on, and with it every class of the session gets the score threshold of the best F1, for good.
 
     Raises:
         UserError: unknown ``labels``.

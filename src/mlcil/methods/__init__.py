@@ -23,6 +23,7 @@ from mlcil.methods.lwf_synthetic import LwFSynthetic
 from mlcil.methods.multi_lane import MultiLane
 from mlcil.methods.oewc import OEWC
 from mlcil.methods.pod import POD
+from mlcil.methods.rclp import RCLP
 from mlcil.methods.rdfcil import RDFCIL
 from mlcil.methods.ridge import Ridge
 from mlcil.methods.tpcil import TPCIL
@@ -57,6 +58,7 @@ __all__ = [
     "KRT",
     "OEWC",
     "POD",
+    "RCLP",
     "RDFCIL",
     "TPCIL",
     "BiC",

@@ -9,8 +9,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
-from timm.models.convit import GPSA
 from torch import Tensor, nn
 
 MLP_RATIO = 4
@@ -34,7 +32,7 @@ class PreNormBlock(nn.Module):
         self.attention = attention
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = mlp
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = drop_branch(drop_path)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.drop_path(self.attention(self.norm1(x_BTD)))
@@ -95,39 +93,17 @@ class GeneralBlock(PreNormBlock):
         return x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
 
 
-class LocalAttention(GPSA):  # type: ignore[misc]
-    """Gated positional self-attention (d'Ascoli et al., "ConViT", ICML 2021); timm's parameters and start.
-
-    ``A = (1 - sigmoid(g)) softmax(q k / sqrt(E)) + sigmoid(g) softmax(position)``. Position scores depend on
-    no image, so they are computed once a batch; both parts have rows that sum to 1, so that A need not be
-    normalised again.
-    """
-
-    def __init__(self, dim: int, heads: int, tokens: int) -> None:
-        super().__init__(dim, heads)
-        self.rel_indices = self.get_rel_indices(tokens)
-        for module in (self.qk, self.v, self.proj, self.pos_proj):
-            truncated_normal_(module)
-        self.local_init()
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        batch, tokens, dim = x_BTD.shape
-        split = (batch, tokens, -1, self.num_heads, dim // self.num_heads)
-        q, k = self.qk(x_BTD).view(split).permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
-        v = self.v(x_BTD).view(split).permute(2, 0, 3, 1, 4)[0]
-        gate_H11 = torch.sigmoid(self.gating_param).view(-1, 1, 1)
-        content = F.scaled_dot_product_attention(q, k, v)
-        mixed = (1 - gate_H11) * content + gate_H11 * (self.position_map(tokens).to(v.dtype) @ v)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
-
-    def position_map(self, tokens: int) -> Tensor:
-        """Attention by relative position alone, (H, T, T); rows sum to 1."""
-        relative = self.rel_indices if self.rel_indices.shape[1] == tokens else self.get_rel_indices(tokens)
-        return self.pos_proj(relative[0].to(self.pos_proj.weight)).permute(2, 0, 1).softmax(-1)
-
-
 def truncated_normal_(linear: nn.Linear) -> None:
     """Weight from a truncated normal of std 0.02, bias 0."""
     nn.init.trunc_normal_(linear.weight, std=0.02)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
+
+
+def drop_branch(probability: float) -> nn.Module:
+    """What leaves a branch out for an image with that probability, in training."""
+    if probability <= 0:
+        return nn.Identity()
+    from timm.layers import DropPath  # heavy: only when asked for
+
+    return DropPath(probability)  # type: ignore[no-any-return]

@@ -14,7 +14,6 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
-from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
 from mlcil.models.heads.ica import new_token, resize_pos_embed
@@ -22,7 +21,6 @@ from mlcil.models.transformer_blocks import (
     MLP_RATIO,
     ConvMlp,
     GeneralBlock,
-    LocalAttention,
     PreNormBlock,
     truncated_normal_,
 )
@@ -100,6 +98,8 @@ class DKTEncoder(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        from timm.layers import Attention  # heavy: only when asked for
+
         super().__init__()
         check_heads(dim, heads)
         default_mean, default_std = CIFAR_STATISTICS if stem == "cifar" else IMAGENET_STATISTICS
@@ -152,6 +152,10 @@ class DAFormerEncoder(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
+        from timm.layers import Mlp  # heavy: only when asked for
+
+        from mlcil.models.local_attention import LocalAttention
+
         super().__init__()
         check_heads(dim, heads)
         if image_size % patch:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import statistics
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,21 @@ def deviations(values: Sequence[float], places: Sequence[tuple[int, Any]]) -> di
         return {"orders" if len({str(seed) for _, seed in places}) == 1 else "orders and seeds": means}
     within = sum((len(group) - 1) * statistics.variance(group) for group in groups if len(group) > 1)
     return {"orders": means, "seeds": math.sqrt(within / (len(values) - len(groups)))}
+
+
+def run_folders(words: Sequence[Path]) -> list[Path]:
+    """The folders among the words of a command line, whose globs may match other files: these are named and left out.
+
+    Raises:
+        UserError: no folder is among them.
+    """
+    stray = [word for word in words if word.is_file()]
+    if len(stray) == len(words):
+        raise UserError(f"{stray[0]} is a file; name run directories such as logs/krt")
+    if stray:
+        others = f" and {len(stray) - 1} more" if len(stray) > 1 else ""
+        print(f"passed over, since it is no folder: {stray[0]}{others}", file=sys.stderr)
+    return list(dict.fromkeys(word for word in words if not word.is_file()))
 
 
 def find_results(folder: Path) -> Path:

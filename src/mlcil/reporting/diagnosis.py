@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlcil.reporting.contact_sheet import Scores
-from mlcil.reporting.formats import number, whole
+from mlcil.reporting.formats import DASH, number, whole
 from mlcil.reporting.plots import Curve, as_svg, xy_chart
 from mlcil.reporting.report_runs import ReportRun
 from mlcil.reporting.sections import Cell, Chart, Table
@@ -64,12 +64,16 @@ def class_paths(run: ReportRun) -> list[ClassPath]:
     return paths
 
 
+def _old_and_new(run: ReportRun) -> tuple[list[ClassPath], list[float]]:
+    """Classes of earlier sessions that are judged, and the last numbers of the last session's."""
+    paths, last = class_paths(run), len(run.sessions) - 1
+    old = [path for path in paths if path.session < last and path.best is not None and path.last is not None]
+    return old, [path.last for path in paths if path.session == last and path.last is not None]
+
+
 def verdict(run: ReportRun) -> str:
     """What got worse, in two sentences."""
-    paths, name = class_paths(run), run.measure.class_name
-    last = len(run.sessions) - 1
-    old = [path for path in paths if path.session < last and path.best is not None and path.last is not None]
-    new = [path.last for path in paths if path.session == last and path.last is not None]
+    (old, new), name, last = _old_and_new(run), run.measure.class_name, len(run.sessions) - 1
     words = ""
     if old:
         far = sum(path.lost > MOST for path in old)
@@ -82,6 +86,27 @@ def verdict(run: ReportRun) -> str:
         place = "The only session's" if last == 0 else "The last session's"
         words += f"{place} {len(new)} new classes reach {number(sum(new) / len(new))}% on average."
     return words
+
+
+def verdicts(runs: Sequence[ReportRun]) -> Table:
+    """What got worse in several runs, a row each."""
+    rows: list[list[Cell]] = []
+    for run in runs:
+        old, new = _old_and_new(run)
+        worst = max(old, key=lambda path: path.lost, default=None)
+        fell = worst is not None and worst.lost > 0
+        rows.append(
+            [
+                run,
+                number(-sum(path.lost for path in old) / len(old)) if old else DASH,
+                f"{sum(path.lost > MOST for path in old)} of {len(old)}" if old else DASH,
+                f"{worst.name} {number(-worst.lost)}" if worst is not None and fell else DASH,
+                number(sum(new) / len(new)) if new else DASH,
+            ]
+        )
+    header = ["run", "old classes, mean loss", f"lost more than {MOST}", "lost most", "new classes, mean"]
+    title = "Old classes since their best session, in points; new classes of the last session, in percent"
+    return Table(title, header, rows, texts=(3,))
 
 
 def most_lost(run: ReportRun) -> Table | None:

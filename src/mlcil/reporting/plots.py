@@ -159,9 +159,8 @@ def xy_chart(
         steps = [m * 10.0**k for k in range(int(math.log10(low)) - 1, int(math.log10(high)) + 2) for m in (1, 2, 5)]
         inside = [step for step in steps if low / 1.15 <= step <= high * 1.15]
         if len(inside) < 3:
-            inside = [
-                float(v) for v in MaxNLocator(4, integer=True).tick_values(low, high) if low / 1.15 <= v <= high * 1.15
-            ]
+            even = MaxNLocator(4, integer=True).tick_values(low / 1.15, high * 1.15)
+            inside = [float(v) for v in even if low / 1.15 <= v <= high * 1.15]
         inside = inside[:: math.ceil(len(inside) / 6)]
         axes.set_xticks(inside, [f"{step:g}" for step in inside], color=SOFT, fontsize=TEXT)
         axes.minorticks_off()
@@ -234,7 +233,7 @@ def _line(
     points = [(t + (stem[0] if stem else 0.0), value) for t, value in series.points()]
     colour = COLOURS[series.style % len(COLOURS)]
     if stem is not None:
-        _styled(axes, series.style, [points[0][0]] * 2, [min(max(0.0, axes.get_ylim()[0]), points[0][1]), points[0][1]])
+        _styled(axes, series.style, [points[0][0]] * 2, [0.0, points[0][1]])
     else:
         values = [math.nan if v is None else v for v in series.values]
         _styled(axes, series.style, range(len(values)), values)

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from mlcil.models.heads.ica import SessionClassifier
-from mlcil.models.transformer_blocks import MLP_RATIO, truncated_normal_
+from mlcil.models.transformer_blocks import MLP_RATIO, drop_branch, truncated_normal_
 
 
 class DualAttention(nn.Module):
@@ -61,6 +60,8 @@ class DualBlock(nn.Module):
     """``x + DropPath(internal v + external v)``, then ``x + DropPath(MLP(LN(x)))``, averaged over the tokens."""
 
     def __init__(self, dim: int, heads: int, drop_path: float = 0.0) -> None:
+        from timm.layers import Mlp  # heavy: only when asked for
+
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.attention = DualAttention(dim, heads)
@@ -68,7 +69,7 @@ class DualBlock(nn.Module):
         self.mlp = Mlp(dim, MLP_RATIO * dim)
         for linear in (self.attention.q, self.attention.k, self.attention.v, self.mlp.fc1, self.mlp.fc2):
             truncated_normal_(linear)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = drop_branch(drop_path)
 
     def forward(self, x_BTD: Tensor, keys: list[nn.Linear]) -> Tensor:
         """Patches (B, T, D) and S external keys -> embeddings (B, S, D)."""
