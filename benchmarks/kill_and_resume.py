@@ -1,11 +1,13 @@
 """Does a run that is killed and resumed leave the same bits, and do runs of two processes end cleanly?
 
     python benchmarks/kill_and_resume.py --points 3 --seed 1
-    python benchmarks/kill_and_resume.py --two-process-runs 30
+    python benchmarks/kill_and_resume.py --processes 2 --points 1 --seed 1
+    python benchmarks/kill_and_resume.py --two-process-runs 50
 
 The first draws so many moments in every phase of every method, kills a tiny run there, resumes it and compares files.
 With ``--again 1`` every second run is killed once more while it is resumed; ``tests/faults`` has the short form. The
-second starts tiny runs under torchrun, one after the other, beside a process that keeps a core busy; an end is clean
+second draws so many moments of every method, each in a phase that is drawn too, and kills one or both of two processes.
+The third starts tiny runs under torchrun, one after the other, beside a process that keeps a core busy; an end is clean
 when the exit code is 0 and no process aborted. ``ratio`` is the share of identical runs, or of clean ends.
 """
 
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -28,26 +31,28 @@ import fault_harness  # isort: skip  (of the tests, which timing has put on the 
 def kill_and_resume(options: argparse.Namespace) -> float:
     """Share of kills behind which the resumed run was identical to the uninterrupted one."""
     killed = identical = 0
-    phases: dict[str, int] = {}
-    for method in options.methods or sorted(fault_harness.METHODS.module_dict):
+    kills: Counter[str] = Counter()
+    for method in options.methods or fault_harness.names():
         with tempfile.TemporaryDirectory() as folder:
             started, before = time.monotonic(), killed
-            known = fault_harness.reference(method, Path(folder) / "whole")
+            known = fault_harness.reference(method, Path(folder) / "whole", processes=options.processes)
             draws = random.Random(f"{options.seed} {method}")
-            for phase in sorted(known.calls):
-                for point in range(options.points):
-                    kills = 1 + options.again * (point % 2)
-                    calls = fault_harness.draw_calls(known, phase, draws, kills)
-                    if options.phases and phase not in options.phases:
-                        continue
-                    found = fault_harness.kill_and_resume(known, Path(folder) / f"{phase} {point}", phase, calls)
-                    killed += found.killed
-                    identical += found.killed if not found.differs else 0
-                    phases[phase] = phases.get(phase, 0) + found.killed
-                    if found.differs:
-                        print(f"  {method}, {phase}, call {found.call}: differs in {', '.join(found.differs)}")
+            phases = sorted(set().union(*known.calls))
+            moments = [(phase, point) for phase in phases for point in range(options.points)]
+            if options.processes == 2:
+                moments = [(draws.choice(phases), point) for point in range(options.points)]
+            for phase, point in moments:
+                calls = fault_harness.draw_calls(known, phase, draws, 1 + options.again * (point % 2))
+                if options.phases and phase not in options.phases:
+                    continue
+                found = fault_harness.kill_and_resume(known, Path(folder) / f"{phase} {point}", phase, calls)
+                killed += found.killed
+                identical += found.killed if not found.differs else 0
+                kills[phase] += found.killed
+                if found.differs:
+                    print(f"  {method}, {phase}, calls {found.calls}: differs in {', '.join(found.differs)}")
             print(f"{method}: {killed - before} kills, {time.monotonic() - started:.0f} s", flush=True)
-    print("by phase: " + ", ".join(f"{phase} {count}" for phase, count in sorted(phases.items())))
+    print("by phase: " + ", ".join(f"{phase} {count}" for phase, count in sorted(kills.items())))
     print(f"killed {killed} times, {identical} identical")
     return identical / max(killed, 1)
 
@@ -88,9 +93,10 @@ def main() -> int:
     """0 when every run was identical, or every end clean."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, default=1, help="moments in every phase of every method")
+    parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of a run; 2: points of every method")
     parser.add_argument("--again", type=int, default=0, help="further kills of every second resumption")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--methods", nargs="*", help="default: all that are registered")
+    parser.add_argument("--methods", nargs="*", help="default: all, and forms of them")
     parser.add_argument("--phases", nargs="*", help="default: all; the draws do not depend on it")
     parser.add_argument("--two-process-runs", type=int, default=0, metavar="N", help="count clean ends of N runs")
     options = parser.parse_args()

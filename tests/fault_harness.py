@@ -15,7 +15,9 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ from mmengine.config import Config
 
 import mlcil
 import mlcil.reporting.plots
+from mlcil.configs.compose import merge
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.build import build_method, folder_of
 from mlcil.engine.config import finish_config
@@ -51,6 +54,11 @@ PHASES = {
     "step": "training step",
     "predict_view": "validation",
     "update_memory": "choice of exemplars",
+    "fit": "calibration or inversion",
+    "calibrate": "calibration or inversion",
+    "count_positives": "calibration or inversion",
+    "compute_means": "calibration or inversion",
+    "measure_importance": "calibration or inversion",
     "fit_correction": "second stage",
     "balance": "second stage",
     "write_atomically": "writing of a file",
@@ -117,15 +125,54 @@ SHORT = {
     "finetune_epochs": 1,
     "finetuning": {"epochs": 2},
 }
+#: forms of a method that keep, draw or solve other things: its registered name, and sections on top of a candidate's
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "HCP": (
+        "KBK",
+        {
+            "method": {"recall": "class", "unknown": "mix", "grad_comp": False},
+            "network": {"head": {"type": "kbk", "purify": "flat"}},
+        },
+    ),
+    "KRT-class": ("KRT", {"method": {"recall": "class"}}),
+    "KRT-quantile": ("KRT", {"method": {"recall": "quantile"}}),
+    "KRT-propagate": ("KRT", {"memory": {"labels": "propagate"}}),
+    "KRT-rclp": ("KRT", {"memory": {"labels": "rclp"}}),
+    "KeptFeatures-masked": ("KeptFeatures", {"method": {"unknown": "masked", "limit": 30}}),
+    "L3A": (
+        "Ridge",
+        {
+            "method": {"old_rows": "refreshed", "pseudo": "hard", "balanced": True, "strength": 10.0},
+            "network": {"head": {"type": "session_linear", "bias": True, "hidden": 32}},
+        },
+    ),
+    "LwF-calibrated": ("LwF", {"method": {"calibrated": True, "relation_weight": 0.5}}),
+    "Ridge-gaussian": ("Ridge", {"method": {"gaussian": True}}),
+    "Ridge-per-class": ("Ridge", {"method": {"old_rows": "refreshed", "pseudo": "per_class"}}),
+}
+
+
+def names() -> list[str]:
+    """Every registered method, and the forms above."""
+    return sorted([*METHODS.module_dict, *FORMS])
 
 
 def shows_one_class(name: str) -> bool:
     """Whether the method is tried on images of one class each."""
+    name = FORMS[name][0] if name in FORMS else name
     return name.startswith("SingleLabel") or issubclass(METHODS.get(name), (DataFree, DGR, E2E, LwFMC))
 
 
 def candidates(name: str) -> Iterator[dict[str, Any]]:
     """Sections of configs that the method may accept, the likeliest first."""
+    if name in FORMS:
+        name, changes = FORMS[name]
+        wanted = changes.get("network", {}).get("head", {})
+        for sections in candidates(name):
+            head = sections["network"]["head"]
+            if wanted.get("type", head["type"]) == head["type"]:
+                yield merge({**sections, "network": {**sections["network"], "head": {**head, **wanted}}}, changes)
+        return
     cls = METHODS.get(name)
     arguments = inspect.signature(cls.__init__).parameters
     method = {"type": name, **{key: value for key, value in SHORT.items() if key in arguments}}
@@ -159,6 +206,7 @@ def config(name: str, folder: Path, sections: dict[str, Any], classes: int = 2, 
         "train_cfg": {"max_epochs": 2, "val_interval": 1, "save_interval": 2},
         "train_dataloader": {"batch_size": 8, "num_workers": 0},
         "test_dataloader": {"batch_size": 16, "num_workers": 0},
+        "feature_store": {"folder": str(folder / "features")},
         "optim_wrapper": {"optimizer": {"type": "Adam", "lr": 1e-3, "weight_decay": 1e-4}},
         "precision": "fp32",
         "log_root": str(folder / "logs"),
@@ -227,6 +275,50 @@ def in_child(work: Callable[[], Any], log: Path) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def both(work: Callable[[int], None], folder: Path, deadline: float = 60) -> list[int]:
+    """Fork two processes that know each other, and wait for both; their exit codes, 247 for SIGKILL.
+
+    Raises:
+        AssertionError: one of them outlives the other by more than ``deadline`` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port
+        )
+        status = in_child(lambda rank=rank: work(rank), folder / f"rank{rank}.txt")
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    found: dict[int, int] = {}
+    first = None
+    while len(found) < 2:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child in children:
+            found[child] = status
+            first = first or time.monotonic()
+        elif first is not None and time.monotonic() - first > deadline:
+            for left in set(children) - set(found):
+                os.kill(left, signal.SIGKILL)
+            raise AssertionError(f"one process lives {deadline} s longer than the other")
+        else:
+            time.sleep(0.05)
+    return [os.waitstatus_to_exitcode(found[child]) for child in children]
+
+
+def started(work: Callable[[int], None], folder: Path, processes: int) -> list[int]:
+    """Exit codes of one or two forks that do the work, each told its rank; 247 for SIGKILL."""
+    if processes == 2:
+        return both(work, folder)
+    return [os.waitstatus_to_exitcode(in_child(lambda: work(0), folder / "rank0.txt")) & 0xFF]
 
 
 def run(cfg: Config, watcher: Watcher | None = None, counts: Path | None = None) -> None:
@@ -300,18 +392,22 @@ class Reference:
     """A method's run without interruption.
 
     Attributes:
-        method: its registered name.
+        method: its name among :func:`names`.
         sections: what its config needs.
         classes: of a session.
-        calls: how many calls each phase has.
+        calls: how many calls each phase has, of each process.
         files: fingerprints.
     """
 
     method: str
     sections: dict[str, Any]
     classes: int
-    calls: dict[str, int]
+    calls: list[dict[str, int]]
     files: dict[str, str]
+
+    def config(self, folder: Path) -> Config:
+        """Of the same run elsewhere."""
+        return config_for(len(self.calls), self.method, folder, self.sections, self.classes)
 
 
 @dataclass(frozen=True)
@@ -319,19 +415,25 @@ class Kill:
     """One interruption.
 
     Attributes:
-        method, phase, call: where the run was killed.
+        method, phase, calls: where the run was killed; of each process.
         killed: how often.
         differs: files that are not those of the uninterrupted run; empty when all is well.
     """
 
     method: str
     phase: str
-    call: int
+    calls: list[list[int]]
     killed: int
     differs: tuple[str, ...]
 
 
-def reference(method: str, folder: Path, classes: int = 2) -> Reference:
+def config_for(processes: int, name: str, folder: Path, sections: dict[str, Any], classes: int) -> Config:
+    """:func:`config` with the same batches on one or two processes."""
+    changes = {"train_dataloader": {"batch_size": 4}, "launcher": "pytorch"} if processes == 2 else {}
+    return config(name, folder, sections, classes, **changes)
+
+
+def reference(method: str, folder: Path, classes: int = 2, processes: int = 1) -> Reference:
     """Find a config that the method accepts, and run it once without interruption.
 
     Raises:
@@ -340,37 +442,53 @@ def reference(method: str, folder: Path, classes: int = 2) -> Reference:
     for number, sections in enumerate(candidates(method)):
         place = folder / str(number)
         try:
-            cfg = config(method, place, sections, classes)
-            build_method(cfg)
+            build_method(config(method, place, sections, classes))
+            cfg = config_for(processes, method, place, sections, classes)
         except ValueError:
             continue
-        counts = place / "counts.json"
         place.mkdir(parents=True)
-        if in_child(lambda cfg=cfg, counts=counts: run(cfg, Watcher(), counts), place / "out.txt") == 0:
-            return Reference(method, sections, classes, json.loads(counts.read_text()), fingerprints(place))
-    logs = "\n".join(path.read_text()[-1500:] for path in sorted(folder.glob("*/out.txt")))
+        if not any(
+            started(
+                lambda rank, cfg=cfg, place=place: run(cfg, Watcher(), place / f"calls{rank}.json"), place, processes
+            )
+        ):
+            calls = [json.loads((place / f"calls{rank}.json").read_text()) for rank in range(processes)]
+            return Reference(method, sections, classes, calls, fingerprints(place))
+    logs = "\n".join(path.read_text()[-1500:] for path in sorted(folder.glob("*/rank*.txt")))
     raise AssertionError(f"no candidate of fault_harness.candidates() trains {method}:\n{logs}")
 
 
-def kill_and_resume(known: Reference, folder: Path, phase: str, calls: list[int]) -> Kill:
-    """Kill the run at a call of a phase, its resumption at a further one for every further number, and let it end."""
-    cfg = config(known.method, folder, known.sections, known.classes)
+def kill_and_resume(known: Reference, folder: Path, phase: str, calls: list[list[int]]) -> Kill:
+    """Kill the run, and its resumptions, in a phase; let it end then.
+
+    Args:
+        known: the run.
+        folder: where it is repeated.
+        phase: see :data:`PHASES`.
+        calls: for every kill the call of each process; 0 spares it.
+    """
+    cfg, processes = known.config(folder), len(known.calls)
     killed = 0
     for call in calls:
-        status = in_child(lambda call=call: run(cfg, Watcher(phase, call)), folder / "out.txt")
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+        codes = started(lambda rank, call=call: run(cfg, Watcher(phase, call[rank])), folder, processes)
+        if -signal.SIGKILL & 0xFF not in codes:
             break  # what was left of the phase had fewer calls; a run that failed shows in the comparison
         killed += 1
-    status = in_child(lambda: run(cfg), folder / "out.txt")
-    if status:
-        print((folder / "out.txt").read_text()[-3000:])
-        return Kill(known.method, phase, calls[0], killed, (f"ended with status {status}",))
+    codes = started(lambda rank: run(cfg), folder, processes)
+    if any(codes):
+        print("\n".join(path.read_text()[-3000:] for path in sorted(folder.glob("rank*.txt"))))
+        return Kill(known.method, phase, calls, killed, (f"ended with {codes}",))
     found = fingerprints(folder)
     differs = tuple(sorted(name for name in {*found, *known.files} if found.get(name) != known.files.get(name)))
-    return Kill(known.method, phase, calls[0], killed, differs)
+    return Kill(known.method, phase, calls, killed, differs)
 
 
-def draw_calls(known: Reference, phase: str, draws: random.Random, kills: int = 1) -> list[int]:
-    """A call of the first run, and smaller ones of its resumptions."""
-    total = known.calls[phase]
-    return [draws.randint(1, total if number == 0 else max(total // 2, 1)) for number in range(kills)]
+def draw_calls(known: Reference, phase: str, draws: random.Random, kills: int = 1) -> list[list[int]]:
+    """A call of the first run, and smaller ones of its resumptions; of two processes one or both."""
+    found = []
+    for number in range(kills):
+        totals = [calls.get(phase, 0) for calls in known.calls]
+        drawn = [draws.randint(1, total if number == 0 else max(total // 2, 1)) if total else 0 for total in totals]
+        spared = draws.choice(([], [0], [1])) if all(drawn) and len(drawn) > 1 else []
+        found.append([0 if rank in spared else call for rank, call in enumerate(drawn)])
+    return found

@@ -2,17 +2,21 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from label_studio import LabelStudio, label_studio
 from mmengine.registry import HOOKS
-from tiny import call, coco_folder, write_config
+from tiny import SOURCES, call, coco_folder, write_config, write_image, write_stage
 
 import mlcil.engine.config
 from mlcil import cli
@@ -23,11 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")])
 METHOD, DATA_SET = ROOT / "docs" / "add_a_method.md", ROOT / "docs" / "add_a_data_set.md"
 OWN_PHOTOS = ROOT / "docs" / "your_own_photos.md"
+ADD_LABELS, SERVE = ROOT / "docs" / "add_labels.md", ROOT / "docs" / "serve.md"
 EXAMPLES = {"less_forgetting.py": METHOD, "photo_list.py": DATA_SET}
 #: words that stand for something of the reader's
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}[A-Z0-9_]*\b")
 #: programs that are not the project's
-OTHERS = ("pip",)
+OTHERS = ("pip", "curl")
 
 
 def fenced(page, language):
@@ -239,6 +244,76 @@ def test_own_photos_in_every_form(tmp_path, capsys, monkeypatch):
         "blue",
         "yellow",
     }
+
+
+@contextmanager
+def serving(line, changes, folder):
+    """The server of a page's line on a free port; yields its address."""
+    words = shlex.split(line)
+    variables = dict(word.split("=") for word in words[: words.index("mlcil")])
+    words = [changes.get(word, word) for word in words[words.index("mlcil") + 1 :]]
+    environment = {**os.environ, **variables, "PYTHONPATH": str(SOURCES), "MLCIL_CACHE": str(folder)}
+    command = [sys.executable, "-m", "mlcil", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
+        try:
+            yield process.stdout.readline().split()[-1]
+        finally:
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def curl(line, address, folder):
+    """What a request of the page is answered."""
+    words = shlex.split(line)
+    (url,) = [word for word in words if word.startswith("http")]
+    url = address + url.removeprefix("http://127.0.0.1:8000")
+    given = {option: words[at + 1] for at, option in enumerate(words) if option in ("-H", "--data-binary")}
+    forms = [words[at + 1].split("=@") for at, option in enumerate(words) if option == "-F"]
+    if forms:
+        answer = httpx.post(url, files=[(name, (file, (folder / file).read_bytes())) for name, file in forms])
+    elif given:
+        content = (folder / given["--data-binary"].removeprefix("@")).read_bytes()
+        answer = httpx.post(url, content=content, headers=dict([given["-H"].split(": ")]))
+    else:
+        answer = httpx.get(url)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_servers_of_the_page(tmp_path, capsys, monkeypatch):
+    """The first one stops when it would begin to listen; the requests go to the second one."""
+    monkeypatch.chdir(tmp_path)
+    write_stage(tmp_path / "v2.tagger")
+    for name in ("photo", "one", "two"):
+        write_image(tmp_path / f"{name}.jpg")
+    (alone,), requests, (studio,) = [block.splitlines() for block in fenced(SERVE, "sh")]
+    with monkeypatch.context() as patch:
+        patch.setattr("uvicorn.Server.run", lambda *_: None)
+        patch.setattr("signal.signal", lambda *_: None)
+        code, out, err = call(capsys, *shlex.split(alone)[1:], "--port", "0")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"v2\.tagger: 2 labels at http://127\.0\.0\.1:\d+\n", out)
+    with label_studio() as theirs, serving(studio, {"http://127.0.0.1:8080": theirs}, tmp_path) as address:
+        one, two, labels, health = [curl(line, address, tmp_path) for line in requests]
+        (shown,) = map(json.loads, fenced(SERVE, "json"))
+        assert one.keys() == shown.keys()
+        assert one["images"][0].keys() == shown["images"][0].keys()
+        assert (one["model_version"], one["images"][0]["image"]) == (shown["model_version"], "the image")
+        assert [image["image"] for image in two["images"]] == ["one.jpg", "two.jpg"]
+        assert two["images"][0]["scores"].keys() == {label["label"] for label in labels["labels"]} == {"ant", "bee"}
+        assert (health["status"], health["model_version"]) == ("UP", "v2")
+        config = (
+            '<View><Image name="image" value="$image"/><Choices name="choice" toName="image" choice="multiple">'
+            '<Choice value="ant"/></Choices></View>'
+        )
+        assert httpx.post(f"{address}/setup", json={"schema": config}).json() == {"model_version": "v2"}
+        task = {"id": 1, "data": {"image": "/data/upload/7/a.png"}}
+        answer = httpx.post(f"{address}/predict", json={"tasks": [task], "label_config": config})
+        assert answer.json()["results"][0]["model_version"] == "v2"
+        assert LabelStudio.asked == [("/data/upload/7/a.png", "Token TOKEN")]
+        event = {"action": "ANNOTATION_CREATED", "project": {"id": 8}}
+        assert "this server learns from project 7" in httpx.post(f"{address}/webhook", json=event).json()["error"]
+        assert httpx.get(f"{address}/health").json()["learning"] == {"working": False, "last": ""}
 
 
 def test_the_hook_of_the_page(tmp_path, capsys, monkeypatch):

@@ -23,6 +23,7 @@ WORDS: dict[Any, tuple[str, str]] = {
     NoneType: ("None", "None"),
     dict: ("a dictionary", "dictionaries"),
 }
+OTHER = "another value"
 BOUNDS = ((Ge, "ge", "of at least"), (Gt, "gt", "above"), (Le, "le", "of at most"), (Lt, "lt", "below"))
 
 
@@ -45,13 +46,43 @@ def check(function: Callable[..., Any], given: Any, where: str, *without: str) -
     function = function.__init__ if inspect.isclass(function) else function
     hints = _hints(function, without)
     check_keys(given, ("type", *hints) if "type" not in hints else hints, where or "the config")
+    _check_values(function, given, where, without, strict=True)
+
+
+def check_library(cls: type, given: Mapping[str, Any], where: str, *without: str) -> None:
+    """:func:`check` for a class of a library, or one that somebody derives from it.
+
+    Types are held less strictly: 1 is true, and a list may stand for a tuple. A constructor with ``**kwargs`` hands
+    them on to its base's; what the last one takes in that way is left to it.
+
+    Raises:
+        UserError: as :func:`check`.
+    """
+    constructors: list[Callable[..., Any]] = []
+    takes_any = False
+    for part in (part for part in cls.__mro__[:-1] if "__init__" in vars(part)):
+        constructors.append(vars(part)["__init__"])
+        kinds = [parameter.kind for parameter in inspect.signature(constructors[-1]).parameters.values()]
+        takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+        if not takes_any:
+            break
+    if not takes_any:
+        check_keys(given, ("type", *(key for function in constructors for key in _hints(function, without))), where)
+    for function in constructors:
+        _check_values(function, given, where, without, strict=False)
+
+
+def _check_values(
+    function: Callable[..., Any], given: Mapping[str, Any], where: str, without: tuple[str, ...], strict: bool
+) -> None:
+    hints = _hints(function, without)
     try:
-        _model(function, without).model_validate({key: given[key] for key in given if key in hints})
+        _model(function, without, strict).model_validate({key: given[key] for key in given if key in hints})
     except ValidationError as error:
         first = error.errors()[0]
         key, start = str(first["loc"][0]), f"{where}." if where else ""
         expected = describe(hints[key][0])
-        if first["type"] == "missing":
+        if first["type"] == "missing" and len(first["loc"]) == 1:
             raise UserError(f"{where or 'the config'} has no {key!r}; set {start}{key} to {expected}") from None
         near = _near_choice(given[key], hints[key][0])
         raise UserError(f"{start}{key} is {given[key]!r}{near}; expected {expected}") from None
@@ -88,7 +119,8 @@ def describe(hint: Any) -> str:
         ]
         return f"{describe(arguments[0])} {' and '.join(bounds)}"
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(map(describe, arguments)))
+        words = dict.fromkeys(map(describe, arguments))
+        return " or ".join([word for word in words if word != OTHER] or [OTHER])
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if hint in WORDS:
@@ -96,11 +128,13 @@ def describe(hint: Any) -> str:
     kind = origin or hint
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return "a dictionary"
+    if kind is tuple and arguments and ... not in arguments:
+        return f"a list of {len(arguments)} values"
     if inspect.isclass(kind) and issubclass(kind, Sequence):
         inside = arguments[0] if arguments else Any
         inside = get_args(inside)[0] if get_origin(inside) is Annotated else get_origin(inside) or inside
         return f"a list of {WORDS[inside][1]}" if inside in WORDS else "a list"
-    return "a path" if getattr(kind, "__name__", "") == "Path" else "another value"
+    return "a path" if getattr(kind, "__name__", "") == "Path" else OTHER
 
 
 def _near_choice(value: object, hint: Any) -> str:
@@ -113,7 +147,10 @@ def _near_choice(value: object, hint: Any) -> str:
 @cache
 def _hints(function: Callable[..., Any], without: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
     """Argument -> its type and its default (``...`` where there is none)."""
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # names that only a type checker sees
+        hints = {}
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in ("self", *without) and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -123,11 +160,11 @@ def _hints(function: Callable[..., Any], without: tuple[str, ...]) -> dict[str, 
 
 
 @cache
-def _model(function: Callable[..., Any], without: tuple[str, ...]) -> type[BaseModel]:
+def _model(function: Callable[..., Any], without: tuple[str, ...], strict: bool) -> type[BaseModel]:
     """A pydantic model of the arguments; its own names of the fields are numbered, since some arguments are `copy`."""
     fields: dict[str, Any] = {
         f"argument_{index}": (hint, Field(default, alias=name))
         for index, (name, (hint, default)) in enumerate(_hints(function, without).items())
     }
-    strict = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-    return create_model("Settings", __config__=strict, **fields)
+    options = ConfigDict(strict=strict, extra="forbid", arbitrary_types_allowed=True)
+    return create_model("Settings", __config__=options, **fields)

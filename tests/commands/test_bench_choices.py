@@ -30,7 +30,8 @@ def trained(tmp_path, monkeypatch):
     Path("mine.py").write_text(TEXT)
     words = []
 
-    def run(jobs, at_once, processes):
+    def run(jobs, at_once, processes, keep=True):
+        assert not jobs or keep != ("scenario.validation=0.25" in jobs[0].overrides)
         for job in jobs:
             if job.state() == "done":
                 continue
@@ -117,7 +118,8 @@ def test_protocols_share_a_table_with_f1_of_calibrated_scores(trained, monkeypat
     Path("photos.py").write_text(PHOTOS)
     made = []
 
-    def run(jobs, at_once, processes):
+    def run(jobs, at_once, processes, keep=True):
+        assert not jobs or keep != ("scenario.validation=0.25" in jobs[0].overrides)
         for job in jobs:
             twin = any(word.startswith("scenario.validation") for word in job.overrides)
             name = str(Path(job.run_dir).relative_to("logs"))
@@ -151,3 +153,21 @@ def test_protocols_share_a_table_with_f1_of_calibrated_scores(trained, monkeypat
     head = "| method | runs | average mAP | last mAP | last fixed mAP | forgetting | calibrated CF1 | calibrated OF1 |"
     assert head in text
     assert "no test image is read" in text
+
+
+def test_checkpoints_of_trials_go_when_they_are_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(TEXT)
+    (table,) = bench.tables_of(bench.load_bench(Path("mine.py")))
+    _, trials = bench.plan_jobs(Path("mine.py"), table, trials=True)
+
+    class Done:
+        def carry_out(self, requests, at_once):
+            for index, job in enumerate(trials[:2]):
+                job.checkpoint_dir.mkdir(parents=True)
+                (job.checkpoint_dir / "session_0.pth").write_text("")
+                job.output.write_text("no\n")
+                yield from [(index, None), (index, index)]
+
+    assert bench.run_jobs(trials[:2], 1, Done(), keep=False) == [trials[1]]  # a failed one may go on
+    assert [job.checkpoint_dir.is_dir() for job in trials[:2]] == [False, True]

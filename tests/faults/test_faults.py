@@ -292,7 +292,7 @@ def test_pseudo_labels_in_cells_that_nobody_labelled_are_not_judged(tmp_path: Pa
     fires = np.array([[True, True], [True, False]])
     run.method.pseudo_label_decisions = lambda: (np.array([0, 1]), fires)
     audit = next(hook for hook in runner.hooks if isinstance(hook, PseudoLabelAuditHook))
-    audit.before_train(runner)
+    audit.between_phases(runner, at_once=False)
     assert audit.found == {"true": 0.5, "precision": 0.5, "recall": 1.0, "judged": pytest.approx(2 / 3)}
 
 

@@ -6,9 +6,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,48 +41,11 @@ def config(folder: Path, processes: int, **changes: Any) -> Any:
     return harness.config("KRT", folder, SECTIONS, 3, **values)
 
 
-def both(work: Callable[[int], None], folder: Path, deadline: float = 60) -> list[int]:
-    """Fork two processes that know each other, and wait for both; their wait statuses.
-
-    Raises:
-        AssertionError: one of them outlives the other by more than ``deadline`` seconds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port
-        )
-        status = harness.in_child(lambda rank=rank: work(rank), folder / f"rank{rank}.txt")
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    found: dict[int, int] = {}
-    first = None
-    while len(found) < 2:
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if child in children:
-            found[child] = status
-            first = first or time.monotonic()
-        elif first is not None and time.monotonic() - first > deadline:
-            for left in set(children) - set(found):
-                os.kill(left, signal.SIGKILL)
-            raise AssertionError(f"one process lives {deadline} s longer than the other")
-        else:
-            time.sleep(0.05)
-    return [os.waitstatus_to_exitcode(found[child]) for child in children]
-
-
 @pytest.fixture(scope="module")
 def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes."""
     folder = tmp_path_factory.mktemp("double")
-    codes = both(lambda rank: harness.run(config(folder, 2)), folder)
+    codes = harness.both(lambda rank: harness.run(config(folder, 2)), folder)
     assert codes == [0, 0], (folder / "rank0.txt").read_text()[-3000:]
     return folder
 
@@ -138,11 +98,11 @@ def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> 
         except StoppedError as stopped:
             (tmp_path / f"stopped{rank}").write_text(str(stopped))
 
-    assert both(stop, tmp_path) == [0, 0]
+    assert harness.both(stop, tmp_path) == [0, 0]
     sentences = [(tmp_path / f"stopped{rank}").read_text() for rank in range(2)]
     assert sentences[0] == sentences[1]
     assert "stopped by SIGTERM in session" in sentences[0]
-    codes = both(lambda rank: harness.run(config(tmp_path, 2)), tmp_path)
+    codes = harness.both(lambda rank: harness.run(config(tmp_path, 2)), tmp_path)
     assert codes == [0, 0], (tmp_path / "rank0.txt").read_text()[-3000:]
     assert harness.fingerprints(tmp_path) == harness.fingerprints(double)
     with pytest.raises(UserError, match=r"number of processes was 2 and is 1|batch_size was 4 and is 8"):
@@ -177,10 +137,10 @@ def test_running_statistics_are_one(tmp_path: Path, method: str) -> None:
 
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    codes = both(lambda rank: harness.run(settings(tmp_path / "whole")), tmp_path / "whole")
+    codes = harness.both(lambda rank: harness.run(settings(tmp_path / "whole")), tmp_path / "whole")
     assert codes == [0, 0], (tmp_path / "whole" / "rank0.txt").read_text()[-3000:]
-    assert 0 not in both(die, tmp_path / "cut")
-    codes = both(lambda rank: harness.run(settings(tmp_path / "cut")), tmp_path / "cut")
+    assert 0 not in harness.both(die, tmp_path / "cut")
+    codes = harness.both(lambda rank: harness.run(settings(tmp_path / "cut")), tmp_path / "cut")
     assert codes == [0, 0], (tmp_path / "cut" / "rank0.txt").read_text()[-3000:]
     assert harness.fingerprints(tmp_path / "cut") == harness.fingerprints(tmp_path / "whole")
 
@@ -205,7 +165,7 @@ def test_a_process_that_dies_takes_the_other_with_it(tmp_path: Path) -> None:
             harness.mlcil.engine.loop.SessionLoop.step = dying
         harness.run(config(tmp_path, 2))
 
-    codes = both(work, tmp_path)
+    codes = harness.both(work, tmp_path)
     assert codes[0] != 0
     assert codes[1] != 0
     assert "another process of the run has ended, its own error comes first" in (tmp_path / "rank0.txt").read_text()
@@ -219,7 +179,7 @@ def test_processes_with_different_exemplars_stop(tmp_path: Path) -> None:
             memory.contents = lambda self: tuple(part[::-1] for part in contents(self))
         harness.run(config(tmp_path, 2))
 
-    assert 0 not in both(work, tmp_path)
+    assert 0 not in harness.both(work, tmp_path)
     assert "the processes hold different exemplars in session 1 (hashes " in (tmp_path / "rank0.txt").read_text()
 
 
@@ -239,7 +199,7 @@ def test_skipped_steps_are_skipped_by_both(tmp_path: Path) -> None:
         cfg = config(tmp_path, 2, train_cfg={"max_epochs": 1, "skip_not_finite": 1, "stop_after_session": 0})
         harness.run(cfg)
 
-    codes = both(work, tmp_path)
+    codes = harness.both(work, tmp_path)
     assert codes == [0, 0], (tmp_path / "rank1.txt").read_text()[-3000:]
     assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path, 0).values())
     assert (tmp_path / "logs" / "run" / "not_finite_rank1.json").exists()

@@ -112,4 +112,6 @@ def test_photos_to_look_at(tmp_path):
     assert "<1>" not in html
     assert "no image" in html
     text = "\n".join(lines(result))
-    assert "3 of 4 photos get other labels; 2 labels are likely missing" in text
+    assert (
+        "3 of 4 photos get other labels than before, 1 of them in new labels only; 2 labels are likely missing" in text
+    )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ import mlcil
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.interop.pretrained import file_sha256
 from mlcil.tagger import extend
-from mlcil.tagger.extend import folds_of
 from mlcil.tagger.nothing import KINDS, image_of_nothing
+from mlcil.tagger.photos import folds_of
 
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "yellow": (240, 220, 30)}
 WEIGHTS = ["--backbone", "tresnet", "--weights"]
@@ -134,7 +135,9 @@ def test_what_is_said_before_and_after(place, capsys):
     assert "30 photos, method ridge" in out
     assert "of old photos there is: statistics (" in out
     assert "their scores stay the same to the bit" in out
-    assert "features of 70 photos and images of nothing:" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("features of 70 photos and images of nothing ")]
+    assert re.search(r"take up to [\d.]+ .*, with all that follows about [\d.]+ ", line)
+    assert out.index(line) < out.index("yellow: threshold")
     assert "scores of the 3 old labels: largest difference 0" in out
     assert "yellow: threshold 0." in out
     before = (place / "second.tagger").read_bytes()

@@ -8,17 +8,14 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
-import numpy as np
 import pytest
 import tiny
 from fastapi.testclient import TestClient
+from label_studio import LabelStudio, label_studio, png
 from PIL import Image
 
 import mlcil
@@ -33,13 +30,6 @@ CONFIG = (
     '<Choice value="ant"/><Choice value="bee"/><Choice value="cat"/></Choices></View>'
 )
 LIMITS = Limits(images=3, megabytes=1, megapixels=1, seconds=20)
-
-
-def png(seed=0, size=(32, 24)):
-    width, height = size
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def flat(width, height):
@@ -74,41 +64,10 @@ def client(served):
         yield client
 
 
-class LabelStudio(BaseHTTPRequestHandler):
-    """Photos under /data/upload/, the export of project 7, and what leads away."""
-
-    tasks: ClassVar = []
-    asked: ClassVar = []
-
-    def do_GET(self):
-        self.asked.append((self.path, self.headers.get("Authorization")))
-        if self.path == "/data/away":
-            self.send_response(302)
-            self.send_header("Location", "http://127.0.0.1:9/")
-            self.end_headers()
-            return
-        body = png() if self.path.startswith("/data/upload/") else json.dumps(self.tasks).encode()
-        self.send_response(200 if self.path.startswith(("/data/upload/", "/api/projects/7/export")) else 404)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_POST(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b'{"access": "short"}')
-
-    def log_message(self, *words):
-        pass
-
-
 @pytest.fixture
 def address():
-    LabelStudio.tasks, LabelStudio.asked = [], []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), LabelStudio)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with label_studio() as address:
+        yield address
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import statistics
 import sys
 import time
@@ -360,8 +361,16 @@ def _file_name(label: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in label.lower().replace("+", "p")).strip("_")
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, processes: Processes) -> list[Job]:
-    """Run what is not done; returns the jobs that failed."""
+def run_jobs(jobs: Sequence[Job], at_once: int, processes: Processes, keep: bool = True) -> list[Job]:
+    """Run what is not done; returns the jobs that failed.
+
+    Args:
+        jobs: what to run.
+        at_once: how many at the same time.
+        processes: where.
+        keep: checkpoints of finished runs stay; those of trials and twins, of which results and scores are all that is
+            wanted, would be most of a bench's gigabytes.
+    """
     waiting = []
     for job in jobs:
         state = job.state()  # a wrong config is found before anything is trained
@@ -379,6 +388,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int, processes: Processes) -> list[Jo
             print(f"{job.name}: {'goes on' if resume else 'starts'}", flush=True)
         elif code == 0:
             print(f"{job.name}: done in {(time.monotonic() - began[index]) / 60:.1f} min", flush=True)
+            if not keep:
+                shutil.rmtree(job.checkpoint_dir)
         else:
             failed.append(job)
             lines = job.output.read_text().strip().splitlines() or ["no output"]
@@ -558,7 +569,7 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             folder = Path("logs") / f"bench_{path.stem}{table['suffix']}"
             unprepared = [] if table_only else run_jobs(first, 1, processes)
             if not (table_only or unprepared):
-                failed += run_jobs(trials, at_once, processes)
+                failed += run_jobs(trials, at_once, processes, keep=False)
             table = choose(folder, table, trials)
             runs = plan_jobs(path, table, extra)[1]
             failed += unprepared if table_only or unprepared else run_jobs(runs, at_once, processes)
@@ -571,7 +582,7 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             twins = plan_jobs(path, table, extra, twins=True)[1] if bench["one_table"] else []
             tried = {job.same: job for job in trials}
             twins = [tried.get(twin.same, twin) for twin in twins]
-            failed += [] if table_only or unprepared else run_jobs(twins, at_once, processes)
+            failed += [] if table_only or unprepared else run_jobs(twins, at_once, processes, keep=False)
             rows = bench_rows(table, runs, twins)
             label = table["title"].removeprefix(f"{bench['title']}, ")
             everything += [replace(row, label=f"{row.label}, {label}") for row in rows]

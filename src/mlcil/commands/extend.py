@@ -10,6 +10,8 @@ from mlcil.errors import UserError
 from mlcil.images import find_images
 from mlcil.interop.classifiers import read_classifier
 from mlcil.tagger import extend
+from mlcil.tagger.photos import Extras
+from mlcil.tagger.session import Recipe
 
 
 def main(options: argparse.Namespace) -> int:
@@ -21,12 +23,12 @@ def main(options: argparse.Namespace) -> int:
     else:
         stage = StageCheckpoint.load(options.tagger)
     labels = read_labels(options.labels, options.photos, options.reviewed)
-    extras = extend.Extras(
+    extras = Extras(
         read_labels(options.keep) if options.keep else None,
         find_images(options.unlabelled) if options.unlabelled else (),
         options.refine,
     )
-    recipe = extend.Recipe(options.method, options.overrides)
+    recipe = Recipe(options.method, options.overrides)
     added = extend.extend(
         options.tagger, stage, labels, options.out, recipe, extras, lambda line: print(line, flush=True)
     )

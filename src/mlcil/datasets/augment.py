@@ -84,14 +84,11 @@ class PaddedCrop:
 
     def __init__(self, size: int, padding: int, fill: tuple[int, int, int]) -> None:
         self.size, self.padding, self.fill = size, padding, fill
-        _torchvision()  # here rather than in every worker process
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Draw the crop's first row, then its first column, in the bordered image."""
-        functional = _torchvision().functional
         top, left = (int(v) for v in rng.integers(0, 2 * self.padding + 1, size=2))
-        bordered = functional.pad(image, [self.padding] * 4, fill=self.fill)
-        return functional.crop(bordered, top, left, self.size, self.size)  # type: ignore[no-any-return]
+        return ImageOps.expand(image, self.padding, self.fill).crop((left, top, left + self.size, top + self.size))
 
 
 def _torchvision() -> Any:

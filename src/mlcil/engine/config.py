@@ -28,6 +28,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.fileio.handlers.registry_utils import file_handlers
+from mmengine.hooks import Hook
+from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, VISBACKENDS
 
 from mlcil.configs import compose
@@ -48,7 +51,16 @@ from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.optim import decay_groups
 from mlcil.engine.schedules import build_schedule, takes_session
-from mlcil.engine.settings import BatchSizes, Optimiser, Plain, TestLoader, TrainLoader, TrainSettings
+from mlcil.engine.settings import (
+    BatchSizes,
+    ClipNorm,
+    ClipValue,
+    Optimiser,
+    Plain,
+    TestLoader,
+    TrainLoader,
+    TrainSettings,
+)
 from mlcil.errors import UserError
 from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
@@ -59,7 +71,7 @@ from mlcil.models.resnet import ResNet
 from mlcil.models.tresnet import TResNet
 from mlcil.protocols import check_option
 from mlcil.registry import DATASETS, METHODS, registered
-from mlcil.schema import check, check_keys, near
+from mlcil.schema import check, check_keys, check_library, near
 
 for _format in ("yaml", "yml"):  # mmengine would make, and call, any python object that a YAML base names
     file_handlers.pop(_format, None)
@@ -311,13 +323,38 @@ def _check_sections(cfg: dict[str, Any]) -> None:
             if registered(registry, section.get("type")) is None:
                 raise UserError(f"{key} has the type {section.get('type')!r}; expected a registered class of mmengine")
     for hook in cfg["custom_hooks"]:
-        with _tried(f"custom_hooks {hook['type']}"):
-            registered(HOOKS, hook["type"])(**{k: v for k, v in hook.items() if k != "type"})
+        _check_hook(hook)
     for scheduler in cfg["param_scheduler"]:
-        _check_schedule(scheduler)
+        _check_schedule(scheduler, cfg["train_cfg"]["max_epochs"])
     _check_trackers(cfg["visualizer"])
     if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
         raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
+
+
+#: mmengine's hooks that have something to do in a run of sessions
+HOOKS_OF_MMENGINE = ("EmptyCacheHook", "SyncBuffersHook")
+#: mmengine's points that such a run comes to
+POINTS = {f"{time}_{what}" for time in ("before", "after") for what in ("run", "train", "train_epoch", "train_iter")}
+
+
+def _check_hook(section: Mapping[str, Any]) -> None:
+    """Arguments by signature and by the class itself; what it does must have its turn."""
+    cls, where = registered(HOOKS, section["type"]), f"custom_hooks {section['type']}"
+    own = [part for part in cls.__mro__ if not part.__module__.startswith("mmengine.")]
+    if cls not in own and section["type"] not in HOOKS_OF_MMENGINE:
+        raise UserError(
+            f"{where} is made for mmengine's own loops: a run of sessions has no validation of theirs, and its network "
+            f"grows; expected {' or '.join(HOOKS_OF_MMENGINE)}, or a hook of a plugin"
+        )
+    for stage in Hook.stages:
+        if stage not in POINTS and any(stage in vars(part) for part in own):
+            raise UserError(
+                f"{where} acts at {stage}, which a run of sessions never comes to; use after_session(runner, session, "
+                "result) or a point of training instead"
+            )
+    check_library(cls, section, where)
+    with _tried(where):
+        cls(**{key: value for key, value in section.items() if key != "type"})
 
 
 #: trackers of mmengine -> the package that each needs
@@ -386,7 +423,7 @@ def _check_optimiser(wrapper: Any) -> None:
         raise UserError(
             f"optim_wrapper.optimizer.type is {optimizer.get('type')!r}; expected a torch optimiser such as 'Adam'"
         )
-    check_keys(optimizer, {"type", *_arguments(optimizer_class, "params")}, "optim_wrapper.optimizer")
+    check_library(optimizer_class, optimizer, "optim_wrapper.optimizer", "params", "defaults")
     if registered(OPTIM_WRAPPER_CONSTRUCTORS, wrapper.get("constructor", "DecayGroupsConstructor")) is None:
         raise UserError(
             f"optim_wrapper.constructor is {wrapper['constructor']!r}; expected 'DecayGroupsConstructor', or a "
@@ -394,34 +431,40 @@ def _check_optimiser(wrapper: Any) -> None:
         )
     with _tried("optim_wrapper.optimizer"):
         weight = _weight()
-        optimizer_class([weight], **{k: v for k, v in optimizer.items() if k != "type"}).step()
+        trial = optimizer_class([weight], **{k: v for k, v in optimizer.items() if k != "type"})
+        for _ in range(3):
+            trial.step()
         if not torch.isfinite(weight).all():
             raise ValueError("a step gives weights that are no numbers")
     clip = wrapper.get("clip_grad")
     if clip is not None:
-        kind, options = clip.get("type", "norm"), {key: value for key, value in clip.items() if key != "type"}
+        kind = clip.get("type", "norm")
         check_option("optim_wrapper.clip_grad.type", kind, ("norm", "value"))
-        with _tried("optim_wrapper.clip_grad"):
-            getattr(torch.nn.utils, f"clip_grad_{kind}_")([_weight()], **options)
+        check(ClipNorm if kind == "norm" else ClipValue, clip, "optim_wrapper.clip_grad")
 
 
-def _check_schedule(section: Mapping[str, Any]) -> None:
-    """Keys by signature; the class judges its values itself, and is stepped for a while."""
-    cls = registered(PARAM_SCHEDULERS, section["type"])
+def _check_schedule(section: Mapping[str, Any], epochs: int) -> None:
+    """Keys by signature; the class judges its values itself, and is stepped through a session."""
+    cls, where = registered(PARAM_SCHEDULERS, section["type"]), f"param_scheduler {section['type']}"
     if takes_session(cls):
         check(cls, section, "param_scheduler", "optimizer", "epochs", "epoch_length")
     else:
-        classes = [part for part in cls.__mro__ if "__init__" in vars(part)]
-        known = {name for part in classes for name in inspect.signature(part).parameters}
-        known -= {"optimizer", "param_name", "args", "kwargs"}
-        check_keys(section, {"type", "convert_to_iter_based", *known}, f"param_scheduler {section['type']}")
-    with _tried(f"param_scheduler {section['type']}"):
+        if issubclass(cls, ReduceOnPlateauParamScheduler):
+            raise UserError(f"{where} waits for validations, which change nothing in a run; choose another schedule")
+        check_library(
+            cls, {k: v for k, v in section.items() if k != "convert_to_iter_based"}, where, "optimizer", "param_name"
+        )
+    epochs = min(epochs, 1000)
+    with _tried(where):
         optimizer = torch.optim.SGD([_weight()], lr=1.0, momentum=0.9)
-        options = section if takes_session(cls) else {"end": 10**6, **section}
-        schedule = build_schedule(options, optimizer, epochs=2, epoch_length=5)
-        for _ in range(3):
+        schedule = build_schedule(section, optimizer, epochs, epoch_length=5)
+        for step in range(1, epochs * (1 if schedule.by_epoch else 5) + 1):
             optimizer.step()
             schedule.step()
+            for key in ("lr", "momentum"):
+                value = optimizer.param_groups[0][key]
+                if not 0 <= value < math.inf:
+                    raise ValueError(f"{key} is {value:g} after {step} steps, expected a finite number of at least 0")
 
 
 def _weight() -> torch.nn.Parameter:

@@ -191,11 +191,11 @@ class PseudoLabelAuditHook(Hook):
         del runner, session
         self.found = {}
 
-    def before_train(self, runner: Runner) -> None:
-        """Look at what the method has decided."""
-        del runner
+    def between_phases(self, runner: Runner, at_once: bool) -> None:
+        """Look at what the method has decided, before the state behind the phase is saved."""
+        del runner, at_once
         decided = self.run.method.pseudo_label_decisions()
-        if decided is None:
+        if decided is None or self.found:
             return
         rows, fires_NO = decided
         labels_NO = self.run.scenario.train.labels_of(rows, fires_NO.shape[1])

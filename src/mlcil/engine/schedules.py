@@ -33,7 +33,8 @@ def build_schedule(settings: Mapping[str, Any], wrapper: OptimWrapper, epochs: i
         schedule = cls(wrapper, epochs, epoch_length, **options)
         schedule.by_epoch = getattr(schedule, "by_epoch", False)  # when mmengine steps it
         return schedule
-    options.setdefault("end", epochs if options.get("by_epoch", True) else epochs * epoch_length)
+    span = epochs if options.get("by_epoch", True) else epochs * epoch_length
+    options.setdefault("end", max(span, options.get("begin", 0) + 1))  # a short phase may end before it begins
     return PARAM_SCHEDULERS.build(options, default_args={"optimizer": wrapper, "epoch_length": epoch_length})
 
 

@@ -119,7 +119,7 @@ class Optimiser:
         optimizer: a class of :mod:`torch.optim` by ``type`` and its arguments.
         type: of the wrapper; a method that wants another step asks for it in its phases.
         accumulative_counts: batches of an update.
-        clip_grad: arguments of :func:`torch.nn.utils.clip_grad_norm_` or ``clip_grad_value_``.
+        clip_grad: see :class:`ClipNorm` and, with the type ``value``, :class:`ClipValue`.
         constructor: of the parameter groups.
         paramwise_cfg: arguments of :func:`mlcil.engine.optim.decay_groups`.
     """
@@ -130,6 +130,34 @@ class Optimiser:
     clip_grad: dict[str, Any] | None = None
     constructor: str = "DecayGroupsConstructor"
     paramwise_cfg: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class ClipNorm:
+    """Section ``optim_wrapper.clip_grad``, arguments of :func:`torch.nn.utils.clip_grad_norm_`.
+
+    Attributes:
+        max_norm: gradients of all parameters together become no longer than that.
+        norm_type: p of the norm.
+        foreach: one kernel for all parameters; ``None`` where it is faster.
+    """
+
+    max_norm: Annotated[float, Gt(0)]
+    norm_type: Annotated[float, Gt(0)] = 2.0
+    foreach: bool | None = None
+
+
+@dataclass(frozen=True)
+class ClipValue:
+    """Section ``optim_wrapper.clip_grad`` of type ``value``, arguments of :func:`torch.nn.utils.clip_grad_value_`.
+
+    Attributes:
+        clip_value: every element of a gradient becomes no larger than that.
+        foreach: as for :class:`ClipNorm`.
+    """
+
+    clip_value: Annotated[float, Gt(0)]
+    foreach: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -327,7 +327,8 @@ class Method(BaseModel):
     def teacher_output(self, inputs: Tensor) -> NetworkOutput:
         """The teacher's output in evaluation mode, without gradients."""
         assert self.teacher is not None
-        self.teacher.eval()
+        if self.teacher.training:  # the walk over all modules is some percent of a small step
+            self.teacher.eval()
         with torch.no_grad():
             if self.teacher_autocast:
                 return self.teacher(inputs)

@@ -342,10 +342,11 @@ class Ridge(FrozenFeatures):
     def method_state(self) -> dict[str, Any]:
         names = ("calibration_C2", "thresholds_C", "counts_C")
         sums = {} if self.sums is None else dict(vars(self.sums))
-        return {"sums": sums, **{name: getattr(self, name) for name in names}}
+        return {"sums": sums, "report": self.report, **{name: getattr(self, name) for name in names}}
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         self.sums = Sums(**state["sums"]) if state["sums"] else None
+        self.report = state.get("report", {})  # taggers of earlier versions have none
         for name in ("calibration_C2", "thresholds_C", "counts_C"):
             setattr(self, name, state[name])
 

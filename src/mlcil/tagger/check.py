@@ -240,8 +240,11 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         text.append(f"only in the old tagger: {', '.join(result['gone'])}")
     if result["not_judged"]:
         text.append(f"not judged, since no photo is known to show them: {', '.join(result['not_judged'])}")
+    changed = result["disagreements"]
+    alone = sum(all(before is None for _, before, *_ in (*entry["gained"], *entry["lost"])) for entry in changed)
     text.append(
-        f"{len(result['disagreements'])} of {result['photos']} photos get other labels; "
+        f"{len(changed)} of {result['photos']} photos get other labels than before"
+        f"{f', {alone} of them in new labels only' if alone else ''}; "
         f"{len(result['missing'])} labels are likely missing in the list"
     )
     return text

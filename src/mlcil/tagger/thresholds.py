@@ -1,8 +1,10 @@
 """Calibrated scores and a threshold a label, from logits of photos that the scores were not fitted on.
 
 Calibration is Platt's: a scale and a shift of each label's logit, fitted to its known cells with his smoothed targets.
-The threshold is the one with the best F1 among those at which the label is given no more often than it occurs. Both are
-estimates from few photos, so the promise is weaker: on photos like these, no label is given more than twice as often.
+The threshold is the one with the best F1 among those at which the label is given no more often than it occurs, with
+95 percent confidence: photos that get it and lack it are few, so their number counts with a margin of :data:`DOUBT`
+standard deviations (of a Poisson count). How often a label occurs is an estimate, too, so the promise is weaker: on
+photos like these, no label is given more than twice as often.
 
 Photos that were collected for a label show it more often than ordinary ones, and every photo without it would stand for
 several of these. So absent cells have a weight.
@@ -24,6 +26,8 @@ FEWEST = 5
 FALLBACK = 0.5
 #: most that one absent cell counts for
 HEAVIEST = 4.0
+#: standard deviations by which the photos that wrongly get a label may be more than were seen
+DOUBT = 1.64
 #: scale of a logit that does not go with the label
 FLAT = 1e-3
 
@@ -113,7 +117,7 @@ def probability(logits_N: np.ndarray, line: np.ndarray) -> np.ndarray:
 
 
 def best_threshold(scores_N: np.ndarray, present_N: np.ndarray, absent: float = 1.0) -> float:
-    """The threshold of the best F1 among those that give the label no more often than it occurs.
+    """The threshold of the best F1 among those that surely give the label no more often than it occurs.
 
     Args:
         scores_N: (N,) probabilities.
@@ -130,7 +134,8 @@ def best_threshold(scores_N: np.ndarray, present_N: np.ndarray, absent: float = 
     positives = hit_N[-1]
     f1_N = 2 * hit_N / (given_N + positives)
     last_of_tie_N = np.append(scores_N[1:] != scores_N[:-1], True)
-    allowed_N = last_of_tie_N & (given_N <= positives)
+    doubt_N = DOUBT * np.sqrt(absent * (given_N - hit_N))
+    allowed_N = last_of_tie_N & (given_N + doubt_N <= positives)
     if not allowed_N.any():  # the highest score is that of a photo without it
         return float(np.nextafter(scores_N[0], 2))
     best = int(np.flatnonzero(allowed_N)[np.argmax(f1_N[allowed_N])])
