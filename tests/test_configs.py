@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import call
 
-from mlcil.commands.bench import find_bench, load_bench, plan_jobs, tables_of
+from mlcil.commands.bench_plan import find_bench, load_bench, plan_jobs, tables_of
 from mlcil.commands.plan import make_plan, plan_text
 from mlcil.configs import compose
 from mlcil.configs.published import PUBLISHED

@@ -20,7 +20,7 @@ from tiny import SOURCES, call, coco_folder, write_config, write_image, write_st
 
 import mlcil.engine.config
 from mlcil import cli
-from mlcil.commands.bench import find_bench, load_bench
+from mlcil.commands.bench_plan import find_bench, load_bench
 from mlcil.engine.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]

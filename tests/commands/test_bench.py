@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mlcil.cli import main
-from mlcil.commands.bench import Job, find_bench, load_bench, plan_jobs, tables_of, write_phases
+from mlcil.commands.bench_plan import Job, find_bench, load_bench, plan_jobs, tables_of
+from mlcil.commands.bench_tables import write_phases
 from mlcil.datasets.digits import build_digit_scenes
 from mlcil.evaluation.multilabel import mean_average_precision
 from mlcil.reporting import comparison

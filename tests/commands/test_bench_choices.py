@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from report_files import make_run
 
-from mlcil.commands import bench
+from mlcil.commands import bench, bench_plan
 from mlcil.engine.config import load_config
+from mlcil.errors import UserError
 
 TEXT = """
 title = "T"
@@ -77,7 +78,7 @@ def test_a_choice_without_a_trial_is_named(trained):
     bench.run_bench(Path("mine.py"))
     for seed in (7, 8):
         Path(f"logs/bench_mine/lwf_try1_seed{seed}/results.json").unlink()
-    with pytest.raises(bench.UserError, match="LwF: no trial of choice 1 is finished"):
+    with pytest.raises(UserError, match="LwF: no trial of choice 1 is finished"):
         bench.run_bench(Path("mine.py"), table_only=True)
 
 
@@ -96,11 +97,11 @@ def test_photos_of_ones_own(tmp_path, inside, kind):
     path, folder = tmp_path / "photos.py", tmp_path / "mine"
     path.write_text(PHOTOS)
     (folder / inside).mkdir(parents=True)
-    found, words = bench.data_of(path, [f"data={folder}", "seed=3"])
+    found, words = bench_plan.data_of(path, [f"data={folder}", "seed=3"])
     assert (found, words) == (kind, ["seed=3", f"scenario.dataset.root={str(folder)!r}"])
-    content = bench.load_bench(path, found)
+    content = bench_plan.load_bench(path, found)
     assert [run["config"] for run in content["runs"]] == [f"lwf data={kind}", f"finetune data={kind}"]
-    jobs = bench.plan_jobs(path, bench.tables_of(content)[1], words)[1]
+    jobs = bench_plan.plan_jobs(path, bench_plan.tables_of(content)[1], words)[1]
     assert str(jobs[0].run_dir) == f"logs/bench_photos_{kind}_two/lwf_seed1_order0"
     assert jobs[0].settings["scenario"]["dataset"]["root"] == str(folder)
 
@@ -108,10 +109,10 @@ def test_photos_of_ones_own(tmp_path, inside, kind):
 def test_a_folder_that_is_laid_out_like_nothing_known(tmp_path):
     path = tmp_path / "photos.py"
     path.write_text(PHOTOS)
-    with pytest.raises(bench.UserError, match=rf"data={tmp_path} holds neither VOC's folders .* nor COCO's"):
-        bench.data_of(path, [f"data={tmp_path}"])
+    with pytest.raises(UserError, match=rf"data={tmp_path} holds neither VOC's folders .* nor COCO's"):
+        bench_plan.data_of(path, [f"data={tmp_path}"])
     path.write_text(TEXT)
-    assert bench.data_of(path, [f"data={tmp_path}"]) == ("voc", [f"data={tmp_path}"])  # such a word is the runs'
+    assert bench_plan.data_of(path, [f"data={tmp_path}"]) == ("voc", [f"data={tmp_path}"])  # such a word is the runs'
 
 
 def test_protocols_share_a_table_with_f1_of_calibrated_scores(trained, monkeypatch):
@@ -158,8 +159,8 @@ def test_protocols_share_a_table_with_f1_of_calibrated_scores(trained, monkeypat
 def test_checkpoints_of_trials_go_when_they_are_done(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(TEXT)
-    (table,) = bench.tables_of(bench.load_bench(Path("mine.py")))
-    _, trials = bench.plan_jobs(Path("mine.py"), table, trials=True)
+    (table,) = bench_plan.tables_of(bench_plan.load_bench(Path("mine.py")))
+    _, trials = bench_plan.plan_jobs(Path("mine.py"), table, trials=True)
 
     class Done:
         def carry_out(self, requests, at_once):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlcil.commands.bench import published_for, published_settings
+from mlcil.commands.bench_tables import published_for, published_settings
 from mlcil.engine.config import load_config
 from mlcil.reporting.published import experiments, published
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlcil.commands.bench import published_for
+from mlcil.commands.bench_tables import published_for
 from mlcil.reporting import comparison
 from mlcil.reporting.intervals import NOTE, Interval, difference_cells, differences
 from mlcil.reporting.tables import markdown

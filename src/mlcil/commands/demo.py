@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mlcil.commands.bench import find_bench, load_bench, run_overrides
+from mlcil.commands.bench_plan import find_bench, load_bench, run_overrides
 from mlcil.engine.config import load_config
 from mlcil.engine.train import train
 from mlcil.reporting.tables import SPLITS, session_table
