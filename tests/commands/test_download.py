@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -209,6 +210,32 @@ def test_damaged_archives_and_files_that_are_there(tmp_path):
         unpack(tmp_path / "b.zip", tmp_path)
 
 
+def test_what_an_archive_holds_must_fit_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(archive({"big.txt": "x" * 2000}))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1999))
+    with pytest.raises(UserError, match=r"what a\.tar holds needs .* make room or name another place"):
+        unpack(tmp_path / "a.tar", tmp_path)
+    assert names(tmp_path) == ["a.tar"]
+    monkeypatch.undo()
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1500])  # cut off
+    with pytest.raises(UserError, match="could not be unpacked"):
+        unpack(tmp_path / "a.tar", tmp_path)
+    assert names(tmp_path) == ["a.tar"]
+
+
+def test_unpacking_that_was_interrupted_is_done_again(server, tmp_path, monkeypatch):
+    Handler.files["a.zip"] = archive({"x/1": "one", "x/2": "two"}, "zip")
+    small = Download(str(tmp_path), (Part(remote(server, "whole", "a.zip"), "1", "x"),), "free")
+    monkeypatch.setattr(downloads, "DOWNLOADS", {"small": small})
+    (tmp_path / "a.zip").write_bytes(Handler.files["a.zip"])
+    (tmp_path / "1").write_text("one")  # moved to its place already, the other one not yet
+    (tmp_path / ".a.zip.unpacked").mkdir()
+    assert "is unpacked in" in downloads.download("small")[0]
+    assert names(tmp_path) == ["1", "2"]
+    assert "is there already" in downloads.download("small")[0]
+    assert Handler.asked == []
+
+
 # -- the command ----------------------------------------------------------------------------------------------
 
 
@@ -240,6 +267,14 @@ def test_the_command_fetches_unpacks_and_goes_on(server, tmp_path, capsys, monke
     count = len(Handler.asked)
     assert call(capsys, "download", "voc2007", "--root", root)[0] == 0
     assert len(Handler.asked) == count
+    Handler.broken.clear()
+    for name in ("trainval", "test"):  # the same by the command that needs them
+        monkeypatch.chdir(tmp_path)
+        code, _, err = call(capsys, "train", "lwf", "data=voc", "pretrained=None", "--download")
+        assert code == 2
+        assert f"{name}.tar could not be read" in err
+    call(capsys, "train", "lwf", "data=voc", "pretrained=None", "--download")
+    assert all((tmp_path / small.root / part.holds).is_file() for part in small.parts)
     code, _, err = call(capsys, "download", "voc2012")
     assert code == 2
     assert "expected one of voc2007" in err
