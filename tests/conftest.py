@@ -10,6 +10,25 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+#: where the pictures of a finished run are looked at; elsewhere they would take half of a tiny run's time
+PICTURES = ("tests/reporting", "tests/test_docs.py")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def pictures():
+    """Runs draw at their end where somebody looks."""
+    from mlcil.reporting import plots
+
+    draw = plots.draw_run
+
+    def draw_where_looked_at(*arguments):
+        return draw(*arguments) if os.environ["PYTEST_CURRENT_TEST"].startswith(PICTURES) else []
+
+    plots.draw_run = draw_where_looked_at
+    yield
+    plots.draw_run = draw
+
+
 @pytest.fixture(autouse=True)
 def features_by_torch(monkeypatch):
     """Writing a graph takes seconds: ``engine=auto`` is torch unless a test says otherwise."""

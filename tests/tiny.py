@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +174,37 @@ def run_cli(*words: object, cwd: Path, env: dict[str, str] | None = None) -> sub
         timeout=300,
         check=False,
     )
+
+
+def fork_cli(*words: object, cwd: Path, begin: Callable[[], object] = lambda: None) -> subprocess.CompletedProcess[str]:
+    """The command line in a fork of this process, which has imported everything.
+
+    Args:
+        words: of the command line.
+        cwd: where it runs.
+        begin: called in the fork before.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.dup2(out.fileno(), 1)
+                os.dup2(err.fileno(), 2)
+                sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+                os.chdir(cwd)
+                begin()
+                code = cli.main([str(word) for word in words])
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess([*words], code, out.read(), err.read())
 
 
 def runner_of(cfg: Config, **options: bool) -> IncrementalRunner:

@@ -1,10 +1,8 @@
 """Whole runs of single-label methods on a handful of images: made images, second stages, memories, resume."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import fault_harness
 import numpy as np
 import pytest
 import torch
@@ -225,31 +223,13 @@ def test_the_refinement_of_rdfcil_leaves_the_backbone_alone(tmp_path):
         assert same == key.startswith("backbone."), key
 
 
-TWO_PROCESSES = """
-import sys
-sys.path[:0] = {tests!r}
-import os
-import subprocess
-import sys
-from pathlib import Path
-from test_data_free_run import RUNS, config
-from mlcil.engine.train import train
-cfg = config(Path({folder!r}), *RUNS["R-DFCIL"])
-cfg.launcher = "pytorch"
-train(cfg, overwrite=True)
-"""
-
-
 def test_two_processes_change_phase_together(tmp_path):
     """The model is wrapped anew when the backbone rests; nothing waits for gradients that do not come."""
-    script = tmp_path / "two.py"
-    script.write_text(
-        TWO_PROCESSES.format(tests=[str(Path(__file__).parents[i]) for i in (0, 1)], folder=str(tmp_path))
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    OneClassEach(tmp_path / "data").train(), OneClassEach(tmp_path / "data").test()  # write the images once
+    cfg = config(tmp_path, *RUNS["R-DFCIL"])
+    cfg.launcher = "pytorch"
+    codes = fault_harness.both(lambda rank: fault_harness.run(cfg), tmp_path)
+    assert codes == [0, 0], (tmp_path / "rank0.txt").read_text()[-3000:]
     assert all(value.isfinite().all() for value in weights(tmp_path, 2).values())
 
 

@@ -1,19 +1,17 @@
 """Schedules, sampler, sharpness-aware step and whole runs with balanced fine-tuning."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import fault_harness
 import pytest
 import torch
 from phase_calls import phases_of
 
 from mlcil.datasets.digits import build_digit_scenes
 from mlcil.datasets.sampling import RepeatedAugmentationSampler
-from mlcil.engine.build import build_method, build_run
+from mlcil.engine.build import build_method, build_run, build_runner, check_run
 from mlcil.engine.config import finish_config, load_config
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, build_optimiser
 from mlcil.engine.schedules import WarmupCosine
@@ -142,23 +140,15 @@ def test_a_run_fine_tunes_and_resumes(scenes, tmp_path, kind):
 def test_two_processes_train_and_fine_tune(scenes, tmp_path, kind):
     """Every trainable parameter gets a gradient in every phase, else data-parallel training would stop."""
     cfg = config(scenes, tmp_path, kind, train_cfg={"max_epochs": 1}, launcher="pytorch")
-    (tmp_path / "config.py").write_text(cfg.pretty_text)
-    (tmp_path / "two.py").write_text(
-        "import json, os, pathlib, sys\n"
-        "from mlcil.engine.config import load_config\n"
-        "from mlcil.engine.build import build_runner, check_run\n"
-        "rank = os.environ['RANK']\n"
-        "runner = build_runner(check_run(load_config(sys.argv[1])))\n"
-        "runner.train()\n"
-        "rows, sessions = runner.run_settings.memory.contents()\n"
-        "file = pathlib.Path(sys.argv[1]).with_name('memory' + rank + '.json')\n"
-        "file.write_text(json.dumps([rows.tolist(), sessions.tolist()]))\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(tmp_path / "two.py"), str(tmp_path / "config.py")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def work(rank):
+        runner = build_runner(check_run(cfg))
+        runner.train()
+        rows, sessions = runner.run_settings.memory.contents()
+        (tmp_path / f"memory{rank}.json").write_text(json.dumps([rows.tolist(), sessions.tolist()]))
+
+    codes = fault_harness.both(work, tmp_path)
+    assert codes == [0, 0], (tmp_path / "rank0.txt").read_text()[-3000:]
     # 33 // 7 = 4 of 7 classes and 33 // 10 = 3 of 10, then whole steps of 2 x 8
     text = (tmp_path / "logs" / "run" / "log" / "log.txt").read_text()
     assert re.findall(r"fine-tuning: (\d+) exemplars", text) == ["16", "16"]

@@ -105,7 +105,7 @@ def test_a_damaged_photo_ends_the_tags_or_is_named_and_left_out(
         list(mlcil.load(stage).predict(paths, on_bad_image="ignore"))
 
 
-def test_the_command_line_goes_on_behind_a_damaged_photo(tmp_path: Path, photos: Path) -> None:
+def test_a_process_of_its_own_goes_on_behind_a_damaged_photo(tmp_path: Path, photos: Path) -> None:
     (photos / "c.jpg").write_bytes(b"no image")
     stage = tiny.write_stage(tmp_path / "session_0.pth")
     done = tiny.run_cli("predict", stage, photos, "--on-bad-image", "skip", "--threshold", "0.5", cwd=photos)
@@ -139,9 +139,9 @@ def test_a_release_without_counters_converts(tmp_path: Path, photos: Path) -> No
     assert left == right
 
 
-def test_command_line_in_a_process_of_its_own(tmp_path: Path, photos: Path) -> None:
+def test_command_line_says_nothing_but_labels(tmp_path: Path, photos: Path) -> None:
     stage = tiny.write_stage(tmp_path / "session_0.pth")
-    done = tiny.run_cli("predict", stage, photos, "--threshold", "0.5", cwd=photos)
+    done = tiny.fork_cli("predict", stage, photos, "--threshold", "0.5", cwd=photos)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 4
 

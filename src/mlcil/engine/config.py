@@ -33,7 +33,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
@@ -213,7 +213,23 @@ def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None 
             "them zero; give a shorter --name"
         )
     _check_sections(cfg)
-    return Config(cfg, filename=str(filename) if filename else None)
+    return FormattedOnce(cfg, filename=str(filename) if filename else None)
+
+
+class FormattedOnce(Config):  # type: ignore[misc]
+    """A config whose text is made once: a run asks for it at its beginning, at its end and behind every session."""
+
+    made: ClassVar[dict[str, str]] = {}  # content -> text, of the last few
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as python."""
+        made, content = FormattedOnce.made, repr(self.to_dict())
+        if content not in made:
+            if len(made) == 8:
+                made.clear()
+            made[content] = str(super().pretty_text)
+        return made[content]
 
 
 def load_plugins(files: Any, folder: Path) -> list[str]:
