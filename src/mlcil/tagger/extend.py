@@ -10,6 +10,7 @@ Legend: N photos of the session, L its new labels, C all labels.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -121,9 +122,9 @@ def extend(
 def _guarded(work: Callable[[], Added]) -> Added:
     try:
         return work()
-    except StoppedError as stop:
+    except KeyboardInterrupt as stop:
         sentence = "stopped; nothing was written, and features computed so far are kept for the next try"
-        raise StoppedError(stop.number, sentence) from None
+        raise StoppedError(getattr(stop, "number", signal.SIGINT), sentence) from None
 
 
 def told(added: Added, out: Path) -> list[str]:
