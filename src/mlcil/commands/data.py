@@ -63,7 +63,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     rows = [["label", *total], *([label["label"], *(str(label[word]) for word in total)] for label in labels)]
     text = [
         f"{facts['source']}: {facts['form']}",
-        f"{facts['photos']} photos, {len(labels)} labels",
+        f"{facts['photos']} photos, {len(labels)} label{'s' * (len(labels) != 1)}",
         "",
         layout([*rows, ["all", *map(str, total.values())]]),
         "",
