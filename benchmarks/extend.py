@@ -1,12 +1,16 @@
 """The acceptance scenario: a tagger of all labels but five, extended by these from 500 photos that know nothing else.
 
-    python benchmarks/extend.py LABELS [LABELS ...] [--choices 3] [--photos 500] [--tuning]
+    python benchmarks/extend.py LABELS [LABELS ...] [--choices 3] [--photos 500] [--tuning] [--tiers]
 
 LABELS are folders or files that `mlcil data` reads, such as a VOC or COCO root; their own test split is used when they
 have one. Every figure is of the new labels, the worst of the five where a floor holds for each. `--tuning` judges on
 photos of the training split instead, for whoever changes a setting. The seconds are those of the first extension, when
 no feature of its photos is in the store. Prints a table, then PASS or MISS for each floor, and ends with code 1 after
 a MISS. ``ratio`` is the share of floors that hold.
+
+`--tiers` says instead what there is to be had from old photos, as mean AP of the new labels: nothing, 200 of them
+unlabelled, 200 with their old labels, statistics, or features; once as above, and once when nothing is known but which
+photos show a new label, so that none is known to lack it. ``ratio`` is then that of the last AP to the first.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,18 +46,19 @@ FLOORS = {
 }
 EACH = {"old scores moved by": 0.0, "given / shown": 2.0, "given on nothing": 0.05, "seconds": 60.0}
 JUDGED = 500  # photos at most
+OLD = 200  # old photos that are given again
 METHODS = {"nothing kept": "ridge", "features kept": "kept_features"}
 
 
-def write(path: Path, photos: LabelledPhotos, rows: np.ndarray, names: list[str]) -> Path:
-    """Photos with the cells of some labels."""
+def write(path: Path, photos: LabelledPhotos, rows: np.ndarray, names: list[str], least: int = 0) -> Path:
+    """Photos with the cells of some labels; those below ``least`` are left blank."""
     columns = [photos.classes.index(name) for name in names]
     with open(path, "w", newline="") as file:
         out = csv.writer(file)
         out.writerow(["file", *names])
         for row in rows:
             cells = photos.cells_NC[row, columns]
-            out.writerow([photos.files[row].absolute(), *("" if cell < 0 else int(cell) for cell in cells)])
+            out.writerow([photos.files[row].absolute(), *("" if cell < least else int(cell) for cell in cells)])
     return path
 
 
@@ -99,10 +105,35 @@ def rows_of(photos: LabelledPhotos, tuning: bool) -> tuple[np.ndarray, np.ndarra
     return train, np.sort(rng.permutation(np.flatnonzero(test_N))[:JUDGED])
 
 
-def choice(
-    photos: LabelledPhotos, split: tuple[np.ndarray, np.ndarray], seed: int, count: int, folder: Path
-) -> tuple[list[str], dict[str, dict[str, float]]]:
-    """One choice of five labels: their names, and by kind of memory the figures."""
+@dataclass
+class Choice:
+    """Five labels of a data set, and the lists of photos that they are learnt from.
+
+    Attributes:
+        new, old: their names, and those of the others.
+        before, more, alone, both: lists: photos with old labels, photos with new ones, the same without a word on which
+            photos lack them, and photos with all of both.
+        base: rows of the first list.
+        judge, cells: of the photos that are judged, scores and what they show of the new labels.
+    """
+
+    new: list[str]
+    old: list[str]
+    before: Path
+    more: Path
+    alone: Path
+    both: Path
+    base: np.ndarray
+    judge: Judge
+    cells: np.ndarray
+
+    def ap(self, path: Path) -> float:
+        """Mean AP of the new labels, in percent."""
+        return 100 * float(np.nanmean(average_precision(self.judge(path, self.new)[0], self.cells)))
+
+
+def choose(photos: LabelledPhotos, split: tuple[np.ndarray, np.ndarray], seed: int, count: int, folder: Path) -> Choice:
+    """The same for the same seed."""
     rng = np.random.default_rng(seed)
     train, test = split
     shown_C, judged_C = (photos.cells_NC[train] == 1).sum(0), (photos.cells_NC[test] == 1).sum(0)
@@ -117,37 +148,69 @@ def choice(
     old = [n for c, n in enumerate(photos.classes) if n not in new and (photos.cells_NC[base, c] == 1).any()]
     before = write(folder / "base.csv", photos, base, old)
     more = write(folder / "new.csv", photos, taken, new)
+    alone = write(folder / "alone.csv", photos, first, new, 1)
     both = write(folder / "all.csv", photos, np.concatenate([base, taken]), [*old, *new])
     judge, cells = Judge([photos.files[row] for row in test]), photos.cells_NC[test][:, columns]
+    return Choice(new, old, before, more, alone, both, base, judge, cells)
+
+
+def tiers(photos: LabelledPhotos, made: Choice, folder: Path) -> dict[str, dict[str, float]]:
+    """Mean AP by what there is of old photos."""
+    rows = np.random.default_rng(0).permutation(made.base)[:OLD]
+    keep = write(folder / "keep.csv", photos, rows, made.old)
+    loose = folder / "unlabelled"
+    loose.mkdir(exist_ok=True)
+    for row in rows:
+        (loose / f"{row}{photos.files[row].suffix}").symlink_to(photos.files[row].absolute())
+    taggers = {"empty": ["method.negatives=0"], "statistics": [], "features": ["--method", "kept_features"]}
+    for name, words in taggers.items():
+        run("tag", made.before, "--out", folder / name, *words)
+    kinds: dict[str, tuple[str, list[object]]] = {
+        "nothing": ("empty", []),
+        "unlabelled photos": ("empty", ["--unlabelled", loose]),
+        "a keep-set": ("empty", ["--keep", keep]),
+        "statistics": ("statistics", []),
+        "features": ("features", []),
+    }
+    found: dict[str, dict[str, float]] = {}
+    for kind, (name, words) in kinds.items():
+        found[kind] = {}
+        for word, labels in (("absence known", made.more), ("absence unknown", made.alone)):
+            if (kind, word) != ("nothing", "absence unknown"):  # which is refused
+                out = folder / f"{kind} {word}"
+                run("extend", folder / name, labels, "--out", out, *words)
+                found[kind][word] = made.ap(out)
+    return found
+
+
+def choice(made: Choice, first: bool, folder: Path) -> dict[str, dict[str, float]]:
+    """By kind of memory the figures; ``first``: with the seconds."""
+    new, old, judge, cells = made.new, made.old, made.judge, made.cells
     nothing = [folder / f"nothing_{number}.png" for number in range(100)]
     for number, path in enumerate(nothing):
         image_of_nothing(number, seed=99).save(path)
     blank = Judge(nothing)
     found: dict[str, dict[str, float]] = {}
     for kind, method in METHODS.items():
-        one, two = folder / f"{seed}_{method}", folder / f"{seed}_{method}_extended"
-        run("tag", before, "--out", one, "--method", method)
-        seconds = run("extend", one, more, "--out", two)
+        one, two = folder / method, folder / f"{method}_extended"
+        run("tag", made.before, "--out", one, "--method", method)
+        seconds = run("extend", one, made.more, "--out", two)
         scores, thresholds = judge(two, new)
         fired, shown = (scores >= thresholds).mean(0), (cells == 1).mean(0)
         found[kind] = {
-            "AP": 100 * float(np.nanmean(average_precision(scores, cells))),
+            "AP": made.ap(two),
             "old scores moved by": float(np.abs(judge(one, old)[0] - judge(two, old)[0]).max()),
             "given / shown": float((fired / shown).max()),
             "given on nothing": float((blank(two, new)[0] >= thresholds).mean(0).max()),
         }
-        if seed == 0 and kind == next(iter(METHODS)):
+        if first and kind == next(iter(METHODS)):
             found[kind]["seconds"] = seconds
-    joint = folder / f"{seed}_joint"
     for method in METHODS.values():
-        run("tag", both, "--out", f"{joint}_{method}", "--method", method)
-    best = max(
-        100 * float(np.nanmean(average_precision(judge(Path(f"{joint}_{method}"), new)[0], cells)))
-        for method in METHODS.values()
-    )
+        run("tag", made.both, "--out", folder / f"{method}_joint", "--method", method)
+    best = max(made.ap(folder / f"{method}_joint") for method in METHODS.values())
     for facts in found.values():
         facts["AP below joint"] = best - facts["AP"]
-    return new, found
+    return found
 
 
 def judged(name: str, kind: str, found: list[dict[str, float]]) -> list[tuple[bool, str]]:
@@ -175,25 +238,38 @@ def main() -> int:
     options.add_argument("--choices", type=int, default=3)
     options.add_argument("--photos", type=int, default=500)
     options.add_argument("--tuning", action="store_true")
+    options.add_argument("--tiers", action="store_true")
     given = options.parse_args()
     print(header(torch.device("cpu")), flush=True)
-    columns = ["AP", "AP below joint", *EACH]
+    columns = ["absence known", "absence unknown"] if given.tiers else ["AP", "AP below joint", *EACH]
     print(f"{'':44}" + "".join(f"{column:>20}" for column in columns))
     lines = []
     for source in given.labels:
         photos = read_labels(source)
         found = []
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["MLCIL_CACHE"] = str(Path(folder) / "cache")
+        with tempfile.TemporaryDirectory() as work:
+            os.environ["MLCIL_CACHE"] = str(Path(work) / "cache")
             for seed in range(given.choices):
-                new, facts = choice(photos, rows_of(photos, given.tuning), seed, given.photos, Path(folder))
+                folder = Path(work) / str(seed)
+                folder.mkdir()
+                made = choose(photos, rows_of(photos, given.tuning), seed, given.photos, folder)
+                facts = tiers(photos, made, folder) if given.tiers else choice(made, seed == 0, folder)
                 found.append(facts)
-                print(f"{source.name}: {', '.join(new)}")
+                print(f"{source.name}: {', '.join(made.new)}")
                 for kind, row in facts.items():
                     cells = "".join(f"{row[c]:>20.3g}" if c in row else f"{'':>20}" for c in columns)
                     print(f"{'  ' + kind:44}{cells}", flush=True)
+        if given.tiers:
+            print(f"{source.name}, mean of {given.choices}")
+            for kind in found[0]:
+                means = [np.mean([facts[kind].get(c, np.nan) for facts in found]) for c in columns]
+                print(f"{'  ' + kind:44}" + "".join(f"{value:>20.3g}" for value in means))
+            print(f"ratio {found[-1]['features'][columns[0]] / found[-1]['nothing'][columns[0]]:.2f}")
+            continue
         for kind in METHODS:
             lines += judged(source.name, kind, [facts[kind] for facts in found])
+    if given.tiers:
+        return 0
     print("\n".join(line for _, line in lines))
     print(f"ratio {sum(holds for holds, _ in lines) / len(lines):.2f}")
     return int(not all(holds for holds, _ in lines))

@@ -18,10 +18,12 @@ from label_studio import LabelStudio, label_studio
 from mmengine.registry import HOOKS
 from tiny import SOURCES, call, coco_folder, write_config, write_image, write_stage
 
+import mlcil
 import mlcil.engine.config
 from mlcil import cli
 from mlcil.commands.bench_plan import find_bench, load_bench
 from mlcil.engine.config import load_config
+from mlcil.tagger.nothing import image_of_nothing
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")])
@@ -244,6 +246,31 @@ def test_own_photos_in_every_form(tmp_path, capsys, monkeypatch):
         "blue",
         "yellow",
     }
+
+
+def test_labels_are_added_as_the_page_says(tmp_path, capsys, monkeypatch):
+    """With what it prints; seconds, scores and digests are this machine's."""
+    monkeypatch.setenv("MLCIL_CACHE", str(tmp_path / "cache"))
+    for name, value in (("FOLDS", 2), ("PROVED", 4)):
+        monkeypatch.setattr(f"mlcil.tagger.extend.{name}", value)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    printed = follow(ADD_LABELS, folder, capsys, monkeypatch)
+    number = re.compile(r"\d[\d.]* [smh]\b( \d+ [smh]\b)?|\d[\d.]*")
+    outputs = {line.split()[1]: number.sub("N", text) for line, text in printed.items()}
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", ADD_LABELS.read_text(), re.DOTALL | re.MULTILINE)
+    shown = [block for language, block in blocks if not language]
+    for command, block in zip(("data", "extend", "check", "predict"), shown[1:], strict=True):
+        for line in number.sub("N", block).splitlines():
+            words = line.split("  ")[0] if command == "check" else line.partition(', "score"')[0]
+            assert words in outputs[command], (command, line)
+    assert Path("check.html").is_file()
+    tagger = mlcil.load("v2.tagger")
+    assert tagger.classes == ["ball", "ladder", "tent"]
+    for place in range(20):
+        image_of_nothing(place, seed=7).save(f"nothing_{place}.png")
+    blank = [scores["tent"] >= tagger.thresholds[2] for _, scores in tagger.predict(sorted(Path().glob("nothing_*")))]
+    assert sum(blank) <= 1
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def test_what_stands_in_the_way_is_listed(
         "    Cat    1   0        2",
         "    all    4   0        8",
         "no photo is known to lack Cat, bicycle, bicyle, cat: say which labels somebody has looked for",
-        "photos that are there more than once, each counts once: 1",
+        "photos that are there more than once, each counts once with the labels of all: 1",
         "0.png = ",
         "photos that are missing: 1\n  x.png\n",
         "photos that cannot be read: 1\n",

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 import mlcil
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.interop.pretrained import file_sha256
-from mlcil.tagger import extend
+from mlcil.tagger import base, extend, session
 from mlcil.tagger.nothing import KINDS, image_of_nothing
 from mlcil.tagger.photos import folds_of
 
@@ -134,6 +135,7 @@ def test_what_is_said_before_and_after(place, capsys):
     assert (code, err) == (0, "")
     assert "30 photos, method ridge" in out
     assert "of old photos there is: statistics (" in out
+    assert "least first: nothing, unlabelled or a keep-set, statistics, features" in out
     assert "their scores stay the same to the bit" in out
     (line,) = [line for line in out.splitlines() if line.startswith("features of 70 photos and images of nothing ")]
     assert re.search(r"take up to [\d.]+ .*, with all that follows about [\d.]+ ", line)
@@ -305,6 +307,128 @@ def test_only_photos_of_the_new_label(place, tmp_path, capsys):
     assert "taken instead are 10 unlabelled photos" in out
 
 
+def test_a_keep_set_stands_for_photos_without_the_label(place, tmp_path, capsys):
+    lone = tmp_path / "lone.csv"
+    with open(place / "second.csv") as file:
+        shown = [place / row["file"] for row in csv.DictReader(file) if row["blue"] == "1"]
+    lone.write_text("file,labels\n" + "".join(f"{path},blue\n" for path in shown))
+    stage = tiny.write_stage(tmp_path / "session_0.pth", ("red", "green"))
+    keep = listed(tmp_path, "keep", 20, ("red", "green"), 11)
+    words = ["extend", stage, lone, "--out", tmp_path / "out", "--keep", keep]
+    code, out, err = tiny.call(capsys, *words)
+    assert (code, err) == (0, "")
+    assert "of old photos there is: a keep-set" in out
+    assert "no photo is known to lack blue: taken instead are 20 photos of the keep-set" in out
+    (before, _), (after, _) = scores(stage, place), scores(tmp_path / "out", place)
+    assert all(np.array_equal(before[name], after[name]) for name in ("red", "green"))
+    shown = truth(place)["blue"]
+    assert after["blue"][shown == 1].mean() > after["blue"][shown == 0].mean() + 0.1
+
+
+def test_rows_that_are_trained(place, tmp_path, capsys):
+    words = ["--method", "frozen_rows", "train_cfg.max_epochs=2"]
+    code, out, err = tiny.call(capsys, "extend", "first.tagger", "second.csv", "--out", tmp_path / "two", *words)
+    assert (code, err) == (0, "")
+    assert "method frozen_rows" in out
+    assert "scores of the 2 old labels: largest difference 0" in out
+    assert StageCheckpoint.load(tmp_path / "two").method == "FrozenRows"
+    (before, _), (after, thresholds) = scores("first.tagger", place), scores(tmp_path / "two", place)
+    assert list(after) == ["red", "green", "blue"]
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert 0 < thresholds["blue"] < 1
+
+
+def test_two_extensions_of_one_tagger_are_merged(place, tmp_path, capsys):
+    yellow = listed(place, "fourth", 30, ("yellow",), 9)
+    assert tiny.call(capsys, "extend", "first.tagger", yellow, "--out", tmp_path / "yellow")[0] == 0
+    code, _, err = tiny.call(capsys, "merge", "second.tagger", tmp_path / "yellow", "--out", tmp_path / "both")
+    assert (code, err) == (0, "")
+    found = scores(tmp_path / "both", place)
+    assert list(found[0]) == ["red", "green", "blue", "yellow"]
+    for one in ("second.tagger", tmp_path / "yellow"):
+        for part, expected in zip(found, scores(one, place), strict=True):
+            assert all(np.array_equal(part[name], values) for name, values in expected.items())
+
+
+def test_a_tagger_has_its_names_with_it(place, tmp_path, capsys):
+    """No list of labels beside it can be lost or taken for another one's."""
+    (tmp_path / "alone").mkdir()
+    moved = tmp_path / "alone" / "renamed"
+    moved.write_bytes((place / "second.tagger").read_bytes())
+    code, out, _ = tiny.call(capsys, "predict", moved, "photos/test_0.png", "--top", "3")
+    assert code == 0
+    assert {label["label"] for label in json.loads(out)["labels"]} == {"red", "green", "blue"}
+    code, _, err = tiny.call(capsys, "extend", moved, tmp_path / "lost.csv", "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "lost.csv" in err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["alone", "renamed"]
+
+
+COMMANDS = {
+    "tag": ["tag", "long.csv", "--out", "OUT", *WEIGHTS, "weights.pth", *SMALL],
+    "extend": ["extend", "first.tagger", "long.csv", "--out", "OUT"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_leaves_nothing_half_written_and_features_for_the_next_try(
+    place, tmp_path, capsys, monkeypatch, command
+):
+    listed(place, "long", 90, ("yellow",), 10)
+    monkeypatch.setenv("MLCIL_CACHE", str(tmp_path / "cache"))
+    words = [str(tmp_path / "out") if word == "OUT" else word for word in COMMANDS[command]]
+    computed, compute = [], session.features_of
+
+    def counted(*arguments):
+        if len(computed) == 2:
+            signal.raise_signal(signal.SIGINT)
+        found = compute(*arguments)
+        computed.append(found.computed)
+        return found
+
+    monkeypatch.setattr(session, "features_of", counted)
+    before = tiny.snapshot(place / "photos")
+    code, _, err = tiny.call(capsys, *words)
+    assert code == 130
+    assert err == "mlcil: stopped; nothing was written, and features computed so far are kept for the next try\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert sum(computed) >= 64
+    monkeypatch.setattr(extend, "append_session", lambda *_: signal.raise_signal(signal.SIGINT))
+    computed.append(0)  # no signal here
+    code, _, err = tiny.call(capsys, *words)
+    assert (code, "nothing was written" in err) == (130, True)
+    assert sum(computed) < 130
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert tiny.snapshot(place / "photos") == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "first.tagger", "second.tagger", "--on", "test.csv", "--html", "OUT/a", "--json", "OUT/b"],
+        ["predict", "first.tagger", "photos", "--output", "OUT/a"],
+        ["predict", "first.tagger", "OUT", "--format", "xmp"],
+    ],
+)
+def test_ctrl_c_in_what_looks_at_photos(place, tmp_path, capsys, monkeypatch, words):
+    for number in range(20):
+        photo(tmp_path / f"{number:02}.png", ["red"], number)
+    opened, decode = [], base.decode
+
+    def counted(*arguments):
+        opened.append(1)
+        if len(opened) == 18:
+            signal.raise_signal(signal.SIGINT)
+        return decode(*arguments)
+
+    monkeypatch.setattr(base, "decode", counted)
+    code, _, err = tiny.call(capsys, *[word.replace("OUT", str(tmp_path)) for word in words])
+    assert (code, err) == (130, "mlcil: interrupted\n")
+    made = [path.name for path in tmp_path.iterdir() if path.suffix != ".png"]
+    assert made == [] if "xmp" not in words else all(name.endswith(".png.xmp") for name in made)
+    assert all("</x:xmpmeta>" in (tmp_path / name).read_text() for name in made)
+
+
 def _others(place, tmp_path):
     for number in range(10):
         photo(tmp_path / "others" / f"{number}.png", ["red"], 99 + number)
@@ -316,6 +440,7 @@ BAD = {
     "another spelling": (LISTED.format("Red", 1), [], "label 'Red', and the tagger has it as 'red'"),
     "nothing new": (LISTED.format("red", 1), [], "has no label that first.tagger lacks"),
     "no photo shows it": (LISTED.format("blue", 0), [], "no photo shows 'blue'"),
+    "the same label twice": (LISTED.format("blue,blue", "1,1"), [], "blue"),
     "a missing file": (LISTED.format("blue", 1).replace("first_0", "none"), [], "photos/none.png"),
     "keep-set": (LISTED.format("blue", 1), ["--keep", "second.csv"], "has none of the tagger's 2 labels"),
     "refine": (LISTED.format("blue", 1), ["--refine", "rde"], "has no label 'rde' (did you mean 'red'?)"),

@@ -63,7 +63,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     rows = [["label", *total], *([label["label"], *(str(label[word]) for word in total)] for label in labels)]
     text = [
         f"{facts['source']}: {facts['form']}",
-        f"{facts['photos']} photos, {len(labels)} labels",
+        f"{facts['photos']} photos, {len(labels)} label{'s' * (len(labels) != 1)}",
         "",
         layout([*rows, ["all", *map(str, total.values())]]),
         "",
@@ -81,7 +81,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
             "by --reviewed LABELS (all: every label on every photo)"
         )
     text += _listed(
-        "photos that are there more than once, each counts once", [" = ".join(group) for group in facts["same_photo"]]
+        "photos that are there more than once, each counts once with the labels of all",
+        [" = ".join(group) for group in facts["same_photo"]],
     )
     text += _listed("photos that are missing", facts["missing"])
     text += _listed("photos that cannot be read", list(facts["unreadable"].values()))

@@ -10,6 +10,7 @@ Legend: N photos of the session, L its new labels, C all labels.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ from mlcil.tagger.stage import tagger_of
 from mlcil.tagger.thresholds import calibrate
 
 PROVED = 32  # photos on which old scores are compared
+WORTH = "worth to new labels, least first: nothing, unlabelled or a keep-set, statistics, features (docs/add_labels.md)"
 SEARCH = 3  # the session with all photos takes as long as so many of a fold's
 
 
@@ -121,9 +123,9 @@ def extend(
 def _guarded(work: Callable[[], Added]) -> Added:
     try:
         return work()
-    except StoppedError as stop:
+    except KeyboardInterrupt as stop:
         sentence = "stopped; nothing was written, and features computed so far are kept for the next try"
-        raise StoppedError(stop.number, sentence) from None
+        raise StoppedError(getattr(stop, "number", signal.SIGINT), sentence) from None
 
 
 def told(added: Added, out: Path) -> list[str]:
@@ -250,6 +252,7 @@ def tier(stage: StageCheckpoint | None, base: Base, extras: Extras, photos: Phot
         parts += ["a keep-set"] if extras.keep is not None else []
         parts += ["unlabelled photos"] if extras.unlabelled else []
         lines.append(f"of old photos there is: {', '.join(parts) or 'nothing'}")
+        lines.append(WORTH)
         lines.append(
             "old labels: their scores stay the same to the bit"
             if by_rows

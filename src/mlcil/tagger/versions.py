@@ -151,8 +151,9 @@ def _same_scores(first: Path, one: StageCheckpoint, second: Path, two: StageChec
     both = [name for name in one.classes if name in set(two.classes)]
     size = int(one.network["image_size"])
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    networks = [stage.build(path) for stage, path in ((one, first), (two, second))]
     with torch.inference_mode():
-        logits = [stage.build(path)(images).logits_BC for stage, path in ((one, first), (two, second))]
+        logits = [network(images).logits_BC for network in networks]
     for name in both:
         left, right = (x[:, stage.classes.index(name)] for x, stage in zip(logits, (one, two), strict=True))
         if not torch.equal(left, right):
