@@ -11,7 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 #: where the pictures of a finished run are looked at; elsewhere they would take half of a tiny run's time
-PICTURES = ("tests/reporting", "tests/test_docs.py")
+PICTURES = (
+    "tests/reporting",
+    "tests/test_docs.py",
+    "tests/engine/test_run.py::test_a_run_leaves_its_files",
+    "tests/engine/test_single_label_run.py::test_a_run_learns_and_leaves_its_files",
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
