@@ -72,6 +72,6 @@ def test_train_an_epoch_of_digits(installed, tmp_path):
 
 
 def test_a_bench_has_a_name(installed, tmp_path):
-    done = mlcil(installed, tmp_path, "bench", "demo_single_label", "--table")
+    done = mlcil(installed, tmp_path, "bench", "demo", "--table")
     assert done.returncode == 0, done.stderr
-    assert "Rehearsal, 100" in done.stdout
+    assert "KRT-R, 20/class" in done.stdout

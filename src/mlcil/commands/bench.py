@@ -91,7 +91,8 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             unprepared = [] if table_only else run_jobs(first, 1, processes)
             if not (table_only or unprepared):
                 failed += run_jobs(trials, at_once, processes, keep=False)
-            table = choose(folder, table, trials)
+            if not table_only or any((job.run_dir / "results.json").is_file() for job in trials):
+                table = choose(folder, table, trials)  # else nothing has begun, and the table says so
             runs = plan_jobs(path, table, extra)[1]
             failed += unprepared if table_only or unprepared else run_jobs(runs, at_once, processes)
             facts = {

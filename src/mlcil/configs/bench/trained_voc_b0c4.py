@@ -1,7 +1,7 @@
 # KRT in its own regime as far as two CPU cores go: PASCAL VOC 2007, B0-C4, EfficientNet-Lite0 with ImageNet weights and
-# a trained backbone, 160 px, Cutout, RandAugment. Statistics of batch norms stay: moving ones follow a session's few
-# photos and spoil old features. Each method takes the better of two rates of the backbone on a quarter of the training
-# images; rates of heads and weights of what keeps old classes are those that won on frozen features (frozen_photos.py).
+# a trained backbone, 160 px, Cutout, RandAugment; statistics of batch norms stay. Each method takes the better of two
+# rates of the backbone on a quarter of the training images; rates of heads and weights of what keeps old classes are
+# those that won on frozen features (frozen_photos.py).
 # python -m mlcil bench trained_voc_b0c4 scenario.dataset.root=FOLDER
 title = "PASCAL VOC 2007, B0-C4, EfficientNet-Lite0, trained backbone, 160 px"
 seeds = [1, 2]
