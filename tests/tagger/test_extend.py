@@ -135,7 +135,7 @@ def test_what_is_said_before_and_after(place, capsys):
     assert (code, err) == (0, "")
     assert "30 photos, method ridge" in out
     assert "of old photos there is: statistics (" in out
-    assert "least first: nothing, unlabelled or a keep-set, statistics, features" in out
+    assert "least first: nothing, statistics, features" in out
     assert "their scores stay the same to the bit" in out
     (line,) = [line for line in out.splitlines() if line.startswith("features of 70 photos and images of nothing ")]
     assert re.search(r"take up to [\d.]+ .*, with all that follows about [\d.]+ ", line)

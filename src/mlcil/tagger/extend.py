@@ -49,7 +49,7 @@ from mlcil.tagger.stage import tagger_of
 from mlcil.tagger.thresholds import calibrate
 
 PROVED = 32  # photos on which old scores are compared
-WORTH = "worth to new labels, least first: nothing, unlabelled or a keep-set, statistics, features (docs/add_labels.md)"
+WORTH = "worth to new labels, least first: nothing, statistics, features (docs/add_labels.md)"
 SEARCH = 3  # the session with all photos takes as long as so many of a fold's
 
 
