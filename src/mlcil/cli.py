@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
         sub.add_argument("--out", type=Path, required=True, help="the new file; no file is ever replaced")
         sub.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="photos that nobody has looked at")
-        sub.add_argument("--backbone", help="a timm model (default: EfficientNet-Lite0)")
+        sub.add_argument("--backbone", help="a timm model, for tag a file.onnx too (default: EfficientNet-Lite0)")
 
     sub = command("tag", "A first tagger from your own photos: minutes on a CPU.")
     sub.add_argument("labels", type=Path, help="labels of photos, in any form")

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlcil.errors import UserError
 from mlcil.images import Fit
-from mlcil.inference.session import Graph
+from mlcil.system.onnx_graph import Graph
 from mlcil.tagger.base import Tagger
 
 FORMAT = "mlcil-onnx-1"

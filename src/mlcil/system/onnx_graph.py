@@ -1,4 +1,4 @@
-"""An ONNX graph of ours and onnxruntime, which computes it. No torch here."""
+"""An ONNX graph and onnxruntime, which computes it. No torch here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def onnxruntime_version() -> str:
 
 
 class Graph:
-    """A graph with one input, images as uint8 (B, H, W, 3), and one output, float32 (B, ...); any B.
+    """A graph of one input and one output; ours take images as uint8 (B, H, W, 3), any B, and give float32 (B, ...).
+
+    It does not change, so a copy of it is itself.
 
     Args:
         content: the bytes of an ONNX file. Nothing beside them is opened, whatever they name.
@@ -35,6 +37,7 @@ class Graph:
 
     Attributes:
         metadata: words that the file carries.
+        inputs, outputs: onnxruntime's descriptions, each with a name, a type and a shape.
 
     Raises:
         UserError: onnxruntime is not installed, or does not take the content.
@@ -49,17 +52,21 @@ class Graph:
         options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
         options.log_severity_level = 4  # what fails is an exception, too
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others compute between two calls
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for every reason
             raise UserError(f"{name} cannot be read as an ONNX graph ({reason_of(error)}); export it again") from error
-        entries = self._session.get_inputs()
-        self._input = entries[0].name if entries else ""
+        self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
 
-    def __call__(self, images_BHW3: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) -> the output."""
-        result: Any = self._session.run(None, {self._input: np.ascontiguousarray(images_BHW3)})[0]
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The input -> the output."""
+        name = self.inputs[0].name if self.inputs else ""
+        result: Any = self._session.run(None, {name: np.ascontiguousarray(images)})[0]
         return np.asarray(result)
 
 
