@@ -176,8 +176,7 @@ def _reviewed(path: Path, reviewed: str | Sequence[str] | None, classes: Sequenc
     """The labels that the caller says were looked for on every photo; ``None`` where he says nothing."""
     if reviewed is None:
         return None
-    names = reviewed.split(",") if isinstance(reviewed, str) else list(reviewed)
-    names = [unicodedata.normalize("NFC", str(name).strip()) for name in names if str(name).strip()]
+    names = names_of(reviewed)
     if names == [ALL]:
         return frozenset(classes)
     for name in names:
@@ -187,6 +186,12 @@ def _reviewed(path: Path, reviewed: str | Sequence[str] | None, classes: Sequenc
                 f"{did_you_mean(name, classes)}; expected labels that it has, or all"
             )
     return frozenset(names)
+
+
+def names_of(reviewed: str | Sequence[str]) -> list[str]:
+    """The labels of a list, or of a text with commas."""
+    names = reviewed.split(",") if isinstance(reviewed, str) else list(reviewed)
+    return [unicodedata.normalize("NFC", str(name).strip()) for name in names if str(name).strip()]
 
 
 def _find(listing: Listing, search: bool) -> tuple[list[Path | None], list[str]]:
