@@ -27,6 +27,7 @@ from mlcil.engine.checkpoint import StageCheckpoint, plain
 from mlcil.errors import StoppedError, UserError
 from mlcil.images import Fit, decode
 from mlcil.interop.pretrained import file_sha256
+from mlcil.methods.kept_features import KeptFeatures
 from mlcil.methods.ridge import Ridge
 from mlcil.reporting.formats import bytes_text, duration
 from mlcil.system.bar import bar
@@ -181,6 +182,8 @@ def _add(
             method = again(start)
             if strength is not None and isinstance(method, Ridge):
                 method.strength = strength  # searched once
+            if isinstance(method, KeptFeatures):
+                method.new_only = True  # the old outputs stand beside them
             shown, hidden = table.part(rows, "photos"), table.part(held, "held out")
             if features is not None and by_rows:
                 shown, hidden = shown.with_maps(features.part(rows)), hidden.with_maps(features.part(held))
