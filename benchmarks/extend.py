@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import os
 import tempfile
 import time
@@ -263,28 +264,28 @@ def main() -> int:
         print(f"{'  ' + kind:44}{cells}", flush=True)
 
     if given.tiers:
-        extend.FOLDS, extend.PROVED = 1, 1
-    for source in given.labels:
-        photos = read_labels(source)
-        found = []
-        with tempfile.TemporaryDirectory() as work:
-            if not given.tiers:
-                os.environ["MLCIL_CACHE"] = str(Path(work) / "cache")
-            for seed in range(given.choices):
-                folder = Path(work) / str(seed)
-                folder.mkdir()
-                made = choose(photos, rows_of(photos, given.tuning), seed, given.photos, folder)
-                print(f"{source.name}: {', '.join(made.new)}", flush=True)
-                first = seed == 0
-                found.append(tiers(photos, made, folder, tell) if given.tiers else choice(made, first, folder, tell))
+        extend.FOLDS, extend.PROVED, with_estimate = 1, 1, extend.features_with_a_bar
+        extend.features_with_a_bar = lambda network, table, say, _: with_estimate(network, table, say, lambda *_: 0.0)
+    sets = {source: read_labels(source) for source in given.labels}
+    found: dict[Path, list[dict[str, dict[str, float]]]] = {source: [] for source in sets}
+    with tempfile.TemporaryDirectory() as work:
+        if not given.tiers:
+            os.environ["MLCIL_CACHE"] = str(Path(work) / "cache")
+        for seed, (source, photos) in itertools.product(range(given.choices), sets.items()):
+            folder = Path(tempfile.mkdtemp(dir=work))
+            made = choose(photos, rows_of(photos, given.tuning), seed, given.photos, folder)
+            print(f"{source.name}: {', '.join(made.new)}", flush=True)
+            rows = tiers(photos, made, folder, tell) if given.tiers else choice(made, seed == 0, folder, tell)
+            found[source].append(rows)
+    for source, facts in found.items():
         if given.tiers:
             print(f"{source.name}, mean of {given.choices}")
-            for kind, row in found[0].items():
-                tell(kind, {c: float(np.mean([facts[kind][c] for facts in found])) for c in row})
-            print(f"ratio {found[-1]['features'][columns[0]] / found[-1]['nothing'][columns[0]]:.2f}")
+            for kind, row in facts[0].items():
+                tell(kind, {c: float(np.mean([rows[kind][c] for rows in facts])) for c in row})
+            print(f"ratio {facts[-1]['features'][columns[0]] / facts[-1]['nothing'][columns[0]]:.2f}")
             continue
         for kind in METHODS:
-            lines += judged(source.name, kind, [facts[kind] for facts in found])
+            lines += judged(source.name, kind, [rows[kind] for rows in facts])
     if given.tiers:
         return 0
     print("\n".join(line for _, line in lines))

@@ -162,7 +162,8 @@ def test_from_labels_to_an_extended_tagger(place, form, tmp_path, capsys, monkey
 
     assert "24 photos, 2 labels" in say("data", *made["first"])
     words = ["--backbone", folder / "extractor.onnx", "network.image_size=32"]
-    say("tag", *made["first"], "--out", "1.tagger", *words)
+    out = say("tag", *made["first"], "--out", "1.tagger", *words)
+    assert ("COCO's convention" in out) == (form is coco)  # what `data` remarks on is said here too
     assert "scores of the 2 old labels: largest difference 0" in say(
         "extend", "1.tagger", *made["new"], "--out", "2.tagger"
     )
@@ -171,3 +172,20 @@ def test_from_labels_to_an_extended_tagger(place, form, tmp_path, capsys, monkey
     tagged = say("predict", "2.tagger", Path(listing if Path(listing).is_dir() else folder / "test"), "--scores")
     assert {frozenset(json.loads(line)["scores"]) for line in tagged.splitlines()} == {frozenset(COLOURS)}
     assert mlcil.load("2.tagger").info.card["labels"]["blue"]["present"] >= 5
+
+
+def test_photos_for_testing_are_left_out_and_judged(place, tmp_path, capsys, monkeypatch):
+    folder, photos = place
+    monkeypatch.setenv("MLCIL_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("mlcil.tagger.extend.FOLDS", 1)
+    monkeypatch.chdir(tmp_path)
+    rows = [[p, "test" if n % 3 == 0 else "train", int("red" in s)] for n, (p, s) in enumerate(photos["first"].items())]
+    listed = table(tmp_path / "split.csv", [["file", "split", "red"], *rows])
+    words = ["--backbone", folder / "extractor.onnx", "network.image_size=32"]
+    code, out, err = tiny.call(capsys, "tag", listed, "--out", "1.tagger", *words)
+    assert (code, err) == (0, "")
+    assert "8 photos of split.csv are for testing, so nothing is learnt from them\n16 photos, method ridge" in out
+    code, out, err = tiny.call(capsys, "check", "1.tagger", "1.tagger", "--on", listed)
+    assert (code, err) == (0, "")
+    assert "split.csv: the 8 photos that are for testing" in out
+    assert "of 8 photos get other labels" in out
