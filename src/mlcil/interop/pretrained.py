@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from mlcil.errors import UserError
 from mlcil.interop.official import from_official
 from mlcil.interop.tensor_files import first_not_finite, load_tensors
-from mlcil.models.onnx_backbone import OnnxBackbone, read
+from mlcil.models.onnx_backbone import EXPECTED, OnnxBackbone
 from mlcil.models.tresnet import TResNet
+from mlcil.system.onnx_graph import read_graph
 
 #: weights that come as a Python package: source name -> (module, class with get_model_file_path, what they are)
 PACKAGES = {
@@ -150,7 +151,7 @@ def load_pretrained(
     path, trained_on = resolve_source(source, name)
     facts = {"source": source, "file": path.name, "trained_on": trained_on or "unknown"}
     if isinstance(backbone, OnnxBackbone):
-        graph = read(path)
+        graph = read_graph(path, EXPECTED)
         if len(graph) != len(backbone.graph):
             raise UserError(
                 f"{path} has {len(graph)} bytes, and network.backbone describes a graph of {len(backbone.graph)}; name "

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from mlcil.errors import UserError
-from mlcil.system.onnx_graph import Graph, reason_of
+from mlcil.system.onnx_graph import Graph, read_graph, reason_of
 
 ONNX = "onnx"  # its name in the description of a network
 SUFFIX = ".onnx"  # of a file that stands for one
 BLOCK = 2**20  # bytes; a graph's length is told in so many and the rest
-LARGEST_FILE = 2**31 - 1  # bytes that a protobuf can have
+EXPECTED = "a feature extractor as ONNX"
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
@@ -131,20 +131,6 @@ def _run(graph: Graph, images: np.ndarray, name: str) -> np.ndarray:
     return np.concatenate(found)
 
 
-def read(path: Path) -> bytes:
-    """The content of an ONNX file.
-
-    Raises:
-        UserError: missing, or larger than one can be.
-    """
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} has {path.stat().st_size} bytes, more than an ONNX file can have; export it again")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); expected a feature extractor as ONNX") from None
-
-
 def describe(path: Path, image_size: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """The description of a backbone, and the side of its images in pixels.
 
@@ -156,7 +142,7 @@ def describe(path: Path, image_size: int, given: Mapping[str, Any]) -> tuple[dic
     Raises:
         UserError: the file cannot be read, or is no feature extractor.
     """
-    content = read(path)
+    content = read_graph(path, EXPECTED)
     graph = Graph(content, str(path))
 
     def refused(found: str) -> UserError:

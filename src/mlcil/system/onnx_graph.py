@@ -6,12 +6,14 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mlcil.errors import UserError
 
+LARGEST_FILE = 2**31 - 1  # bytes that a protobuf can have
 ENGINES = ("auto", "torch", "onnxruntime")
 
 
@@ -68,6 +70,24 @@ class Graph:
         name = self.inputs[0].name if self.inputs else ""
         result: Any = self._session.run(None, {name: np.ascontiguousarray(images)})[0]
         return np.asarray(result)
+
+
+def read_graph(path: Path, expected: str) -> bytes:
+    """The content of an ONNX file.
+
+    Args:
+        path: the file.
+        expected: what should be there, for the sentence.
+
+    Raises:
+        UserError: missing, or larger than one can be.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path} has {path.stat().st_size} bytes, more than an ONNX file can have; export it again")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); expected {expected}") from None
 
 
 def reason_of(error: Exception) -> str:
