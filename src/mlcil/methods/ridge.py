@@ -32,7 +32,9 @@ the images of earlier sessions enter there as negatives, at the quantiles of the
 and variance of their scores.
 
 What the sources leave open: an unknown label of a class of the session says nothing (it takes the ridge's own
-prediction, which is the solution without it); L3A has no intercept; an image without any positive has omega 1.
+prediction, which is the solution without it), but where a class has more unknown labels than absent ones they count as
+absent in the error that chooses the strength: known labels that are all present are met best by rows that call every
+image of the session present; L3A has no intercept; an image without any positive has omega 1.
 
 Legend: N images, H features, C classes seen so far, M of them solved for, E quantiles.
 """
@@ -119,7 +121,7 @@ class Solution:
         rows_MH, intercept_M: score = rows x + intercept, about 0 for absent and 1 for present.
         held_out_NM: the scores of the left-out images.
         strength: of the penalty.
-        error: mean squared error of ``held_out_NM`` where a label is known.
+        error: mean squared error of ``held_out_NM``, see above on unknown labels.
     """
 
     rows_MH: Tensor
@@ -144,7 +146,8 @@ def solve(sums: Sums, features_NH: Tensor, targets_NM: Tensor, omega_N: Tensor, 
     matrix_HH = sums.gram_HH - torch.outer(mean_H, sums.features_H)
     centred_NH = features_NH - mean_H
     unknown_NM = targets_NM < 0
-    known = max(int((~unknown_NM).sum()), 1)
+    skipped_NM = unknown_NM & (unknown_NM.sum(0) <= (targets_NM == 0).sum(0))
+    judged = max(int((~skipped_NM).sum()), 1)
     best: Solution | None = None
     white_HN, least, allowed = torch.empty(0), math.inf, math.inf
     for value, whitener_HH, scale_H in _whiteners(matrix_HH, strength):
@@ -153,14 +156,15 @@ def solve(sums: Sums, features_NH: Tensor, targets_NM: Tensor, omega_N: Tensor, 
         leverage_N = omega_N * (1 / sums.count + (scale_H[:, None] * white_HN.square()).sum(0))
         filled_NM = torch.where(unknown_NM, 0.0, targets_NM)
         for _ in range(ROUNDS if unknown_NM.any() else 1):
-            guessed_NM = omega_N[:, None] * torch.where(unknown_NM, filled_NM, 0.0)
+            used_NM = filled_NM
+            guessed_NM = omega_N[:, None] * torch.where(unknown_NM, used_NM, 0.0)
             share_M = (sums.positives_C + guessed_NM.sum(0)) / sums.count
             products_HM = sums.products_HC + features_NH.T @ guessed_NM - torch.outer(mean_H, share_M * sums.count)
             solved_HM = scale_H[:, None] * (whitener_HH @ products_HM)
             predicted_NM = share_M + white_HN.T @ solved_HM
             filled_NM = torch.where(unknown_NM, predicted_NM, targets_NM)
-        left_NM = (predicted_NM - leverage_N[:, None] * filled_NM) / (1 - leverage_N[:, None]).clamp(min=1e-9)
-        squares_N = torch.where(unknown_NM, 0.0, left_NM - targets_NM).square().sum(1) / known
+        left_NM = (predicted_NM - leverage_N[:, None] * used_NM) / (1 - leverage_N[:, None]).clamp(min=1e-9)
+        squares_N = torch.where(skipped_NM, 0.0, left_NM - targets_NM.clamp(min=0)).square().sum(1) / judged
         error, deviation = float(squares_N.sum()), float(squares_N.std(correction=0) * len(squares_N) ** 0.5)
         if float(leverage_N.max()) > 1 - 1e-6:
             error = math.inf  # a row that follows its image everywhere has no error to tell
