@@ -18,7 +18,7 @@ from mlcil.datasets.feature_store import BATCH, Engine, TorchEngine
 from mlcil.errors import UserError
 from mlcil.files import default_cache, write_bytes
 from mlcil.inference.export import to_onnx
-from mlcil.inference.session import ENGINES, Graph, has_onnxruntime, onnxruntime_version
+from mlcil.inference.session import ENGINES, TOGETHER, Graph, has_onnxruntime, onnxruntime_version
 from mlcil.models.network import IncrementalNetwork
 from mlcil.protocols import check_option
 
@@ -49,7 +49,7 @@ class OnnxEngine:
 
     def __init__(self, network: IncrementalNetwork, like: TorchEngine) -> None:
         self.weights, self.image_size, self.shape = like.weights, like.image_size, like.shape
-        self.name = f"onnxruntime {onnxruntime_version()} cpu {torch.backends.cpu.get_cpu_capability()}"
+        self.name = f"onnxruntime {onnxruntime_version()} cpu {torch.backends.cpu.get_cpu_capability()} by {TOGETHER}"
         path = default_cache() / "graphs" / f"{self.weights[:32]}_torch_{torch.__version__}.onnx"
         try:
             self._graph = Graph(path.read_bytes(), str(path), torch.get_num_threads())
