@@ -15,9 +15,9 @@ from mlcil.inference import features
 from mlcil.inference.export import to_onnx
 from mlcil.inference.features import LastMap, OnnxEngine, feature_engine
 from mlcil.inference.quantise import quantised, safe_bounds
-from mlcil.inference.session import TOGETHER, Graph
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
+from mlcil.system.onnx_graph import TOGETHER, Graph
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
 
@@ -80,7 +80,7 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(features, "has_onnxruntime", lambda: False)
     assert isinstance(feature_engine(network(), "auto", print), TorchEngine)
-    monkeypatch.setattr("mlcil.inference.session.has_onnxruntime", lambda: False)
+    monkeypatch.setattr("mlcil.system.onnx_graph.has_onnxruntime", lambda: False)
     with pytest.raises(UserError, match="needs the package onnxruntime, which is not installed"):
         Graph(b"", "a.onnx")
     with pytest.raises(UserError, match="engine is 'tensorrt'"):
