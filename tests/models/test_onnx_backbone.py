@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
 @pytest.mark.parametrize("pooled", [False, True], ids=["maps", "features"])
-@pytest.mark.parametrize("batch", ["N", 1, 2])
+@pytest.mark.parametrize("batch", ["N", 1, 2, 4])
 def test_every_form_gives_the_same_maps(tmp_path, last, pooled, batch):
     path = extractor(tmp_path / "e.onnx", batch, last=last, pooled=pooled, mean=str(list(MEAN)), std=str(list(STD)))
     images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -129,6 +129,7 @@ SECOND = helper.make_tensor_value_info("second", TensorProto.FLOAT, [1])
     ("make", "sentence"),
     [
         (lambda path: path.write_text("nothing"), "cannot be read as an ONNX graph"),
+        (lambda path: extractor(path, 10**9), "takes 1000000000 images at once; expected any number, or one of 1 to"),
         (lambda path: None, "expected a feature extractor as ONNX"),
         (external, "cannot be read as an ONNX graph"),
         (lambda path: extractor(path, extra=[SECOND]), "it has 2 inputs and 1 outputs"),

@@ -114,21 +114,13 @@ class OnnxBackbone(nn.Module):
 
 
 def _run(graph: Graph, images: np.ndarray, name: str) -> np.ndarray:
-    """The output for any number of images, in as many calls as the graph's own number of them asks for."""
-    count = graph.inputs[0].shape[0]
-    step = count if isinstance(count, int) else len(images)
-    found = []
     try:
-        for low in range(0, len(images), step):
-            part = images[low : low + step]
-            filled = np.concatenate([part, np.repeat(part[:1], step - len(part), 0)])
-            found.append(graph(filled)[: len(part)])
+        return graph(images)
     except Exception as error:  # onnxruntime has a class of its own for every reason
         raise UserError(
             f"{name} does not take images of {images.shape[1:]} ({reason_of(error)}); give another size with "
             "network.image_size=SIDE"
         ) from error
-    return np.concatenate(found)
 
 
 def describe(path: Path, image_size: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
