@@ -136,7 +136,7 @@ def test_what_is_said_before_and_after(place, capsys):
     assert (code, err) == (0, "")
     assert "30 photos, method ridge" in out
     assert "of old photos there is: statistics (" in out
-    assert "least first: nothing, statistics, features" in out
+    assert "worth to new labels: a point or two at most, since there are photos without them" in out
     assert "their scores stay the same to the bit" in out
     (line,) = [line for line in out.splitlines() if line.startswith("features of 70 photos and images of nothing ")]
     assert re.search(r"take up to [\d.]+ .*, with all that follows about [\d.]+ ", line)
@@ -321,6 +321,7 @@ def test_only_photos_of_the_new_label(place, tmp_path, capsys):
     code, out, err = tiny.call(capsys, "extend", "first.tagger", lone, "--out", tmp_path / "statistics")
     assert (code, err) == (0, "")
     assert "no photo is known to lack blue: taken instead are what is kept of the photos of earlier sessions" in out
+    assert "worth to labels that no listed photo lacks, least first: nothing (refused), statistics" in out
     code, out, _ = tiny.call(capsys, *words, "--unlabelled", _others(place, tmp_path))
     assert code == 0
     assert "taken instead are 10 unlabelled photos" in out

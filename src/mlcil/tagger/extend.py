@@ -50,7 +50,12 @@ from mlcil.tagger.stage import tagger_of
 from mlcil.tagger.thresholds import calibrate
 
 PROVED = 32  # photos on which old scores are compared
-WORTH = "worth to new labels, least first: nothing, statistics, features (docs/add_labels.md)"
+#: what old photos are worth to labels whose list has photos without them, and to others; the figures stand in the guide
+LITTLE = "worth to new labels: a point or two at most, since there are photos without them (docs/add_labels.md)"
+MUCH = (
+    "worth to labels that no listed photo lacks, least first: nothing (refused), statistics, unlabelled photos or a "
+    "keep-set, features (docs/add_labels.md)"
+)
 SEARCH = 3  # the session with all photos takes as long as so many of a fold's
 
 
@@ -269,7 +274,7 @@ def tier(stage: StageCheckpoint | None, base: Base, extras: Extras, photos: Phot
         parts += ["a keep-set"] if extras.keep is not None else []
         parts += ["unlabelled photos"] if extras.unlabelled else []
         lines.append(f"of old photos there is: {', '.join(parts) or 'nothing'}")
-        lines.append(WORTH)
+        lines.append(LITTLE if (photos.cells_NL[: photos.own] == 0).any(0).all() else MUCH)
         lines.append(
             "old labels: their scores stay the same to the bit"
             if by_rows
