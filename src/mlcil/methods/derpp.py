@@ -29,6 +29,7 @@ from mlcil.methods.base import Batch, Method, SessionContext
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 
 @METHODS.register_module()
@@ -45,7 +46,7 @@ class DERpp(Method):
     memory_selections = ("reservoir", "random", "herding")
 
     def __init__(
-        self, network: IncrementalNetwork, alpha: float = 1.0, beta: float = 1.0, reference_batch: int = 64
+        self, network: IncrementalNetwork, alpha: Weight = 1.0, beta: Weight = 1.0, reference_batch: Count = 64
     ) -> None:
         super().__init__(network, reference_batch)
         self.alpha, self.beta = alpha, beta

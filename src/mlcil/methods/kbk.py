@@ -52,6 +52,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import Share
 
 BETA = 0.2
 #: thresholds of a class that no image has shown: a score never reaches the one, nor an entropy falls to the other
@@ -81,7 +82,7 @@ class KBK(Method):
         self,
         network: IncrementalNetwork,
         recall: str = "class+entropy",
-        threshold: float = 0.8,
+        threshold: Share = 0.8,
         unknown: str = "semantic",
         grad_comp: bool = True,
         teacher_autocast: bool = True,
@@ -89,8 +90,6 @@ class KBK(Method):
         super().__init__(network, teacher_autocast=teacher_autocast)
         if not isinstance(network.head, KBKHead):
             raise ValueError("KBK needs network.head.type='kbk'")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold is {threshold}; expected a score between 0 and 1")
         self.recall = check_choice("recall", recall, ("class+entropy", "class", "global", "off"))
         self.unknown = check_choice("unknown", unknown, ("semantic", "mix", "off"))
         if unknown != "off" and network.head.purify == "off":
