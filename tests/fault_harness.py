@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401  (here once, instead of in every fork)
 from mmengine.config import Config
 
 import mlcil

@@ -20,7 +20,7 @@ from mlcil.errors import UserError
 from mlcil.evaluation.calibration import platt
 from mlcil.evaluation.metrics import metrics_of
 from mlcil.evaluation.multilabel import precision_recall_f1
-from mlcil.files import read_arrays, write_text
+from mlcil.files import check_regular, read_arrays, write_text
 from mlcil.reporting import published as numbers
 from mlcil.reporting.run_settings import NEUTRAL, REPEATED, settings_of, without
 from mlcil.reporting.schema_of_results import contradiction
@@ -159,6 +159,7 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no results file.
     """
+    check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["format"]

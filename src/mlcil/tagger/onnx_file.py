@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 from mlcil.images import Fit
 from mlcil.inference.session import Graph
 from mlcil.tagger.base import Tagger
@@ -54,6 +55,7 @@ def load_onnx(path: Path) -> OnnxTagger:
     Raises:
         UserError: missing, no ONNX file, not one of ours, or damaged.
     """
+    check_regular(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path} has {path.stat().st_size} bytes, more than an ONNX file can have; export it again")
