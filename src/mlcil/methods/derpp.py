@@ -75,7 +75,7 @@ class DERpp(Method):
         return losses
 
     def enter(self, logits_NC: Tensor, rows: Tensor) -> None:
-        """Keep the logits of the new images whose epoch it is; every process those of all, since one saves the state."""
+        """Keep the logits of the new images whose epoch it is; every process has those of all, since one saves them."""
         assert self.context is not None
         session, epochs = self.context.index, self.context.epochs
         found: dict[int, Tensor] = {}
