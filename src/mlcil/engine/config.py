@@ -327,6 +327,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check_typed(cfg["method"], METHODS, "method", "network")
     _check_memory(cfg)
     _check_made(functools.partial(TrainTransform, 32), cfg, "train_transform", _arguments(TrainTransform, "size"))
+    check(TrainTransform, cfg["train_transform"], "train_transform", "size")  # what no step has looked at too
     _check_made(CacheOptions, cfg, "image_cache", _arguments(CacheOptions))
     _check_made(FeatureStoreOptions, cfg, "feature_store", _arguments(FeatureStoreOptions))
     check(TrainLoader, cfg["train_dataloader"], "train_dataloader")
