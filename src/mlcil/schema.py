@@ -14,10 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mlcil.errors import UserError
 
-#: numbers that settings give: the weight of a term, what divides, between 0 and 1, at least one, none or some
+#: numbers that settings give: the weight of a term, what divides, between 0 and 1, a logit, at least one, none or some
 Weight = Annotated[float, Ge(0)]
 AboveZero = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
+Score = Annotated[float, Ge(-1e6), Le(1e6)]
 Count = Annotated[int, Ge(1)]
 Natural = Annotated[int, Ge(0)]
 

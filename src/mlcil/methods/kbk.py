@@ -35,11 +35,12 @@ Legend: B images, N images of a session, C classes seen, O old classes, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Lt
 from mmengine.dist import all_gather_object
 from torch import Tensor
 
@@ -52,7 +53,6 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
-from mlcil.schema import Share
 
 BETA = 0.2
 #: thresholds of a class that no image has shown: a score never reaches the one, nor an entropy falls to the other
@@ -82,7 +82,7 @@ class KBK(Method):
         self,
         network: IncrementalNetwork,
         recall: str = "class+entropy",
-        threshold: Share = 0.8,
+        threshold: Annotated[float, Gt(0), Lt(1)] = 0.8,
         unknown: str = "semantic",
         grad_comp: bool = True,
         teacher_autocast: bool = True,

@@ -54,7 +54,7 @@ from mlcil.models.heads import SessionLinearHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, UpdateMemory
 from mlcil.registry import METHODS
-from mlcil.schema import AboveZero, Count, Share, Weight
+from mlcil.schema import AboveZero, Count, Score, Weight
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-16, 17))
 PSEUDO = ("none", "hard", "soft", "per_class")
@@ -224,7 +224,7 @@ class Ridge(FrozenFeatures):
         negatives: Weight = 1.0,
         gaussian: bool = False,
         pseudo: str = "none",
-        threshold: Share = 0.847,
+        threshold: Score = 0.847,
         balanced: bool = False,
         strength: AboveZero | None = None,
         reference_batch: Count = 64,
