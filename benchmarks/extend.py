@@ -9,8 +9,10 @@ no feature of its photos is in the store. Prints a table, then PASS or MISS for 
 a MISS. ``ratio`` is the share of floors that hold.
 
 `--tiers` says instead what there is to be had from old photos, as mean AP of the new labels: nothing, 200 of them
-unlabelled, 200 with their old labels, statistics, or features; once as above, and once when nothing is known but which
-photos show a new label, so that none is known to lack it. ``ratio`` is then that of the last AP to the first.
+(unlabelled, or a keep-set, of whose old labels the default method makes no use), statistics, or features; once as
+above, and once when nothing is known but which photos show a new label, so that none is known to lack it. A row is
+printed when it is known. Seconds and thresholds are not judged, so features come from the store of all runs, and one
+part of the photos is held out instead of each in turn. ``ratio`` is then that of the last AP to the first.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import contextlib
 import csv
 import io
+import itertools
 import os
 import tempfile
 import time
@@ -37,6 +40,7 @@ from mlcil.datasets.labels import LabelledPhotos, read_labels
 from mlcil.evaluation.multilabel import average_precision
 from mlcil.inference.features import feature_engine
 from mlcil.models.network import Maps
+from mlcil.tagger import extend
 from mlcil.tagger.nothing import image_of_nothing
 
 #: most that each column may be: of the mean over the choices, or of the worst choice
@@ -154,21 +158,29 @@ def choose(photos: LabelledPhotos, split: tuple[np.ndarray, np.ndarray], seed: i
     return Choice(new, old, before, more, alone, both, base, judge, cells)
 
 
-def tiers(photos: LabelledPhotos, made: Choice, folder: Path) -> dict[str, dict[str, float]]:
-    """Mean AP by what there is of old photos."""
+Row = Callable[[str, dict[str, float]], None]
+
+
+def tiers(photos: LabelledPhotos, made: Choice, folder: Path, tell: Row) -> dict[str, dict[str, float]]:
+    """Mean AP by what there is of old photos; ``tell`` is called with each row."""
     rows = np.random.default_rng(0).permutation(made.base)[:OLD]
-    keep = write(folder / "keep.csv", photos, rows, made.old)
     loose = folder / "unlabelled"
     loose.mkdir(exist_ok=True)
     for row in rows:
         (loose / f"{row}{photos.files[row].suffix}").symlink_to(photos.files[row].absolute())
-    taggers = {"empty": ["method.negatives=0"], "statistics": [], "features": ["--method", "kept_features"]}
-    for name, words in taggers.items():
-        run("tag", made.before, "--out", folder / name, *words)
+    before = write(
+        folder / "one.csv", photos, made.base, made.old[:2]
+    )  # which old labels there are changes nothing here
+    made_by = {
+        "statistics": ["tag", before],
+        "nothing": ["drop", folder / "statistics", made.old[0]],  # which takes with it what is kept
+        "features": ["tag", before, "--method", "kept_features"],
+    }
+    for name, words in made_by.items():
+        run(*words, "--out", folder / name)
     kinds: dict[str, tuple[str, list[object]]] = {
-        "nothing": ("empty", []),
-        "unlabelled photos": ("empty", ["--unlabelled", loose]),
-        "a keep-set": ("empty", ["--keep", keep]),
+        "nothing": ("nothing", []),
+        f"{OLD} photos, unlabelled or a keep-set": ("nothing", ["--unlabelled", loose]),
         "statistics": ("statistics", []),
         "features": ("features", []),
     }
@@ -180,11 +192,12 @@ def tiers(photos: LabelledPhotos, made: Choice, folder: Path) -> dict[str, dict[
                 out = folder / f"{kind} {word}"
                 run("extend", folder / name, labels, "--out", out, *words)
                 found[kind][word] = made.ap(out)
+        tell(kind, found[kind])
     return found
 
 
-def choice(made: Choice, first: bool, folder: Path) -> dict[str, dict[str, float]]:
-    """By kind of memory the figures; ``first``: with the seconds."""
+def choice(made: Choice, first: bool, folder: Path, tell: Row) -> dict[str, dict[str, float]]:
+    """By kind of memory the figures; ``first``: with the seconds; ``tell`` is called with each row."""
     new, old, judge, cells = made.new, made.old, made.judge, made.cells
     nothing = [folder / f"nothing_{number}.png" for number in range(100)]
     for number, path in enumerate(nothing):
@@ -208,8 +221,9 @@ def choice(made: Choice, first: bool, folder: Path) -> dict[str, dict[str, float
     for method in METHODS.values():
         run("tag", made.both, "--out", folder / f"{method}_joint", "--method", method)
     best = max(made.ap(folder / f"{method}_joint") for method in METHODS.values())
-    for facts in found.values():
+    for kind, facts in found.items():
         facts["AP below joint"] = best - facts["AP"]
+        tell(kind, facts)
     return found
 
 
@@ -244,30 +258,34 @@ def main() -> int:
     columns = ["absence known", "absence unknown"] if given.tiers else ["AP", "AP below joint", *EACH]
     print(f"{'':44}" + "".join(f"{column:>20}" for column in columns))
     lines = []
-    for source in given.labels:
-        photos = read_labels(source)
-        found = []
-        with tempfile.TemporaryDirectory() as work:
+
+    def tell(kind: str, row: dict[str, float]) -> None:
+        cells = "".join(f"{row[c]:>20.3g}" if c in row else f"{'':>20}" for c in columns)
+        print(f"{'  ' + kind:44}{cells}", flush=True)
+
+    if given.tiers:
+        extend.FOLDS, extend.PROVED, with_estimate = 1, 1, extend.features_with_a_bar
+        extend.features_with_a_bar = lambda network, table, say, _: with_estimate(network, table, say, lambda *_: 0.0)
+    sets = {source: read_labels(source) for source in given.labels}
+    found: dict[Path, list[dict[str, dict[str, float]]]] = {source: [] for source in sets}
+    with tempfile.TemporaryDirectory() as work:
+        if not given.tiers:
             os.environ["MLCIL_CACHE"] = str(Path(work) / "cache")
-            for seed in range(given.choices):
-                folder = Path(work) / str(seed)
-                folder.mkdir()
-                made = choose(photos, rows_of(photos, given.tuning), seed, given.photos, folder)
-                facts = tiers(photos, made, folder) if given.tiers else choice(made, seed == 0, folder)
-                found.append(facts)
-                print(f"{source.name}: {', '.join(made.new)}")
-                for kind, row in facts.items():
-                    cells = "".join(f"{row[c]:>20.3g}" if c in row else f"{'':>20}" for c in columns)
-                    print(f"{'  ' + kind:44}{cells}", flush=True)
+        for seed, (source, photos) in itertools.product(range(given.choices), sets.items()):
+            folder = Path(tempfile.mkdtemp(dir=work))
+            made = choose(photos, rows_of(photos, given.tuning), seed, given.photos, folder)
+            print(f"{source.name}: {', '.join(made.new)}", flush=True)
+            rows = tiers(photos, made, folder, tell) if given.tiers else choice(made, seed == 0, folder, tell)
+            found[source].append(rows)
+    for source, facts in found.items():
         if given.tiers:
             print(f"{source.name}, mean of {given.choices}")
-            for kind in found[0]:
-                means = [np.mean([facts[kind].get(c, np.nan) for facts in found]) for c in columns]
-                print(f"{'  ' + kind:44}" + "".join(f"{value:>20.3g}" for value in means))
-            print(f"ratio {found[-1]['features'][columns[0]] / found[-1]['nothing'][columns[0]]:.2f}")
+            for kind, row in facts[0].items():
+                tell(kind, {c: float(np.mean([rows[kind][c] for rows in facts])) for c in row})
+            print(f"ratio {facts[-1]['features'][columns[0]] / facts[-1]['nothing'][columns[0]]:.2f}")
             continue
         for kind in METHODS:
-            lines += judged(source.name, kind, [facts[kind] for facts in found])
+            lines += judged(source.name, kind, [rows[kind] for rows in facts])
     if given.tiers:
         return 0
     print("\n".join(line for _, line in lines))

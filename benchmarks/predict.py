@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from mlcil.inference.export import to_onnx
 from mlcil.inference.quantise import quantised
-from mlcil.inference.session import Graph
 from mlcil.models.data_preprocessor import network_input
 from mlcil.models.folding import folded
 from mlcil.models.inplace_abn import ABN
 from mlcil.models.network import build_network
 from mlcil.models.numerics import autocast, resolve_precision
+from mlcil.system.onnx_graph import Graph
 
 #: of the largest logit
 BARS = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02, torch.int8: 0.2}

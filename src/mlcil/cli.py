@@ -35,6 +35,15 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
+    def listing(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--photos", type=Path, metavar="FOLDER", help="where the photos are (default: beside the list)"
+        )
+        sub.add_argument(
+            "--reviewed", metavar="LABELS", help="looked for on every photo: cat,dog or all; the rest is unknown"
+        )
+        sub.add_argument("--form", choices=("folders", "keywords"), help="of a folder that could be both")
+
     sub = command("train", "Train all sessions of a config.")
     sub.add_argument("config", help="a method (krt data=coco protocol=B0-C10), published settings, or a python file")
     sub.add_argument("overrides", nargs="*", metavar="key=value", help="such as train_cfg.max_epochs=2; the last wins")
@@ -98,11 +107,7 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("data", "Show what is understood of labels in any form, before anything is trained with them.")
     sub.add_argument("path", type=Path, metavar="PATH", help="a CSV, TSV, JSON or JSON-lines file, or a folder")
-    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos lie (default: beside the file)")
-    sub.add_argument(
-        "--reviewed", metavar="LABELS", help="looked for on every photo: cat,dog or all; the rest is unknown"
-    )
-    sub.add_argument("--form", choices=("folders", "keywords"), help="of a folder that could be both")
+    listing(sub)
     sub.add_argument("--json", action="store_true", help="print json instead of tables")
 
     sub = command("predict", "Tag images with a tagger.")
@@ -135,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
         "--calibrate", type=Path, metavar="FOLDER", help="photos that int8 is fitted to: like those to come"
     )
     sub.add_argument("--on", type=Path, metavar="LABELS", help="labelled photos: mAP of both, and a bound on its loss")
-    sub.add_argument("--photos", type=Path, metavar="FOLDER", help="where the photos of LABELS are, if not beside it")
+    listing(sub)
     sub.add_argument("--max-drop", type=float, default=0.5, help="points of mAP that 8 bits may cost (default 0.5)")
 
     sub = command("convert", "Convert a released checkpoint of KRT, DKT or DAFormer, or back; of R-DFCIL or ABD.")
@@ -146,13 +151,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=int, help="image side of an R-DFCIL or ABD model (default: CIFAR-100's 32)")
 
     def learning(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument(
-            "--photos", type=Path, metavar="FOLDER", help="folder of the photos (default: beside the labels)"
-        )
-        sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+        listing(sub)
         sub.add_argument("--out", type=Path, required=True, help="the new file; no file is ever replaced")
         sub.add_argument("--unlabelled", type=Path, metavar="FOLDER", help="photos that nobody has looked at")
-        sub.add_argument("--backbone", help="a timm model (default: EfficientNet-Lite0)")
+        sub.add_argument("--backbone", help="a timm model, for tag a file.onnx too (default: EfficientNet-Lite0)")
 
     sub = command("tag", "A first tagger from your own photos: minutes on a CPU.")
     sub.add_argument("labels", type=Path, help="labels of photos, in any form")
@@ -179,8 +181,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("old", type=Path)
     sub.add_argument("new", type=Path)
     sub.add_argument("--on", type=Path, required=True, metavar="LABELS", help="labels of photos, in any form")
-    sub.add_argument("--photos", type=Path, help="folder of the photos (default: beside the labels)")
-    sub.add_argument("--reviewed", help="labels that somebody looked for on every photo, with commas, or 'all'")
+    listing(sub)
     sub.add_argument("--max-drop", type=float, default=1.0, help="points of AP that a label may lose (default 1.0)")
     sub.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with the photos to look at")
     sub.add_argument("--json", type=Path, metavar="FILE.json", help="write all numbers")

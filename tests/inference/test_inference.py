@@ -15,9 +15,9 @@ from mlcil.inference import features
 from mlcil.inference.export import to_onnx
 from mlcil.inference.features import LastMap, OnnxEngine, feature_engine
 from mlcil.inference.quantise import quantised, safe_bounds
-from mlcil.inference.session import Graph
 from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork
+from mlcil.system.onnx_graph import TOGETHER, Graph
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
 
@@ -80,11 +80,20 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(features, "has_onnxruntime", lambda: False)
     assert isinstance(feature_engine(network(), "auto", print), TorchEngine)
-    monkeypatch.setattr("mlcil.inference.session.has_onnxruntime", lambda: False)
+    monkeypatch.setattr("mlcil.system.onnx_graph.has_onnxruntime", lambda: False)
     with pytest.raises(UserError, match="needs the package onnxruntime, which is not installed"):
         Graph(b"", "a.onnx")
     with pytest.raises(UserError, match="engine is 'tensorrt'"):
         feature_engine(network(), "tensorrt", print)
+
+
+def test_neither_threads_nor_neighbours_change_a_result(content):
+    alone, several = Graph(content, "a.onnx", threads=1), Graph(content, "a.onnx", threads=3)
+    photos = np.concatenate([PHOTOS, PHOTOS[:1]])  # an odd number
+    expected = np.concatenate([alone(photos[low : low + TOGETHER]) for low in range(0, len(photos), TOGETHER)])
+    np.testing.assert_array_equal(alone(photos), expected)
+    np.testing.assert_array_equal(several(photos), expected)
+    assert len(alone(photos[:0])) == 0
 
 
 def test_eight_bits_follow_the_floats_and_no_two_neighbours_leave_16_bits(content):

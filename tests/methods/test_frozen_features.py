@@ -260,6 +260,20 @@ def test_kept_features_are_joint_training_where_all_labels_are_known():
         np.testing.assert_allclose(rows[c, -1], model.intercept_[0], atol=2e-3)
 
 
+def test_new_rows_alone_are_those_of_all_rows_and_old_ones_stay():
+    found = []
+    for new_only in (False, True):
+        method = make(KeptFeatures, strength=1.0)
+        method.new_only = new_only
+        for index in range(2):
+            begin(method, index)
+            before = method.network.head.linear.weight[:3].clone()
+            method.fit(list(batches(index, *session(index))))
+        found.append(method.network.head.linear.weight)
+        assert torch.equal(before, found[-1][:3]) == new_only
+    torch.testing.assert_close(found[0][3:], found[1][3:], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("unknown", ["absent", "masked", "soft", "em", "hill", "splc"])
 def test_what_unknown_cells_do(unknown):
     """Images without one label of a class: absent pushes its scores down, the others less or not at all."""

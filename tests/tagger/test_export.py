@@ -16,7 +16,7 @@ import mlcil
 from mlcil.errors import UserError
 from mlcil.images import Fit
 from mlcil.inference import export as inference
-from mlcil.inference.session import Graph
+from mlcil.system.onnx_graph import Graph
 from mlcil.tagger.export import Judged, export, onnx_content
 from mlcil.tagger.onnx_file import onnx_tagger
 from mlcil.tagger.stage import StageTagger
@@ -186,8 +186,9 @@ def test_damaged_files_and_wrong_wishes(exported, stage, folder, capsys):
     assert not (folder / "new.onnx").exists()
 
 
-def test_nothing_beside_the_file_is_opened(exported, folder):
-    """A graph may name files for its weights."""
+def test_nothing_beside_the_file_is_opened(exported, folder, monkeypatch):
+    """A graph may name files for its weights, and the command may be typed beside them."""
+    monkeypatch.chdir(folder)
     model = onnx.load(exported[1])
     onnx.save(model, folder / "outside.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     with pytest.raises(UserError, match="cannot be read as an ONNX graph"):

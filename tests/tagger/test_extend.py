@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 import mlcil
+from mlcil.datasets.labels import read_labels
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.interop.pretrained import file_sha256
 from mlcil.tagger import base, extend, session
 from mlcil.tagger.nothing import KINDS, image_of_nothing
-from mlcil.tagger.photos import folds_of
+from mlcil.tagger.photos import Extras, folds_of, gather
 
 COLOURS = {"red": (230, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 230), "yellow": (240, 220, 30)}
 WEIGHTS = ["--backbone", "tresnet", "--weights"]
@@ -169,6 +170,24 @@ def test_check(place, capsys, tmp_path):
     )
     assert code == 2
     assert "has none of the labels of" in err
+
+
+def test_a_keep_set_is_to_rows_what_unlabelled_photos_are(place):
+    """As the guide says: old labels are not trained, so those of the keep-set are not used."""
+    stage, labels, keep = (
+        StageCheckpoint.load(place / "first.tagger"),
+        read_labels("second.csv"),
+        read_labels("first.csv"),
+    )
+    one, other = (
+        gather(stage, labels, ["blue"], extras, True, True)
+        for extras in (Extras(unlabelled=keep.files), Extras(keep=keep))
+    )
+    assert one.files == other.files
+    assert np.array_equal(one.cells_NL, other.cells_NL)
+    assert (other.old_NO == -1).all()
+    trained = gather(stage, labels, ["blue"], Extras(keep=keep), False, False)
+    assert (trained.old_NO[len(labels) : -trained.nothing] >= 0).all()
 
 
 def test_a_label_is_refined_only_when_asked_for(place, tmp_path, capsys):

@@ -280,7 +280,7 @@ def test_an_annotation_is_learnt_by_the_command_and_served(served, stage, addres
     def learnt(path):
         service.served = Served.of(mlcil.load(path, precision="fp32"), path)
 
-    service.learner = Learner(base, studio, 7, "cat", learnt)
+    service.learner = Learner(base, studio, 7, "cat, dog", learnt)  # and no dog has been seen yet
     LabelStudio.tasks = [annotated(1, ["cat"]), annotated(2, []), annotated(3, ["cat"])]
     LabelStudio.tasks[2]["data"]["picture"] = "http://example.com/a.png"
     with TestClient(create_app(service)) as client:
@@ -292,6 +292,8 @@ def test_an_annotation_is_learnt_by_the_command_and_served(served, stage, addres
         until(lambda: not service.learner.state()["working"])
         assert client.get("/health").json()["model_version"] == "insects-2"
         assert [entry["label"] for entry in client.get("/labels").json()["labels"]] == ["ant", "bee", "cat"]
+        last = service.learner.state()["last"]
+        assert last == "insects-2.tagger is learnt from 2 photos; reviewed, but not ticked on any photo yet: dog"
         client.post("/webhook", json=event)
         until(lambda: "nothing new" in service.learner.state()["last"])
     ((words, choices),) = given

@@ -23,7 +23,10 @@ def main(options: argparse.Namespace) -> int:
     """``check OLD NEW --on LABELS``; 1 when a label falls by more than ``--max-drop`` beyond its interval."""
     if not options.max_drop >= 0:
         raise UserError(f"--max-drop is {options.max_drop}; expected points of AP of at least 0, such as 1.0")
-    photos = read_labels(options.on, options.photos, options.reviewed)
+    photos = read_labels(options.on, options.photos, options.reviewed, options.form)
+    if photos.test_N is not None:
+        photos = photos.part(test=True)
+        print(f"{options.on}: the {len(photos)} photos that are for testing")
     old, new = (tagged(find_tagger(path), photos.files, options.device) for path in (options.old, options.new))
     result = compare(old, new, photos.files, photos.classes, photos.cells_NC, options.max_drop)
     if not result["labels"]:

@@ -13,7 +13,7 @@ def main(options: argparse.Namespace) -> int:
     """``export TAGGER FILE``."""
     judged = None
     if options.on is not None:
-        photos = read_labels(options.on, options.photos)
+        photos = read_labels(options.on, options.photos, options.reviewed, options.form).part(test=True)
         judged = Judged(photos.files, photos.classes, photos.cells_NC)
     calibrate = [] if options.calibrate is None else find_images(options.calibrate)
     for line in export(options.tagger, options.target, options.int8, calibrate, judged, options.max_drop):

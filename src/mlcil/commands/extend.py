@@ -22,7 +22,7 @@ def main(options: argparse.Namespace) -> int:
         raise UserError("--backbone goes with --classes, of a checkpoint that is no tagger; leave it out")
     else:
         stage = StageCheckpoint.load(options.tagger)
-    labels = read_labels(options.labels, options.photos, options.reviewed)
+    labels = read_labels(options.labels, options.photos, options.reviewed, options.form)
     extras = Extras(
         read_labels(options.keep) if options.keep else None,
         find_images(options.unlabelled) if options.unlabelled else (),

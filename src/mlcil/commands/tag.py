@@ -13,7 +13,7 @@ from mlcil.tagger.session import LITE0, Recipe
 
 def main(options: argparse.Namespace) -> int:
     """``tag LABELS --out FILE``."""
-    labels = read_labels(options.labels, options.photos, options.reviewed)
+    labels = read_labels(options.labels, options.photos, options.reviewed, options.form)
     recipe = Recipe(options.method, options.overrides, options.backbone or LITE0, options.weights)
     extras = Extras(unlabelled=find_images(options.unlabelled) if options.unlabelled else ())
     added = extend.tag(labels, options.out, recipe, extras, lambda line: print(line, flush=True))

@@ -13,7 +13,7 @@ import hashlib
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PureWindowsPath
 
@@ -70,6 +70,14 @@ class LabelledPhotos:
         """How many photos have that value, a label: (C,) int64."""
         return (self.cells_NC == value).sum(axis=0)
 
+    def part(self, test: bool) -> LabelledPhotos:
+        """The photos that are set aside for testing, or the others; all where nobody says so."""
+        if self.test_N is None:
+            return self
+        rows = np.flatnonzero(self.test_N == test)
+        ids, files = (tuple(all_of[row] for row in rows) for all_of in (self.ids, self.files))
+        return replace(self, ids=ids, files=files, cells_NC=self.cells_NC[rows], test_N=None)  # type: ignore[arg-type]
+
     def held_out(self, share: float) -> np.ndarray:
         """Photos for testing: those that are set aside, or else some of each label's.
 
@@ -124,14 +132,14 @@ def read_labels(
     looked = _reviewed(path, reviewed, classes)
     files, missing = _find(listing, search=folder is not None or listing.by_name)
     alike, near = similar(classes)
-    if strict:
-        _refuse(path, listing, missing, alike)
     rows = [row for row, file in enumerate(files) if file is not None]
     if not rows:
         raise UserError(
             f"{path}: none of its {len(files)} photos is in {listing.folder}; expected names relative to that "
-            "folder, so give the folder of the photos"
+            "folder, so give the folder of the photos with --photos FOLDER"
         )
+    if strict:
+        _refuse(path, listing, missing, alike)
     found = [file for file in files if file is not None]
     group_of = same_content(found)
     notes = list(listing.notes)
@@ -176,8 +184,7 @@ def _reviewed(path: Path, reviewed: str | Sequence[str] | None, classes: Sequenc
     """The labels that the caller says were looked for on every photo; ``None`` where he says nothing."""
     if reviewed is None:
         return None
-    names = reviewed.split(",") if isinstance(reviewed, str) else list(reviewed)
-    names = [unicodedata.normalize("NFC", str(name).strip()) for name in names if str(name).strip()]
+    names = names_of(reviewed)
     if names == [ALL]:
         return frozenset(classes)
     for name in names:
@@ -187,6 +194,12 @@ def _reviewed(path: Path, reviewed: str | Sequence[str] | None, classes: Sequenc
                 f"{did_you_mean(name, classes)}; expected labels that it has, or all"
             )
     return frozenset(names)
+
+
+def names_of(reviewed: str | Sequence[str]) -> list[str]:
+    """The labels of a list, or of a text with commas."""
+    names = reviewed.split(",") if isinstance(reviewed, str) else list(reviewed)
+    return [unicodedata.normalize("NFC", str(name).strip()) for name in names if str(name).strip()]
 
 
 def _find(listing: Listing, search: bool) -> tuple[list[Path | None], list[str]]:
@@ -229,7 +242,7 @@ def _refuse(path: Path, listing: Listing, missing: Sequence[str], alike: Sequenc
         listed, names = len({photo.file for photo in listing.photos}), ", ".join(missing[:MOST])
         raise UserError(
             f"{path}: {len(missing)} of {listed} photos are not in {listing.folder}: {names}{more}; "
-            "put them there, give their folder, or remove their entries"
+            "put them there, give their folder with --photos FOLDER, or remove their entries"
         )
     if alike:
         pairs = ", ".join(f"{one!r} and {other!r}" for one, other in alike[:MOST])

@@ -14,8 +14,8 @@ import torch
 import mlcil
 from mlcil.datasets.scenario import Scenario
 from mlcil.errors import UserError
-from mlcil.inference.session import has_onnxruntime, onnxruntime_version
 from mlcil.reporting.run_settings import NEUTRAL, without
+from mlcil.system.onnx_graph import has_onnxruntime, onnxruntime_version
 from mlcil.system.provenance import versions
 
 #: what a launcher tells each process: how many there are, which one it is, and what else they need to find each other

@@ -67,6 +67,7 @@ from mlcil.memory import memory_class
 from mlcil.models.backbones import ENCODERS, OWN, TimmBackbone, check_name
 from mlcil.models.heads import HEADS
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.onnx_backbone import ONNX, SUFFIX, OnnxBackbone, describe
 from mlcil.models.resnet import VARIANTS as RESNETS
 from mlcil.models.resnet import ResNet
 from mlcil.models.tresnet import TResNet
@@ -323,7 +324,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
                 raise UserError(f"scenario has no {key!r}; give the classes of a session, such as scenario.{key}=10")
     _check_typed(scenario.get("dataset"), DATASETS, "scenario.dataset")
     check(Scenario, {key: value for key, value in scenario.items() if key != "dataset"}, "scenario", "dataset")
-    _check_network(cfg["network"])
+    _check_network(cfg)
     _check_typed(cfg["method"], METHODS, "method", "network")
     _check_memory(cfg)
     _check_made(functools.partial(TrainTransform, 32), cfg, "train_transform", _arguments(TrainTransform, "size"))
@@ -407,14 +408,16 @@ def _check_trackers(visualizer: Mapping[str, Any]) -> None:
             raise UserError(f"{kind} needs the package {package}, which is not installed; pip install {package}")
 
 
-def _check_network(network: Any) -> None:
-    """Backbone and head; the names of means and deviations become numbers."""
+def _check_network(cfg: dict[str, Any]) -> None:
+    """Backbone and head; the names of means and deviations become numbers, a file its description."""
+    network = cfg["network"]
     check(IncrementalNetwork, {"backbone": {}, "head": {}, **_mapping(network, "network")}, "network")
     backbone, head = network.get("backbone") or {}, network.get("head") or {}
     if "name" not in backbone:
         raise UserError("network.backbone has no 'name'; use one of " + ", ".join(OWN) + " or a timm model")
     try:
-        check_name(str(backbone["name"]))
+        if not str(backbone["name"]).lower().endswith(SUFFIX):
+            check_name(str(backbone["name"]))
     except ValueError as error:
         raise UserError(f"network.backbone.name: {error}") from error
     for index, key in enumerate(("mean", "std")):
@@ -422,7 +425,15 @@ def _check_network(network: Any) -> None:
             check_option(f"network.backbone.{key}", backbone[key], tuple(NORMALISATIONS))
             backbone[key] = list(NORMALISATIONS[backbone[key]][index])
     name = str(backbone["name"])
-    backbone_class = ENCODERS.get(name, ResNet if name in RESNETS else TResNet if name in OWN else TimmBackbone)
+    if name.lower().endswith(SUFFIX):
+        check_keys(backbone, ("name", "mean", "std"), "network.backbone of an ONNX file")
+        backbone, network["image_size"] = describe(Path(name), network.get("image_size", 224), backbone)
+        network["backbone"], network["frozen_backbone"], cfg["pretrained"] = backbone, True, name
+        name = ONNX
+    if name == ONNX and cfg["compile"]:
+        raise UserError("compile=True does not go with a backbone in an ONNX file; switch it off")
+    own = {ONNX: OnnxBackbone, **ENCODERS}
+    backbone_class = own.get(name, ResNet if name in RESNETS else TResNet if name in OWN else TimmBackbone)
     options = {key: value for key, value in backbone.items() if key != "name" or backbone_class is TimmBackbone}
     check(backbone_class, options, "network.backbone", "image_size")
     head_class = HEADS.get(str(head.get("type")))

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from mlcil.errors import UserError
 from mlcil.interop.official import from_official
 from mlcil.interop.tensor_files import first_not_finite, load_tensors
+from mlcil.models.onnx_backbone import EXPECTED, OnnxBackbone
 from mlcil.models.tresnet import TResNet
+from mlcil.system.onnx_graph import read_graph
 
 #: weights that come as a Python package: source name -> (module, class with get_model_file_path, what they are)
 PACKAGES = {
@@ -134,7 +136,7 @@ def load_pretrained(
     """Load backbone weights in place.
 
     Args:
-        backbone: :class:`~mlcil.models.tresnet.TResNet` or a timm backbone.
+        backbone: :class:`~mlcil.models.tresnet.TResNet`, a timm backbone, or one that is in an ONNX file.
         source: a file (released weights or a stage checkpoint), ``package:efficientnet-lite0``, or ``timm``.
         classes: names of all classes that will be evaluated, for the leak check.
         allow_leaky_weights: load weights that have seen these classes all the same.
@@ -147,6 +149,16 @@ def load_pretrained(
         UserError: file missing or damaged, wrong architecture or shapes, or leaking weights.
     """
     path, trained_on = resolve_source(source, name)
+    facts = {"source": source, "file": path.name, "trained_on": trained_on or "unknown"}
+    if isinstance(backbone, OnnxBackbone):
+        graph = read_graph(path, EXPECTED)
+        if len(graph) != len(backbone.graph):
+            raise UserError(
+                f"{path} has {len(graph)} bytes, and network.backbone describes a graph of {len(backbone.graph)}; name "
+                "the file itself as network.backbone.name"
+            )
+        backbone.put(graph)
+        return {**facts, "sha256": hashlib.sha256(graph).hexdigest(), "entries": 1, "leak": None}
     content = load_tensors(path)
     state = content
     for key in ("state_dict", "model"):
@@ -173,14 +185,7 @@ def load_pretrained(
         target = backbone.trunk  # type: ignore[assignment]
         ours = _timm_entries(target, state)
     loaded = _load_checked(target, ours, path)
-    return {
-        "source": source,
-        "file": path.name,
-        "sha256": file_sha256(path),
-        "entries": loaded,
-        "trained_on": trained_on or "unknown",
-        "leak": leak,
-    }
+    return {**facts, "sha256": file_sha256(path), "entries": loaded, "leak": leak}
 
 
 def _timm_entries(trunk: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -72,6 +72,7 @@ class KeptFeatures(FrozenFeatures):
         features: (N, K) float16.
         labels: (N, C) int8: 1, 0 or -1, unknown.
         rows: (N,) int64 of the training table.
+        new_only: rows of old classes stay as they are; those of the new ones are the same either way.
 
     Raises:
         ValueError: another head, a backbone that is trained, or an unknown option.
@@ -93,6 +94,7 @@ class KeptFeatures(FrozenFeatures):
             raise ValueError("KeptFeatures needs network.head.type='linear'")
         self.unknown = check_choice("unknown", unknown, tuple(UNKNOWN))
         self.likely, self.alpha, self.strength, self.limit = likely, alpha, strength, limit
+        self.new_only = False
         self.features = torch.zeros(0, network.head.in_channels, dtype=torch.float16)
         self.labels = torch.zeros(0, 0, dtype=torch.int8)
         self.rows = torch.zeros(0, dtype=torch.int64)
@@ -105,7 +107,8 @@ class KeptFeatures(FrozenFeatures):
         assert self.context is not None
         seen = self.look_at(batches)
         self.take_in(seen.features_NH, seen.targets_NC, seen.rows_N)
-        self.write(self.solve(self.features.double(), self.labels))
+        low = self.context.low if self.new_only else 0
+        self.write(self.solve(self.features.double(), self.labels[:, low:]), low)
         if self.limit is not None and len(self.rows) > self.limit:
             order = np.random.default_rng(0).permutation(int(self.rows.max()) + 1)[self.rows.numpy()]
             kept = torch.from_numpy(np.sort(np.argsort(order, kind="stable")[: self.limit]))
@@ -167,12 +170,12 @@ class KeptFeatures(FrozenFeatures):
         return found
 
     @torch.no_grad()
-    def write(self, rows: Tensor) -> None:
-        """Put rows and intercepts (C, K + 1) into the head."""
+    def write(self, rows: Tensor, low: int = 0) -> None:
+        """Put rows and intercepts (C - low, K + 1) of the classes from ``low`` on into the head."""
         layer = self.network.head.linear
         assert isinstance(layer, torch.nn.Linear)
-        layer.weight.copy_(rows[:, :-1])
-        layer.bias.copy_(rows[:, -1])
+        layer.weight[low:].copy_(rows[:, :-1])
+        layer.bias[low:].copy_(rows[:, -1])
 
     def method_state(self) -> dict[str, Any]:
         return {"features": self.features, "labels": self.labels, "rows": self.rows}

@@ -1,5 +1,5 @@
 """Backbones by name: TResNet-M/L/XL, the single-label papers' ResNets and the encoders of DKT and DAFormer of our own,
-every other name from timm.
+``onnx`` for the graph of a file, every other name from timm.
 
 A backbone maps images (B, 3, H, W) in [0, 1] to a list of feature maps; the last one feeds the head. It has
 ``out_channels`` and ``grid(image_size)``. Models that want normalised input get it inside their wrapper, so
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mlcil.models import resnet
+from mlcil.models.onnx_backbone import ONNX, OnnxBackbone
 from mlcil.models.tresnet import VARIANTS, TResNet
 from mlcil.models.vision_transformer import DAFormerEncoder, DKTEncoder
 
@@ -32,14 +33,15 @@ def check_name(name: str) -> None:
     Raises:
         ValueError: neither one of our own nor a timm model (the near names are suggested).
     """
-    if name in OWN:
+    if name in (*OWN, ONNX):
         return
     import timm  # heavy: only when asked for
 
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*OWN, *timm.list_models()], 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"backbone {name!r} is neither one of {', '.join(OWN)} nor a timm model{hint}")
+        own = ", ".join(OWN)
+        raise ValueError(f"backbone {name!r} is neither one of {own} nor a timm model nor a file.onnx{hint}")
 
 
 class TimmBackbone(nn.Module):
@@ -161,11 +163,11 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
 
     Args:
         name: ``tresnet_m``, ``tresnet_l``, ``tresnet_xl``, ``tresnet`` (with ``layers=`` and ``width=``), a
-            name of :mod:`mlcil.models.resnet`, ``dkt``, ``daformer``, or any timm model name.
+            name of :mod:`mlcil.models.resnet`, ``dkt``, ``daformer``, ``onnx``, or any timm model name.
         image_size: side of the square input images in pixels.
         options: further arguments of :class:`~mlcil.models.tresnet.TResNet`,
-            :class:`~mlcil.models.resnet.ResNet`, an encoder of :mod:`mlcil.models.vision_transformer`, or of
-            :class:`TimmBackbone`.
+            :class:`~mlcil.models.resnet.ResNet`, an encoder of :mod:`mlcil.models.vision_transformer`,
+            :class:`~mlcil.models.onnx_backbone.OnnxBackbone`, or of :class:`TimmBackbone`.
 
     Raises:
         ValueError: unknown name, or an image size that TResNet cannot take.
@@ -183,6 +185,8 @@ def build_backbone(name: str, image_size: int = 224, **options: Any) -> nn.Modul
         return DAFormerEncoder(image_size=image_size, **options)
     if name in ENCODERS:
         return ENCODERS[name](**options)
+    if name == ONNX:
+        return OnnxBackbone(**options)
     return TimmBackbone(name, image_size, **options)
 
 
@@ -201,6 +205,8 @@ def grid_of(backbone: nn.Module, image_size: int) -> tuple[int, int]:
     """Height and width of the last map for square images of that size."""
     if isinstance(backbone, TResNet):
         return image_size // backbone.stride, image_size // backbone.stride
+    if isinstance(backbone, OnnxBackbone):
+        return backbone.grid
     was_training = backbone.training
     parameter = next(backbone.parameters())
     with torch.no_grad():

@@ -241,10 +241,11 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     if result["not_judged"]:
         text.append(f"not judged, since no photo is known to show them: {', '.join(result['not_judged'])}")
     changed = result["disagreements"]
+    count = len(result["missing"])
     alone = sum(all(before is None for _, before, *_ in (*entry["gained"], *entry["lost"])) for entry in changed)
     text.append(
         f"{len(changed)} of {result['photos']} photos get other labels than before"
         f"{f', {alone} of them in new labels only' if alone else ''}; "
-        f"{len(result['missing'])} labels are likely missing in the list"
+        f"{count} label{'s are' if count != 1 else ' is'} likely missing in the list"
     )
     return text

@@ -5,6 +5,7 @@ Legend: N photos, B images of a batch, C classes, L labels that are known of the
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,9 @@ from mlcil.errors import UserError
 from mlcil.evaluation.multilabel import mean_average_precision
 from mlcil.files import write_bytes
 from mlcil.images import decode
-from mlcil.inference.export import to_onnx
+from mlcil.inference.export import around_onnx, to_onnx
 from mlcil.inference.quantise import quantised
+from mlcil.models.onnx_backbone import OnnxBackbone
 from mlcil.tagger.base import Tagger
 from mlcil.tagger.onnx_file import FORMAT, OnnxTagger, onnx_tagger
 from mlcil.tagger.safetensors_file import write_safetensors
@@ -104,7 +106,11 @@ def onnx_content(tagger: StageTagger, precision: str = "fp32") -> bytes:
         **{name: getattr(info, name) for name in ("task", "run", "session", "protocol", "method", "mlcil_version")},
     }
     metadata = {name: json.dumps(value, ensure_ascii=False) for name, value in words.items()}
-    return to_onnx(tagger.module.cpu(), tagger.image_size, "scores", metadata)
+    module, backbone = tagger.module.cpu(), tagger.network.backbone
+    if not isinstance(backbone, OnnxBackbone):
+        return to_onnx(module, tagger.image_size, "scores", metadata)
+    behind = copy.deepcopy(module, {id(backbone): backbone.behind})
+    return around_onnx(backbone.before, backbone.content(), behind, tagger.image_size, "scores", metadata)
 
 
 def through_onnxruntime(tagger: StageTagger, path: Path) -> OnnxTagger:

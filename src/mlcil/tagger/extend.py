@@ -27,6 +27,7 @@ from mlcil.engine.checkpoint import StageCheckpoint, plain
 from mlcil.errors import StoppedError, UserError
 from mlcil.images import Fit, decode
 from mlcil.interop.pretrained import file_sha256
+from mlcil.methods.kept_features import KeptFeatures
 from mlcil.methods.ridge import Ridge
 from mlcil.reporting.formats import bytes_text, duration
 from mlcil.system.bar import bar
@@ -80,6 +81,7 @@ def tag(labels: LabelledPhotos, out: Path, recipe: Recipe, extras: Extras, say: 
     """
     versions.check_new(out)
     versions.check_names(labels.classes, str(labels.source))
+    labels = _for_training(labels, say)
     return _guarded(lambda: _add(None, out, labels, list(labels.classes), out, recipe, extras, say))
 
 
@@ -102,6 +104,9 @@ def extend(
     if stage.task != "multi_label":
         raise UserError(f"{parent} gives one class an image; expected a tagger of many labels, so train one with them")
     check_spellings(stage.classes, labels)
+    labels = _for_training(labels, say)
+    if extras.keep is not None:
+        extras = replace(extras, keep=_for_training(extras.keep, say))
     new = [name for name in labels.classes if name not in stage.classes]
     for name in extras.refine:
         versions.known(stage, name, parent)
@@ -118,6 +123,16 @@ def extend(
             "--refine LABEL"
         )
     return _guarded(lambda: _add(stage, parent, labels, [*new, *extras.refine], out, recipe, extras, say))
+
+
+def _for_training(labels: LabelledPhotos, say: Say) -> LabelledPhotos:
+    """Without the photos that are set aside; what is to be known of the list is said."""
+    for note in labels.notes:
+        say(f"{labels.source.name}: {note}")
+    left = labels.part(test=False)
+    if len(left) < len(labels):
+        say(f"{len(labels) - len(left)} photos of {labels.source.name} are for testing, so nothing is learnt from them")
+    return left
 
 
 def _guarded(work: Callable[[], Added]) -> Added:
@@ -181,6 +196,8 @@ def _add(
             method = again(start)
             if strength is not None and isinstance(method, Ridge):
                 method.strength = strength  # searched once
+            if isinstance(method, KeptFeatures):
+                method.new_only = True  # the old outputs stand beside them
             shown, hidden = table.part(rows, "photos"), table.part(held, "held out")
             if features is not None and by_rows:
                 shown, hidden = shown.with_maps(features.part(rows)), hidden.with_maps(features.part(held))

@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 
 from mlcil.errors import UserError
-from mlcil.files import check_regular
 from mlcil.images import Fit
-from mlcil.inference.session import Graph
+from mlcil.system.onnx_graph import Graph, read_graph
 from mlcil.tagger.base import Tagger
 
 FORMAT = "mlcil-onnx-1"
-LARGEST_FILE = 2**31 - 1  # bytes that a protobuf can have
 LARGEST_IMAGE = 4096  # pixels a side
 
 
@@ -55,14 +53,7 @@ def load_onnx(path: Path) -> OnnxTagger:
     Raises:
         UserError: missing, no ONNX file, not one of ours, or damaged.
     """
-    check_regular(path)
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise UserError(f"{path} has {path.stat().st_size} bytes, more than an ONNX file can have; export it again")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); expected an ONNX file of mlcil export") from None
-    return onnx_tagger(content, path)
+    return onnx_tagger(read_graph(path, "an ONNX file of mlcil export"), path)
 
 
 def onnx_tagger(content: bytes, path: Path) -> OnnxTagger:

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from mlcil.engine.checkpoint import STAGE_FORMAT, StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.files import check_regular, write_bytes
-from mlcil.inference.session import reason_of
+from mlcil.system.onnx_graph import reason_of
 
 CORRECTION = "logit_correction"
 TENSORS = ("state_dict", "method_state", CORRECTION)

@@ -31,6 +31,7 @@ from mlcil.interop.pretrained import load_pretrained
 from mlcil.methods.base import Method
 from mlcil.models.composed import COMPOSED
 from mlcil.models.network import IncrementalNetwork
+from mlcil.models.onnx_backbone import SUFFIX
 from mlcil.reporting.formats import duration
 from mlcil.system.bar import bar
 from mlcil.tagger import versions
@@ -127,6 +128,8 @@ def fresh_method(cfg: Any, stage: StageCheckpoint | None, recipe: Recipe, classe
     if stage is None:
         method = build_method(cfg)
         source = recipe.weights or default_weights(recipe.backbone)
+        if recipe.weights and recipe.backbone.lower().endswith(SUFFIX):
+            raise UserError(f"--weights does not go with {recipe.backbone}, which holds its own; leave it out")
         return method, load_pretrained(method.network.backbone, source, classes, allow_leaky_weights=True)
     shape = {key: value for key, value in stage.network.items() if key != "head"}
     method = build_method(cfg, **{**shape, "frozen_backbone": True})
@@ -136,11 +139,13 @@ def fresh_method(cfg: Any, stage: StageCheckpoint | None, recipe: Recipe, classe
 
 
 def default_weights(backbone: str) -> str:
-    """Weights that come as a package.
+    """Weights that come as a package, or in the backbone's own file.
 
     Raises:
         UserError: none do for that backbone.
     """
+    if backbone.lower().endswith(SUFFIX):
+        return backbone
     if backbone != LITE0:
         raise UserError(
             f"backbone {backbone!r} needs its weights; expected --weights FILE with a state dict of that timm model, "

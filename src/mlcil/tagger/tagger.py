@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlcil.errors import UserError
-from mlcil.inference.session import ENGINES
 from mlcil.protocols import check_option
+from mlcil.system.onnx_graph import ENGINES
 from mlcil.tagger.base import Tagger
 
 

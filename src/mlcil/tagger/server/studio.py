@@ -23,6 +23,8 @@ from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 from xml.etree import ElementTree
 
+from mlcil.datasets.label_forms import ALL
+from mlcil.datasets.labels import names_of, read_labels
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.interop.pretrained import file_sha256
@@ -280,16 +282,25 @@ class Learner:
         if digest == self._done:
             return "nothing new is annotated"
         with tempfile.TemporaryDirectory() as folder:
-            kept = [self._local(task, number, Path(folder)) for number, task in enumerate(tasks)]
+            local = (self._local(task, number, Path(folder)) for number, task in enumerate(tasks))
+            kept = [task for task in local if task is not None]
             labels = Path(folder) / "annotations.json"
-            labels.write_text(json.dumps([task for task in kept if task is not None]))
+            labels.write_text(json.dumps(kept))
             out = self.base.with_name(f"{self.base.stem}-{max(versions(self.base), default=1) + 1}{self.base.suffix}")
             words = [str(self.base), str(labels), "--photos", folder, "--out", str(out)]
-            words += ["--reviewed", self.reviewed] if self.reviewed else []
-            self._extend(words)
+            try:
+                ticked = read_labels(labels, folder).classes
+                reviewed = names_of(self.reviewed or "")
+                there = [name for name in reviewed if name in (*ticked, ALL)]
+                self._extend([*words, *(["--reviewed", ",".join(there)] if there else [])])
+            except UserError as error:
+                raise UserError(str(error).replace(str(labels), f"project {self.project}")) from None
         self._done = digest
         self.learnt(out)
-        return f"{out.name} is learnt from {len(tasks)} photos"
+        waiting = [name for name in reviewed if name not in there]
+        return f"{out.name} is learnt from {len(kept)} photos" + (
+            f"; reviewed, but not ticked on any photo yet: {', '.join(waiting)}" if waiting else ""
+        )
 
     def _local(self, task: Mapping[str, Any], number: int, folder: Path) -> dict[str, Any] | None:
         """The task with its photo in a file of ours; without its photo there is none."""
