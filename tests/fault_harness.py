@@ -257,7 +257,22 @@ class Watcher:
 
 def in_child(work: Callable[[], Any], log: Path) -> int:
     """Run in a fork whose output goes to a file; the wait status."""
-    return os.waitpid(forked(work, log), 0)[1]
+    child = forked(work, log)
+    with ended_with_us([child]):
+        return os.waitpid(child, 0)[1]
+
+
+@contextlib.contextmanager
+def ended_with_us(children: list[int]) -> Iterator[None]:
+    """Forks that are still there when something interrupts the block do not write on behind it."""
+    try:
+        yield
+    except BaseException:
+        for child in children:
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        raise
 
 
 def forked(work: Callable[[], Any], log: Path) -> int:
@@ -309,19 +324,19 @@ def both(work: Callable[[int], None], folder: Path, deadline: float = 60, launch
     children = [forked(lambda rank=rank: joined(rank), folder / f"rank{rank}.txt") for rank in range(2)]
     found: dict[int, int] = {}
     first = None
-    while len(found) < 2:
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if child in children:
-            found[child] = status
-            first = first or time.monotonic()
-        elif first is not None and time.monotonic() - first > deadline:
-            for left in set(children) - set(found):
-                os.kill(left, signal.SIGKILL)
-            if not launcher:
-                raise AssertionError(f"one process lives {deadline} s longer than the other")
-            first = None
-        else:
-            time.sleep(0.05)
+    with ended_with_us(children):
+        while len(found) < 2:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child in children:
+                found[child] = status
+                first = first or time.monotonic()
+            elif first is not None and time.monotonic() - first > deadline:
+                assert launcher, f"one process lives {deadline} s longer than the other"
+                for left in set(children) - set(found):
+                    os.kill(left, signal.SIGKILL)
+                first = None
+            else:
+                time.sleep(0.05)
     return [os.waitstatus_to_exitcode(found[child]) & 0xFF for child in children]
 
 
