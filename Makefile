@@ -15,7 +15,7 @@ demo:
 	@sh train_mlcil_coco.sh --demo
 
 matrix:
-	@sh scripts/matrix.sh
+	@ARGS="$(ARGS)" sh scripts/matrix.sh $(LINE)
 
 licences:
 	@$(python) piplicenses --from=mixed --order=license --with-urls

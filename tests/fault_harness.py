@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchvision  # noqa: F401  (here once, instead of in every fork)
 from mmengine.config import Config
 
 import mlcil
@@ -256,10 +257,30 @@ class Watcher:
 
 def in_child(work: Callable[[], Any], log: Path) -> int:
     """Run in a fork whose output goes to a file; the wait status."""
+    child = forked(work, log)
+    with ended_with_us([child]):
+        return os.waitpid(child, 0)[1]
+
+
+@contextlib.contextmanager
+def ended_with_us(children: list[int]) -> Iterator[None]:
+    """Forks that are still there when something interrupts the block do not write on behind it."""
+    try:
+        yield
+    except BaseException:
+        for child in children:
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+        raise
+
+
+def forked(work: Callable[[], Any], log: Path) -> int:
+    """The process number of a fork that does the work and ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child:
-        return os.waitpid(child, 0)[1]
+        return child
     code = 1
     try:
         out = open(log, "a")  # noqa: SIM115  (open until the process ends)
@@ -277,47 +298,52 @@ def in_child(work: Callable[[], Any], log: Path) -> int:
         os._exit(code)
 
 
-def both(work: Callable[[int], None], folder: Path, deadline: float = 60) -> list[int]:
+def both(work: Callable[[int], None], folder: Path, deadline: float = 60, launcher: bool = False) -> list[int]:
     """Fork two processes that know each other, and wait for both; their exit codes, 247 for SIGKILL.
 
+    Args:
+        work: called with the rank.
+        folder: of their output.
+        deadline: seconds by which one of them may outlive the other.
+        launcher: end it then, as torchrun does at once: who waits for a process that died before it came to the
+            meeting place waits for long.
+
     Raises:
-        AssertionError: one of them outlives the other by more than ``deadline`` seconds.
+        AssertionError: one outlives the other, and there is no launcher.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=port
-        )
-        status = in_child(lambda rank=rank: work(rank), folder / f"rank{rank}.txt")
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+    def joined(rank: int) -> None:
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+        os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank))
+        work(rank)
+
+    children = [forked(lambda rank=rank: joined(rank), folder / f"rank{rank}.txt") for rank in range(2)]
     found: dict[int, int] = {}
     first = None
-    while len(found) < 2:
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if child in children:
-            found[child] = status
-            first = first or time.monotonic()
-        elif first is not None and time.monotonic() - first > deadline:
-            for left in set(children) - set(found):
-                os.kill(left, signal.SIGKILL)
-            raise AssertionError(f"one process lives {deadline} s longer than the other")
-        else:
-            time.sleep(0.05)
-    return [os.waitstatus_to_exitcode(found[child]) for child in children]
+    with ended_with_us(children):
+        while len(found) < 2:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child in children:
+                found[child] = status
+                first = first or time.monotonic()
+            elif first is not None and time.monotonic() - first > deadline:
+                assert launcher, f"one process lives {deadline} s longer than the other"
+                for left in set(children) - set(found):
+                    os.kill(left, signal.SIGKILL)
+                first = None
+            else:
+                time.sleep(0.05)
+    return [os.waitstatus_to_exitcode(found[child]) & 0xFF for child in children]
 
 
-def started(work: Callable[[int], None], folder: Path, processes: int) -> list[int]:
+def started(work: Callable[[int], None], folder: Path, processes: int, launcher: bool = False) -> list[int]:
     """Exit codes of one or two forks that do the work, each told its rank; 247 for SIGKILL."""
     if processes == 2:
-        return both(work, folder)
+        return both(work, folder, 15 if launcher else 60, launcher)
     return [os.waitstatus_to_exitcode(in_child(lambda: work(0), folder / "rank0.txt")) & 0xFF]
 
 
@@ -470,7 +496,7 @@ def kill_and_resume(known: Reference, folder: Path, phase: str, calls: list[list
     cfg, processes = known.config(folder), len(known.calls)
     killed = 0
     for call in calls:
-        codes = started(lambda rank, call=call: run(cfg, Watcher(phase, call[rank])), folder, processes)
+        codes = started(lambda rank, call=call: run(cfg, Watcher(phase, call[rank])), folder, processes, launcher=True)
         if -signal.SIGKILL & 0xFF not in codes:
             break  # what was left of the phase had fewer calls; a run that failed shows in the comparison
         killed += 1

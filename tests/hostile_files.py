@@ -76,6 +76,17 @@ def a_device(name: str) -> Make:
     return make
 
 
+def instead(make: Make, other: Callable[[str], Make]) -> Make:
+    """A pipe or another odd thing in the place of a file."""
+
+    def replace(folder: Path) -> Path:
+        path = make(folder)
+        path.unlink()
+        return other(path.name)(path.parent)
+
+    return replace
+
+
 # -- checkpoints ------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from mlcil.errors import UserError
 
+#: numbers that settings give: the weight of a term, what divides, between 0 and 1, a logit, at least one, none or some
+Weight = Annotated[float, Ge(0)]
+AboveZero = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+Score = Annotated[float, Ge(-1e6), Le(1e6)]
+Count = Annotated[int, Ge(1)]
+Natural = Annotated[int, Ge(0)]
+
 #: how a sentence speaks of a type: one value of it, several of it
 WORDS: dict[Any, tuple[str, str]] = {
     bool: ("True or False", "truth values"),
@@ -32,7 +40,7 @@ def check(function: Callable[..., Any], given: Any, where: str, *without: str) -
 
     Args:
         function: what takes them as keyword arguments; its type hints say what is taken, ``Annotated`` with bounds of
-            :mod:`annotated_types` a range too.
+            :mod:`annotated_types` a range too, a dictionary ``Annotated`` with a class what that class takes.
         given: the settings.
         where: their name in the config, such as ``network.head``; empty for the config itself.
         without: arguments that are no settings.
@@ -86,6 +94,10 @@ def _check_values(
             raise UserError(f"{where or 'the config'} has no {key!r}; set {start}{key} to {expected}") from None
         near = _near_choice(given[key], hints[key][0])
         raise UserError(f"{start}{key} is {given[key]!r}{near}; expected {expected}") from None
+    for key, (hint, _) in hints.items():
+        for inner in filter(inspect.isclass, getattr(hint, "__metadata__", ())):
+            if given.get(key) is not None:
+                check(inner, given[key], f"{where}.{key}")
 
 
 def check_keys(given: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
@@ -117,7 +129,7 @@ def describe(hint: Any) -> str:
             for kind, name, text in BOUNDS
             if isinstance(bound, kind)
         ]
-        return f"{describe(arguments[0])} {' and '.join(bounds)}"
+        return f"{describe(arguments[0])} {' and '.join(bounds)}".rstrip()
     if origin in (Union, UnionType):
         words = dict.fromkeys(map(describe, arguments))
         return " or ".join([word for word in words if word != OTHER] or [OTHER])

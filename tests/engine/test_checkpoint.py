@@ -1,12 +1,16 @@
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from mmengine.config import Config
 
 from mlcil.engine import checkpoint
+from mlcil.engine.build import restore_method
 from mlcil.engine.checkpoint import ResumeState, StageCheckpoint
 from mlcil.errors import UserError
 
@@ -85,3 +89,18 @@ def test_kinds_are_told_apart(tmp_path: Path) -> None:
         StageCheckpoint.load(tmp_path / "resume.pth")
     with pytest.raises(UserError, match="nothing to resume"):
         ResumeState.load(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"reference_batch": -1}, "s.pth: method.reference_batch is -1; expected a whole number of at least 1"),
+        ({"restart": "x"}, "s.pth: method.restart is 'x'; expected True or False"),
+        ({"x": 1}, "unknown key 'x' in s.pth: method"),
+        ({3: 1}, "unknown key 3 in s.pth: method"),
+    ],
+)
+def test_arguments_of_the_method_in_a_file_are_checked(options: dict[Any, Any], sentence: str) -> None:
+    cfg = Config({"method": {"type": "Finetune"}, "network": {"head": {"type": "linear"}}})
+    with pytest.raises(UserError, match=sentence):
+        restore_method(cfg, replace(tiny.stage(), method_options=options), Path("s.pth"))

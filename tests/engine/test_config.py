@@ -1,12 +1,14 @@
 import inspect
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import tiny
 
 from mlcil.engine.config import DEFAULTS, finish_config, load_config, run_name
 from mlcil.errors import UserError
+from mlcil.models.heads import HEADS
 from mlcil.registry import DATASETS, METHODS
 
 
@@ -128,3 +130,12 @@ def test_only_data_that_a_method_takes_are_offered(words: list[str]) -> None:
 @pytest.mark.parametrize(("path", "name"), [("photos/a.py", "photos_a"), ("a.py", "a"), ("/x/y/z.py", "y_z")])
 def test_run_name(path: str, name: str) -> None:
     assert run_name(Path(path)) == name
+
+
+def test_numbers_of_methods_and_heads_have_a_range() -> None:
+    """So that a weight below zero or a temperature of zero is refused before anything is trained."""
+    given = {"in_channels", "middle_channels", "blocks"}  # by the network
+    for name, cls in {**METHODS.module_dict, **HEADS}.items():
+        for key, hint in get_type_hints(cls.__init__, include_extras=True).items():
+            plain = {int, float} & {hint, *(get_args(hint) if get_origin(hint) in (UnionType, Union) else ())}
+            assert key in given or not plain, f"{name}.{key} is {hint}; expected bounds as mlcil.schema has them"

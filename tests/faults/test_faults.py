@@ -235,6 +235,12 @@ def test_resuming_under_other_conditions_says_what_differs(tmp_path: Path, monke
         "optim_wrapper.optimizer.lr was 0.001 and is 0.01", optim_wrapper={"optimizer": {"type": "Adam", "lr": 0.01}}
     )
     refused("train_dataloader.batch_size was 8 and is 4", train_dataloader={"batch_size": 4})
+    with monkeypatch.context() as patch:  # neither the setting nor what a machine with more cores has of itself
+        patch.setattr(torch, "get_num_threads", lambda: 3)
+        refused("threads was 1 and is 3")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda count: patch.setattr(torch, "get_num_threads", lambda: count))
+        refused("threads was 1 and is 2", threads=2)
     with monkeypatch.context() as patch:
         patch.setattr(mlcil.engine.conditions, "source_digest", lambda: "0123456789ab")
         refused("source code of mlcil was ", " and is 0123456789ab")

@@ -15,7 +15,9 @@ import tiny
 import torch
 from refusals import case, check_refused
 
+from mlcil.errors import UserError
 from mlcil.images import load_rgb
+from mlcil.system import lock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices and links")
 READ = "cannot be read as tensors"
@@ -183,6 +185,9 @@ COCO = [
     case("half the text", f.coco(raw=lambda text: text[: len(text) // 2]), J, "complete COCO instances json"),
     case("two bytes a character", f.coco(raw=lambda text: text.encode("utf-16")), J, "not UTF-8"),
     case("compressed", f.coco(raw=lambda text: b"\x1f\x8b" + text.encode()), J, "unpack"),
+    case("a pipe", f.instead(f.coco(), f.a_pipe), J, "is no regular file but a pipe"),
+    case("a device", f.instead(f.coco(), f.a_device), J, "is no regular file but a pipe, a device"),
+    case("a folder", f.instead(f.coco(), f.a_folder), J),
 ]  # fmt: skip
 
 ENTITY = '<!DOCTYPE x [<!ENTITY p SYSTEM "file:///etc/passwd">]>'
@@ -198,6 +203,10 @@ VOC = [
     case("a zero", f.voc_list("a\0"), "trainval.txt", "without folder"),
     case("the folder itself", f.voc_list(".."), "trainval.txt", "1 of 9 images"),
     case("twice", f.voc_list("trainval_3"), "trainval.txt", "'trainval_3' 2 times"),
+    case("a pipe", f.instead(f.voc_xml("<html/>"), f.a_pipe), "trainval_1.xml is no regular file"),
+    case("a device", f.instead(f.voc_xml("<html/>"), f.a_device), "trainval_1.xml is no regular file"),
+    case("a list that is a pipe", f.instead(f.voc_list(), f.a_pipe), "trainval.txt"),
+    case("a list that is a device", f.instead(f.voc_list(), f.a_device), "trainval.txt"),
 ]  # fmt: skip
 
 
@@ -231,6 +240,34 @@ def test_annotations(
     make(tmp_path)
     config = tiny.write_config(tmp_path, tmp_path / "data", kind)
     check_refused(capsys, tmp_path, ["train", config, "--check"], expected)
+
+
+@pytest.mark.parametrize("make", [f.a_pipe, f.a_device, f.a_link_to_itself])
+@pytest.mark.parametrize(("name", "words"), [
+    ("labels.csv", ["data", "labels.csv"]),
+    ("labels.jsonl", ["data", "labels.jsonl"]),
+    ("t.onnx", ["info", "t.onnx"]),
+    ("t.safetensors", ["info", "t.safetensors"]),
+    ("results.json", ["compare", "."]),
+    ("results.json", ["report", "."]),
+    ("results.json", ["results", ".", "--to", "all.csv"]),
+    ("bench.py", ["bench", "bench.py"]),
+])  # fmt: skip
+def test_what_would_be_read_for_ever(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, make: Callable[[str], f.Make], name: str, words: list[str]
+) -> None:
+    make(name)(tmp_path)
+    check_refused(capsys, tmp_path, words, (name,))
+
+
+@pytest.mark.parametrize("make", [f.a_pipe, f.a_device])
+def test_a_lock_that_is_none(tmp_path: Path, make: Callable[[str], f.Make]) -> None:
+    make(lock.NAME)(tmp_path)
+    with (
+        pytest.raises(UserError, match=r"lock (is no regular|could not be written .Too many)"),
+        lock.RunLock(tmp_path),
+    ):
+        pass
 
 
 def test_there_are_enough_of_them() -> None:

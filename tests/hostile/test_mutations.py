@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,20 @@ import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from report_files import make_run
 
 from mlcil.commands.compare import compare_runs
 from mlcil.datasets.cache import ABOUT, INDEX, PIXELS, CacheOptions, with_cache
 from mlcil.datasets.coco import load_coco_split
+from mlcil.datasets.feature_store import BATCH, FeatureStore, features_of, table_of
 from mlcil.datasets.table import ImageTable
 from mlcil.engine.checkpoint import StageCheckpoint
 from mlcil.errors import UserError
 from mlcil.images import decode
 from mlcil.reporting import long_table
-from mlcil.reporting.comparison import read_results
+from mlcil.reporting.comparison import calibrated_f1, read_results
+from mlcil.reporting.contact_sheet import keep_pictures, read_scores
 from mlcil.reporting.html import page
 from mlcil.reporting.report_runs import read_runs
 
@@ -236,6 +241,141 @@ def test_caches_with_another_byte(
     photos: tuple[Path, ImageTable, np.ndarray], name: str, where: int, bits: int, length: int
 ) -> None:
     read_cached(photos, name, lambda content: flipped(content, where, bits, length))
+
+
+class Means:
+    """An engine that gives the mean colour, over a map of one position."""
+
+    name, weights, image_size, shape = "means", "0", 8, (3, 1, 1)
+
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
+        assert len(images) == BATCH
+        return images.float().mean((1, 2)).numpy()[:, :, None, None]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], np.ndarray]:
+    """A feature store, photos and their features."""
+    folder = tmp_path_factory.mktemp("features")
+    files = [tiny.write_image(folder / f"{k}.png", seed=k) for k in range(3)]
+    return folder / "store", files, features_of(Means(), table_of(files), None)[np.arange(3)]
+
+
+def read_store(
+    features: tuple[Path, list[Path], np.ndarray], pattern: str, data: Callable[[bytes], bytes]
+) -> tuple[int, list[str]]:
+    """A store of which a file was changed gives the features all the same: how many were computed, and what it said."""
+    folder, files, expected = features
+    features_of(Means(), table_of(files), FeatureStore(folder))
+    (path,) = folder.glob(pattern)
+    path.write_bytes(data(path.read_bytes()))
+    said: list[str] = []
+    found = features_of(Means(), table_of(files), FeatureStore(folder), tell=said.append)
+    np.testing.assert_array_equal(found[np.arange(3)], expected)
+    for path in folder.rglob("*.*"):
+        path.unlink()
+    return found.computed, said
+
+
+@settings(SETTINGS, max_examples=max(EXAMPLES // 2, 10))
+@given(
+    pattern=st.sampled_from(["*/*.bin", "digests/*.npz"]), where=st.integers(0, 10**6), bits=st.integers(1, 255),
+    length=st.integers(0, 10**6),
+)  # fmt: skip
+def test_features_with_another_byte(
+    features: tuple[Path, list[Path], np.ndarray], pattern: str, where: int, bits: int, length: int
+) -> None:
+    read_store(features, pattern, lambda content: flipped(content, where, bits, length))
+
+
+@settings(SETTINGS, max_examples=max(EXAMPLES // 2, 10))
+@given(second=st.booleans(), where=st.integers(0, 10**6), change=CHANGES)
+def test_features_with_another_header(
+    features: tuple[Path, list[Path], np.ndarray], second: bool, where: int, change: tuple[str, Any]
+) -> None:
+    """Also one whose checksum fits."""
+
+    def data(content: bytes) -> bytes:
+        first = json.loads(content[:128])
+        text, numbers = content[128 : 128 + first["head"]], content[128 + first["head"] :]
+        if second:
+            text = json.dumps(changed(json.loads(text), where, change)).encode()
+            first.update(head=len(text), crc=zlib.crc32(numbers, zlib.crc32(text)))
+        else:
+            first = changed(first, where, change)
+        return json.dumps(first).encode().ljust(127) + b"\n" + text + numbers
+
+    read_store(features, "*/*.bin", data)
+
+
+def test_the_unchanged_features_are_taken(features: tuple[Path, list[Path], np.ndarray]) -> None:
+    for pattern in ("*/*.bin", "digests/*.npz"):
+        assert read_store(features, pattern, lambda content: content) == (0, [])
+
+
+SAVED = ("scores/test.npz", "scores/session_1.npz", "scores/session_0.npz", "scores/pictures.npz", "made/session_1.npz")
+ANY_ARRAY = arrays.arrays(
+    st.sampled_from(["?", "i1", "i8", "u1", "f2", "f4", "f8", "c8", "U3", "S2", "M8[s]"]),
+    arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=8),
+)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with scores, with pictures of its test images and with made ones."""
+    run = make_run(tmp_path_factory.mktemp("scored"), sessions=2, images=8, classes=("ant", "bee"))
+    rng = np.random.default_rng(0)
+    keep_pictures(read_runs([run])[0], rng.integers(0, 256, (8, 6, 6, 3), dtype=np.uint8))
+    (run / "made").mkdir()
+    np.savez(run / "made" / "session_1.npz", images=np.zeros((2, 4, 4, 3), np.uint8), labels=np.array([0, 0]))
+    return run
+
+
+def judge_scores(run: Path, name: str, data: bytes, report: bool = False) -> bool:
+    """Whether the file is taken where scores are read; a report, when asked for, is made in any case."""
+    path, before = run / name, (run / name).read_bytes()
+    path.write_bytes(data)
+    try:
+        if report:
+            page(read_runs([run]))
+        assert read_scores(run, 2, 2) is not None
+        calibrated_f1(run, run)
+    except UserError as error:
+        return refused(Path(path.name), error)
+    finally:
+        path.write_bytes(before)
+    return True
+
+
+@SETTINGS
+@given(name=st.sampled_from(SAVED), where=st.integers(0, 10**6), bits=st.integers(1, 255), length=st.integers(0, 10**6))
+def test_scores_with_another_byte(scored: Path, name: str, where: int, bits: int, length: int) -> None:
+    judge_scores(scored, name, flipped((scored / name).read_bytes(), where, bits, length))
+
+
+def with_array(file: Path, which: int, other: np.ndarray) -> bytes:
+    """The file with another array in the place of one of its own."""
+    content = io.BytesIO()
+    with np.load(file) as saved:
+        np.savez(content, **{**saved, saved.files[which % len(saved.files)]: other})
+    return content.getvalue()
+
+
+@SETTINGS
+@given(name=st.sampled_from(SAVED), which=st.integers(0, 3), other=ANY_ARRAY)
+def test_scores_with_another_array(scored: Path, name: str, which: int, other: np.ndarray) -> None:
+    judge_scores(scored, name, with_array(scored / name, which, other))
+
+
+@settings(SETTINGS, max_examples=max(EXAMPLES // 10, 4))
+@given(name=st.sampled_from(SAVED), which=st.integers(0, 3), other=ANY_ARRAY)
+def test_reports_of_scores_with_another_array(scored: Path, name: str, which: int, other: np.ndarray) -> None:
+    judge_scores(scored, name, with_array(scored / name, which, other), report=True)
+
+
+def test_the_unchanged_scores_are_taken(scored: Path) -> None:
+    for name in SAVED:
+        assert judge_scores(scored, name, (scored / name).read_bytes(), report=name == SAVED[0])
 
 
 def test_the_unchanged_results_are_taken(run: Path) -> None:

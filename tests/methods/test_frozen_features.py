@@ -343,9 +343,7 @@ def test_images_that_return_fill_in_their_labels_and_the_limit_holds():
         (Ridge, None, {"pseudo": "hard"}, "old_rows='refreshed'"),
         (Ridge, None, {"old_rows": "odd"}, "old_rows is 'odd'"),
         (Ridge, None, {"old_rows": "refreshed", "gaussian": True}, "gaussian=False"),
-        (Ridge, None, {"strength": 0.0}, "strength 0.0"),
         (KeptFeatures, None, {"unknown": "odd"}, "unknown is 'odd'"),
-        (KeptFeatures, None, {"limit": 0}, "limit 0"),
     ],
 )
 def test_bad_options(cls, head, options, message):

@@ -253,7 +253,6 @@ def test_state_is_taken_back_and_its_bytes_are_counted():
     [
         ({"recall": "all"}, "recall is 'all'; use 'class"),
         ({"unknown": "some"}, "unknown is 'some'; use 'semantic'"),
-        ({"threshold": 1.0}, "threshold is 1.0"),
         ({"purify": "off"}, r"head\.purify='off' has one feature for all classes"),
     ],
 )

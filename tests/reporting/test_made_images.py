@@ -20,7 +20,7 @@ def test_made_images_are_shown_by_class(tmp_path):
     np.savez(folder / "made" / "other.npz", images=images)
     damaged, sheet = made_images(run)
     assert (damaged.session, sheet.session) == (1, 2)
-    assert "session_1.npz cannot be read (one class an image)" in damaged.error
+    assert "session_1.npz cannot be read (it holds no images of one class each)" in damaged.error
     assert [name for name, _ in sheet.strips] == ["<ant>", "cat"]
     assert (sheet.present, sheet.old, sheet.lost) == (2, 4, ["bee", "dog"])
     written = page([run])

@@ -323,7 +323,7 @@ class FeatureStore:
                 array, names = _open_shard(path, wanted.difference(found), shape, self.dtype)
             except FileNotFoundError:  # another process made room
                 continue
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except Exception as error:  # damaged in one of many ways
                 tell(f"feature store: {path} is damaged ({error}); it is removed and its images are computed again")
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -405,6 +405,8 @@ def _open_shard(
         first = json.loads(file.readline(1024))
         if first["format"] != FORMAT:
             raise ValueError("another format")
+        if not 0 <= first["head"] <= os.fstat(file.fileno()).st_size:
+            raise ValueError("it is shorter than it says")
         text = file.read(first["head"])
         head = json.loads(text)
         names = {bytes.fromhex(name): place for place, name in enumerate(head["digests"])}

@@ -33,6 +33,7 @@ from mlcil.datasets.coco import load_coco_split
 from mlcil.datasets.folder import EXTENSIONS, TEST_FOLDERS, images_below
 from mlcil.datasets.voc import LAYOUTS, find_root, read_split
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 from mlcil.images import FORMATS
 from mlcil.protocols import check_option
 
@@ -131,6 +132,7 @@ def read_form(path: Path, photos: Path | None = None, form: str | None = None) -
 
 
 def _text(path: Path) -> str:
+    check_regular(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

@@ -43,6 +43,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import resolve_precision
 from mlcil.registry import DATASETS, METHODS
 from mlcil.reporting import log_lines
+from mlcil.schema import check
 from mlcil.system.allocator import keep_freed_memory
 from mlcil.system.provenance import versions
 from mlcil.system.signals import StopSignals
@@ -141,9 +142,11 @@ def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
             "with that head"
         )
     same = METHODS.get(kind).__name__ == stage.method
+    arguments = {**arguments, **(stage.method_options if same else {})}
+    check(METHODS.get(kind), arguments, f"{path}: method", "network")
     try:
         network = stage.build(path)
-        method = METHODS.get(kind)(network=network, **{**arguments, **(stage.method_options if same else {})})
+        method = METHODS.get(kind)(network=network, **arguments)
         if same:
             method.load_method_state(stage.method_state)
     except UserError:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import mlcil
 from mlcil.datasets.scenario import Scenario
 from mlcil.errors import UserError
@@ -70,6 +72,7 @@ def conditions(
     """
     return {
         **without(settings, NEUTRAL),
+        **({} if torch.cuda.is_available() else {"threads": str(torch.get_num_threads())}),  # sums are split over them
         "images of the training split": scenario.train.image_digest()[:12],
         "images of the test split": scenario.test.image_digest()[:12],
         "number of processes": str(expected_processes(launcher)),

@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.fileio.handlers.registry_utils import file_handlers
@@ -77,6 +78,8 @@ from mlcil.schema import check, check_keys, check_library, near
 for _format in ("yaml", "yml"):  # mmengine would make, and call, any python object that a YAML base names
     file_handlers.pop(_format, None)
 
+CONVERT = "convert_to_iter_based"  # an argument of mmengine's registry, not of its schedules
+LENGTHS = {"step_size", "begin", "end", "milestones", "T_max", "total_steps", "periods"}  # of mmengine's schedules
 LONGEST_NAME = 200  # bytes of a run's name: file systems take 255, and temporary names are longer
 
 #: every top-level key and its default; ``...`` marks what a config must give
@@ -201,7 +204,7 @@ def finish_config(cfg: dict[str, Any], default_name: str, filename: Path | None 
         if default is ... and key not in cfg:
             raise UserError(f"{where} has no {key!r}; every config gives scenario, network and method, so add it")
         if isinstance(default, dict):
-            cfg[key] = {**copy.deepcopy(default), **_mapping(cfg.get(key) or {}, key)}
+            cfg[key] = {**copy.deepcopy(default), **_mapping({} if cfg.get(key) is None else cfg[key], key)}
         else:
             cfg.setdefault(key, copy.deepcopy(default))
     cfg["plugins"] = load_plugins(cfg["plugins"], filename.parent if filename else Path())
@@ -325,6 +328,7 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     _check_typed(cfg["method"], METHODS, "method", "network")
     _check_memory(cfg)
     _check_made(functools.partial(TrainTransform, 32), cfg, "train_transform", _arguments(TrainTransform, "size"))
+    check(TrainTransform, cfg["train_transform"], "train_transform", "size")  # what no step has looked at too
     _check_made(CacheOptions, cfg, "image_cache", _arguments(CacheOptions))
     _check_made(FeatureStoreOptions, cfg, "feature_store", _arguments(FeatureStoreOptions))
     check(TrainLoader, cfg["train_dataloader"], "train_dataloader")
@@ -478,9 +482,12 @@ def _check_schedule(section: Mapping[str, Any], epochs: int) -> None:
     else:
         if issubclass(cls, ReduceOnPlateauParamScheduler):
             raise UserError(f"{where} waits for validations, which change nothing in a run; choose another schedule")
-        check_library(
-            cls, {k: v for k, v in section.items() if k != "convert_to_iter_based"}, where, "optimizer", "param_name"
-        )
+        check_library(cls, {k: v for k, v in section.items() if k != CONVERT}, where, "optimizer", "param_name")
+        if not isinstance(section.get(CONVERT, False), bool):
+            raise UserError(f"{where}.{CONVERT} is {section[CONVERT]!r}; expected True or False")
+        for key in LENGTHS & set(section):
+            if section[key] is not None and np.min(section[key], initial=0) < 0:
+                raise UserError(f"{where}.{key} is {section[key]!r}; expected no number below 0")
     epochs = min(epochs, 1000)
     with _tried(where):
         optimizer = torch.optim.SGD([_weight()], lr=1.0, momentum=0.9)

@@ -17,6 +17,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from mlcil.engine.run import Run
+from mlcil.schema import Natural
 
 
 def build_schedules(run: Run, wrapper: OptimWrapper, epochs: int, epoch_length: int) -> list[Any]:
@@ -103,7 +104,7 @@ class WarmupCosine(LRScheduler):
         optimizer: Any,
         epochs: int,
         epoch_length: int,
-        warmup_epochs: int = 5,
+        warmup_epochs: Natural = 5,
         warmup_lr: float = 1e-6,
         min_lr: float = 1e-5,
     ) -> None:
@@ -146,9 +147,9 @@ class Steps(LRScheduler):
         optimizer: Any,
         epochs: int,
         epoch_length: int,
-        milestones: Sequence[int] = (),
+        milestones: Sequence[Natural] = (),
         gamma: float = 0.1,
-        constant_from: int | None = None,
+        constant_from: Natural | None = None,
         constant: float | None = None,
     ) -> None:
         if (constant_from is None) != (constant is None):

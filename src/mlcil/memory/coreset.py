@@ -12,6 +12,7 @@ import numpy as np
 
 from mlcil.errors import UserError
 from mlcil.memory.base import Memory
+from mlcil.schema import Natural
 
 SELECTIONS = ("random_coreset", "nearest_coreset", "herding_coreset")
 
@@ -91,7 +92,7 @@ class CoresetMemory(Memory):
         total: int | None = None,
         selection: str = "random_coreset",
         oversample: bool | None = None,
-        seed: int = 0,
+        seed: Natural = 0,
         labels: str = "oracle",
     ) -> None:
         super().__init__(labels)

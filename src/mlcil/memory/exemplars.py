@@ -16,6 +16,7 @@ import numpy as np
 from mlcil.errors import UserError
 from mlcil.memory.base import Memory
 from mlcil.memory.selection import deduplicate, per_class_herding, random_selection, truncate_to_budget
+from mlcil.schema import Natural
 
 
 class ExemplarMemory(Memory):
@@ -50,7 +51,7 @@ class ExemplarMemory(Memory):
         labels: str = "oracle",
         quota: str = "ceil",
         views: str = "test",
-        seed: int = 0,
+        seed: Natural = 0,
     ) -> None:
         super().__init__(labels)
         if (per_class is None) == (total is None):

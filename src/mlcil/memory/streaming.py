@@ -14,6 +14,7 @@ import numpy as np
 
 from mlcil.errors import UserError
 from mlcil.memory.base import Memory
+from mlcil.schema import Count, Natural
 
 SELECTIONS = ("reservoir", "prs", "ocdm")
 
@@ -43,8 +44,8 @@ class StreamingMemory(Memory):
         selection: str = "reservoir",
         labels: str = "oracle",
         power: float = 0.0,
-        batch: int = 16,
-        seed: int = 0,
+        batch: Count = 16,
+        seed: Natural = 0,
     ) -> None:
         super().__init__(labels)
         if type(total) is not int or total < 1:

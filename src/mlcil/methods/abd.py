@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from mlcil.losses.classification import share_weights, weighted_cross_entropy
 from mlcil.methods.data_free import DataFree
 from mlcil.models.heads import FullLinearHead
+from mlcil.models.inversion import InversionSettings
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 
 @METHODS.register_module()
@@ -44,9 +46,9 @@ class ABD(DataFree):
     def __init__(
         self,
         network: IncrementalNetwork,
-        mu: float = 0.1,
-        inversion: dict[str, Any] | None = None,
-        reference_batch: int = 64,
+        mu: Weight = 0.1,
+        inversion: Annotated[dict[str, Any] | None, InversionSettings] = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, inversion, reference_batch, teacher_autocast)

@@ -29,6 +29,7 @@ from mlcil.models.heads import GraphHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 
 @METHODS.register_module()
@@ -51,10 +52,10 @@ class AGCN(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        classification: float = 1.0,
-        distillation: float = 0.93,
-        relation: float = 1000.0,
-        reference_batch: int = 64,
+        classification: Weight = 1.0,
+        distillation: Weight = 0.93,
+        relation: Weight = 1000.0,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

@@ -27,6 +27,7 @@ from mlcil.models.folding import folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32, corrected
 from mlcil.phases import Batches, Phase, Train, UpdateMemory
+from mlcil.schema import AboveZero, Count, Natural
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BalancedFinetuning:
-    """A short phase on the memory alone, behind the session's update of the memory (DyTox, DKT, DAFormer).
+    """A short phase on the memory alone, behind the session's update of the memory (DyTox, DKT, DAFormer)."""
 
-    Raises:
-        ValueError: a learning rate or a batch that is not above 0, or epochs that are no whole number.
-    """
-
-    lr: float = 5e-5  # at base_batch_size images a step over all processes, scaled in proportion
-    base_batch_size: int = 256
-    epochs: int = 10
-    early_epochs: int | None = None  # epochs of the sessions below early_sessions, when they differ
-    early_sessions: int = 0
+    lr: AboveZero = 5e-5  # at base_batch_size images a step over all processes, scaled in proportion
+    base_batch_size: Count = 256
+    epochs: Natural = 10
+    early_epochs: Natural | None = None  # epochs of the sessions below early_sessions, when they differ
+    early_sessions: Natural = 0
     shuffle: bool = False  # DKT, DAFormer official behaviour: sorted by class, the last, smaller batch dropped
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "base_batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise ValueError(f"finetuning's {name} is {value!r}; expected a number above 0")
-        for name in ("epochs", "early_epochs", "early_sessions"):
-            value = getattr(self, name)
-            if (value is not None or name != "early_epochs") and (type(value) is not int or value < 0):
-                raise ValueError(f"finetuning's {name} is {value!r}; expected a whole number of at least 0")
 
     def epochs_of(self, session: int) -> int:
         """Epochs in the session of that index."""
@@ -132,7 +119,7 @@ class Method(BaseModel):
     #: ways of choosing exemplars that the method works with, or () when it runs without a memory too
     memory_selections: tuple[str, ...] = ()
 
-    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: Count = 64, teacher_autocast: bool = True) -> None:
         super().__init__(data_preprocessor=ImagePreprocessor())
         self.network = network
         self.reference_batch = reference_batch

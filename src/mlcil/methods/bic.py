@@ -21,11 +21,12 @@ Legend: B images, C classes seen so far, O old classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from mmengine.dist import all_gather_object
 from torch import Tensor, nn
 
@@ -37,6 +38,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32, corrected
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count
 
 
 class BiasCorrection(Method):
@@ -51,7 +53,7 @@ class BiasCorrection(Method):
     uses_teacher = True
 
     def __init__(
-        self, network: IncrementalNetwork, temperature: float, reference_batch: int, teacher_autocast: bool
+        self, network: IncrementalNetwork, temperature: AboveZero, reference_batch: Count, teacher_autocast: bool
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.temperature = temperature
@@ -84,9 +86,9 @@ class BiC(BiasCorrection):
     def __init__(
         self,
         network: IncrementalNetwork,
-        held_out: int = 10,
-        temperature: float = 2.0,
-        reference_batch: int = 64,
+        held_out: Annotated[int, Ge(2)] = 10,
+        temperature: AboveZero = 2.0,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, temperature, reference_batch, teacher_autocast)
@@ -202,10 +204,10 @@ class SingleLabelBiC(BiasCorrection):
     def __init__(
         self,
         network: IncrementalNetwork,
-        temperature: float = 2.0,
+        temperature: AboveZero = 2.0,
         correct_predictions: bool = False,
-        second: dict[str, Any] | None = None,
-        reference_batch: int = 64,
+        second: Annotated[dict[str, Any] | None, SecondStage] = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, temperature, reference_batch, teacher_autocast)

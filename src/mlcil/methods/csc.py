@@ -34,6 +34,7 @@ from mlcil.models.heads import CSCHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Weight
 
 
 @METHODS.register_module()
@@ -54,7 +55,7 @@ class CSC(Method):
     own_criterion = MULTI_LABEL
 
     def __init__(
-        self, network: IncrementalNetwork, beta: float = 0.04, entropy: str = "old", teacher_autocast: bool = True
+        self, network: IncrementalNetwork, beta: Weight = 0.04, entropy: str = "old", teacher_autocast: bool = True
     ) -> None:
         super().__init__(network, teacher_autocast=teacher_autocast)
         if not isinstance(network.head, CSCHead):

@@ -16,7 +16,7 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count, Share, Weight
 
 DISTILLATIONS = ("plain", "neighbours", "both")
 
@@ -42,22 +43,11 @@ class MixUp:
         alpha: of the beta distribution, above 0.
         smoothing: label smoothing, in [0, 1].
         probability: share of the batches that are mixed; the others have smoothed labels only.
-
-    Raises:
-        ValueError: a number out of its range.
     """
 
-    alpha: float = 0.8
-    smoothing: float = 0.1
-    probability: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, high in (("alpha", 1e3), ("smoothing", 1), ("probability", 1)):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= high or (name == "alpha" and value == 0):
-                bounds = "above 0" if name == "alpha" else "from 0 to 1"
-                raise ValueError(f"mixup's {name} is {value!r}; expected a number {bounds}")
+    alpha: AboveZero = 0.8
+    smoothing: Share = 0.1
+    probability: Share = 1.0
 
 
 @METHODS.register_module()
@@ -95,14 +85,14 @@ class DAFormer(Method):
         self,
         network: IncrementalNetwork,
         distillation: str = "plain",
-        divergence: float = 0.1,
-        temperature: float = 1.0,
-        neighbours: int = 5,
-        neighbour_temperature: float = 0.1,
-        neighbour_weight: float = 1.0,
-        finetuning: dict[str, Any] | None = None,
-        mixup: dict[str, Any] | None = None,
-        rho: float | None = None,
+        divergence: Weight = 0.1,
+        temperature: AboveZero = 1.0,
+        neighbours: Count = 5,
+        neighbour_temperature: AboveZero = 0.1,
+        neighbour_weight: Weight = 1.0,
+        finetuning: Annotated[dict[str, Any] | None, BalancedFinetuning] = None,
+        mixup: Annotated[dict[str, Any] | None, MixUp] = None,
+        rho: AboveZero | None = None,
         teacher_autocast: bool = True,
     ) -> None:
         if not isinstance(network.head, DAFormerHead):
@@ -118,8 +108,6 @@ class DAFormer(Method):
         self.finetuning = BalancedFinetuning(**finetuning) if finetuning is not None else None
         self.mixup = MixUp(**mixup) if mixup is not None else None
         self.needs_images = mixup is not None  # kept maps cannot be mixed
-        if rho is not None and (isinstance(rho, bool) or not isinstance(rho, (int, float)) or rho <= 0):
-            raise ValueError(f"method.rho is {rho!r}; expected a number above 0, such as 3.0, or None")
         self.rho = rho
 
     def freeze(self) -> None:

@@ -6,7 +6,7 @@ import datetime
 import logging
 import math
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from mlcil.models.inversion import Inversion, InversionSettings, effective_class
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Invert, Phase, Train, UpdateMemory
+from mlcil.schema import AboveZero, Count, Weight
 
 SHEET = 8  # images of a class in reports
 
@@ -45,8 +46,8 @@ class DataFree(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        inversion: dict[str, Any] | None = None,
-        reference_batch: int = 64,
+        inversion: Annotated[dict[str, Any] | None, InversionSettings] = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
@@ -167,10 +168,10 @@ class SoftTargetReplay(DataFree):
     def __init__(
         self,
         network: IncrementalNetwork,
-        mu: float | None = None,
-        temperature: float = 2.0,
-        inversion: dict[str, Any] | None = None,
-        reference_batch: int = 64,
+        mu: Weight | None = None,
+        temperature: AboveZero = 2.0,
+        inversion: Annotated[dict[str, Any] | None, InversionSettings] = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, inversion, reference_batch, teacher_autocast)

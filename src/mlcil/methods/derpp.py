@@ -29,6 +29,7 @@ from mlcil.methods.base import Batch, Method, SessionContext
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 
 @METHODS.register_module()
@@ -45,7 +46,7 @@ class DERpp(Method):
     memory_selections = ("reservoir", "random", "herding")
 
     def __init__(
-        self, network: IncrementalNetwork, alpha: float = 1.0, beta: float = 1.0, reference_batch: int = 64
+        self, network: IncrementalNetwork, alpha: Weight = 1.0, beta: Weight = 1.0, reference_batch: Count = 64
     ) -> None:
         super().__init__(network, reference_batch)
         self.alpha, self.beta = alpha, beta
@@ -74,14 +75,17 @@ class DERpp(Method):
         return losses
 
     def enter(self, logits_NC: Tensor, rows: Tensor) -> None:
-        """Keep the logits of the new images whose epoch it is."""
+        """Keep the logits of the new images whose epoch it is; every process has those of all, since one saves them."""
         assert self.context is not None
         session, epochs = self.context.index, self.context.epochs
+        found: dict[int, Tensor] = {}
         for logits_C, row in zip(logits_NC.detach().float().cpu(), rows.tolist(), strict=True):
             if row < 0 or row in self.entered:
                 continue
             if np.random.default_rng((session, row)).integers(epochs) == self.epoch:
-                self.entered[row] = logits_C.clone()
+                found[row] = logits_C.clone()
+        for part in all_gather_object(found):
+            self.entered.update(part)
 
     def logit_distance(self, logits_RC: Tensor, rows: Tensor) -> Tensor:
         """Sum over the images of the mean squared distance to their stored logits."""
@@ -94,9 +98,9 @@ class DERpp(Method):
     def remember(self, rows: np.ndarray, logits_MC: np.ndarray, kept: np.ndarray) -> None:
         still = set(kept.tolist())
         self.stored = {row: logits for row, logits in self.stored.items() if row in still}
-        entered = {row: logits for part in all_gather_object(self.entered) for row, logits in part.items()}
         for row, logits in zip(rows.tolist(), logits_MC, strict=True):
-            self.stored[row] = entered[row] if row in entered else torch.from_numpy(np.array(logits, np.float32))
+            known = self.entered.get(row)
+            self.stored[row] = torch.from_numpy(np.array(logits, np.float32)) if known is None else known
         self.entered = {}
 
     def method_state(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mlcil.models.inversion import SHEET_BATCH, SHEET_BATCHES, first_of_each
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count, Weight
 
 
 @METHODS.register_module()
@@ -46,9 +47,9 @@ class DGR(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        mu: float = 1.0,
-        temperature: float = 2.0,
-        reference_batch: int = 64,
+        mu: Weight = 1.0,
+        temperature: AboveZero = 2.0,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

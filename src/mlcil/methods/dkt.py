@@ -14,7 +14,7 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from mlcil.models.numerics import at_least_float32
 from mlcil.models.vision_transformer import DKTEncoder
 from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Weight
 
 #: relations of two images
 SAME_CLASS, OLD_AGAINST_NEW, OTHERWISE = 4, -4, -1
@@ -62,10 +63,10 @@ class DKT(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        separation: float = 0.003,
-        temperature: float = 1.0,
+        separation: Weight = 0.003,
+        temperature: AboveZero = 1.0,
         clf_weight_fix: bool = False,
-        finetuning: dict[str, Any] | None = None,
+        finetuning: Annotated[dict[str, Any] | None, BalancedFinetuning] = None,
         teacher_autocast: bool = True,
     ) -> None:
         if not isinstance(network.backbone, DKTEncoder) or not isinstance(network.head, DKTHead):

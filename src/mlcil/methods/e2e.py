@@ -9,7 +9,7 @@ Legend: B images, C classes seen so far, O old classes, N new classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count, Weight
 
 
 @METHODS.register_module()
@@ -51,11 +52,11 @@ class E2E(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        mu: float = 1.0,
-        temperature: float = 2.0,
+        mu: Weight = 1.0,
+        temperature: AboveZero = 2.0,
         current_target: str = "official",
-        second: dict[str, Any] | None = None,
-        reference_batch: int = 64,
+        second: Annotated[dict[str, Any] | None, SecondStage] = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

@@ -23,6 +23,7 @@ from torch import Tensor
 from mlcil.methods.base import Batch, Method, SessionContext, check_choice
 from mlcil.models.network import IncrementalNetwork, build_network
 from mlcil.registry import METHODS
+from mlcil.schema import Count
 
 
 @METHODS.register_module()
@@ -41,7 +42,7 @@ class Finetune(Method):
         network: IncrementalNetwork,
         restart: bool = False,
         old_labels: str = "absent",
-        reference_batch: int = 64,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

@@ -15,6 +15,7 @@ from mlcil.losses.criterion import MULTI_LABEL
 from mlcil.methods.base import Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches
+from mlcil.schema import Count
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class FrozenFeatures(Method):
 
     own_criterion = MULTI_LABEL
 
-    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: Count = 64, teacher_autocast: bool = True) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if not network.frozen_backbone:
             raise ValueError(f"{type(self).__name__} needs network.frozen_backbone=True")

@@ -14,6 +14,7 @@ from mlcil.methods.frozen_features import FrozenFeatures
 from mlcil.models.heads import SessionLinearHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.registry import METHODS
+from mlcil.schema import Count
 
 
 @METHODS.register_module()
@@ -28,7 +29,7 @@ class FrozenRows(FrozenFeatures):
         ValueError: another head, or a backbone that is trained.
     """
 
-    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: Count = 64, teacher_autocast: bool = True) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if not isinstance(network.head, SessionLinearHead):
             raise ValueError("FrozenRows needs network.head.type='session_linear'")

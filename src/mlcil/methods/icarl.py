@@ -31,6 +31,7 @@ from mlcil.models.heads import PrototypeHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import Count
 
 
 @METHODS.register_module()
@@ -45,7 +46,7 @@ class ICaRL(Method):
     uses_teacher = True
     own_criterion = MULTI_LABEL
 
-    def __init__(self, network: IncrementalNetwork, reference_batch: int = 64, teacher_autocast: bool = True) -> None:
+    def __init__(self, network: IncrementalNetwork, reference_batch: Count = 64, teacher_autocast: bool = True) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         self.correction: list[list[float]] = []  # (C, 2) scale and shift of the prototypes' logits
 

@@ -35,11 +35,12 @@ Legend: B images, N images of a session, C classes seen, O old classes, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Lt
 from mmengine.dist import all_gather_object
 from torch import Tensor
 
@@ -81,7 +82,7 @@ class KBK(Method):
         self,
         network: IncrementalNetwork,
         recall: str = "class+entropy",
-        threshold: float = 0.8,
+        threshold: Annotated[float, Gt(0), Lt(1)] = 0.8,
         unknown: str = "semantic",
         grad_comp: bool = True,
         teacher_autocast: bool = True,
@@ -89,8 +90,6 @@ class KBK(Method):
         super().__init__(network, teacher_autocast=teacher_autocast)
         if not isinstance(network.head, KBKHead):
             raise ValueError("KBK needs network.head.type='kbk'")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold is {threshold}; expected a score between 0 and 1")
         self.recall = check_choice("recall", recall, ("class+entropy", "class", "global", "off"))
         self.unknown = check_choice("unknown", unknown, ("semantic", "mix", "off"))
         if unknown != "off" and network.head.purify == "off":

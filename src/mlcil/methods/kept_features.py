@@ -35,6 +35,7 @@ from mlcil.models.heads import LinearHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count, Share, Weight
 
 
 def _entropy(z: Tensor) -> Tensor:
@@ -81,19 +82,17 @@ class KeptFeatures(FrozenFeatures):
         self,
         network: IncrementalNetwork,
         unknown: str = "absent",
-        likely: float = 0.6,
-        alpha: float = 0.2,
-        strength: float = 100.0,
-        limit: int | None = None,
-        reference_batch: int = 64,
+        likely: Share = 0.6,
+        alpha: Weight = 0.2,
+        strength: AboveZero = 100.0,
+        limit: Count | None = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
         if not isinstance(network.head, LinearHead):
             raise ValueError("KeptFeatures needs network.head.type='linear'")
         self.unknown = check_choice("unknown", unknown, tuple(UNKNOWN))
-        if not strength > 0 or (limit is not None and limit < 1):
-            raise ValueError(f"strength is {strength!r} and limit {limit!r}; expected numbers above 0")
         self.likely, self.alpha, self.strength, self.limit = likely, alpha, strength, limit
         self.new_only = False
         self.features = torch.zeros(0, network.head.in_channels, dtype=torch.float16)

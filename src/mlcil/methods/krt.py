@@ -15,7 +15,7 @@ Legend: B images, C classes seen so far, O old classes, S sessions, D token widt
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 #: attributes that the next session, or a resumed run, needs
 STATE = (
@@ -81,13 +82,13 @@ class KRT(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        token_weight: float = 100.0,
+        token_weight: Weight = 100.0,
         pseudo_labels: bool = True,
         dynamic: bool = True,
-        search: dict[str, Any] | None = None,
+        search: Annotated[dict[str, Any] | None, ThresholdSearch] = None,
         recall: str = "krt",
         freeze_old: bool = True,
-        reference_batch: int = 64,
+        reference_batch: Count = 64,
         teacher_autocast: bool = False,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

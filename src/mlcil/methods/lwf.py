@@ -30,6 +30,7 @@ from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import corrected
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count, Weight
 
 
 @METHODS.register_module()
@@ -55,12 +56,12 @@ class LwF(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        weight: float = 1.0,
-        temperature: float = 2.0,
+        weight: Weight = 1.0,
+        temperature: AboveZero = 2.0,
         old_labels: str = "ignored",
         calibrated: bool = False,
-        relation_weight: float = 0.0,
-        reference_batch: int = 64,
+        relation_weight: Weight = 0.0,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

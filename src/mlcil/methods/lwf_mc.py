@@ -11,6 +11,7 @@ from mlcil.methods.base import Batch, Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Count
 
 
 def sigmoid_kd(logits_BC: Tensor, labels_B: Tensor, teacher_BO: Tensor | None) -> Tensor:
@@ -58,7 +59,7 @@ class LwFMC(Method):
         self,
         network: IncrementalNetwork,
         variant: str = "sigmoid",
-        reference_batch: int = 64,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

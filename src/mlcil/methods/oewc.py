@@ -26,6 +26,7 @@ from mlcil.methods.base import Batch, Method, SessionContext, check_choice
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Share, Weight
 
 
 @METHODS.register_module()
@@ -45,10 +46,10 @@ class OEWC(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        strength: float = 1000.0,
-        decay: float = 0.9,
+        strength: Weight = 1000.0,
+        decay: Share = 0.9,
         old_labels: str = "absent",
-        reference_batch: int = 64,
+        reference_batch: Count = 64,
     ) -> None:
         super().__init__(network, reference_batch)
         self.strength, self.decay = strength, decay

@@ -22,6 +22,7 @@ from mlcil.methods.base import Batch, Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 
 @METHODS.register_module()
@@ -44,10 +45,10 @@ class POD(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        spatial: float = 5.0,
-        flat: float = 180.0,
+        spatial: Weight = 5.0,
+        flat: Weight = 180.0,
         collapse: str = "spatial",
-        reference_batch: int = 64,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mlcil.models.numerics import at_least_float32
+from mlcil.schema import AboveZero, Count, Share, Weight
 
 HIGHEST, LOWEST = 0.999999, 0.0001
 
@@ -25,10 +26,10 @@ HIGHEST, LOWEST = 0.999999, 0.0001
 class ThresholdSearch:
     """Settings of the search; the defaults are the official constants."""
 
-    start: float = 0.8
-    step: float = 0.005
-    band: float = 0.1
-    max_evaluations: int = 100
+    start: Share = 0.8
+    step: AboveZero = 0.005
+    band: Weight = 0.1
+    max_evaluations: Count = 100
     strict: bool = False  # raise instead of keeping the nearest threshold
 
 

@@ -11,7 +11,7 @@ Legend: B images, C classes seen so far, O old classes, K pooled width.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from mlcil.methods.base import SessionContext
 from mlcil.methods.data_free import DataFree
+from mlcil.models.inversion import InversionSettings
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.phases import Phase, Train, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Natural, Weight
 
 
 def adaptive_factors(old: int, new: int) -> tuple[float, float]:
@@ -54,12 +56,12 @@ class RDFCIL(DataFree):
     def __init__(
         self,
         network: IncrementalNetwork,
-        ce: float = 0.5,
-        hkd: float = 0.15,
-        rkd: float = 0.5,
-        finetune_epochs: int = 40,
-        inversion: dict[str, Any] | None = None,
-        reference_batch: int = 64,
+        ce: Weight = 0.5,
+        hkd: Weight = 0.15,
+        rkd: Weight = 0.5,
+        finetune_epochs: Natural = 40,
+        inversion: Annotated[dict[str, Any] | None, InversionSettings] = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, inversion, reference_batch, teacher_autocast)

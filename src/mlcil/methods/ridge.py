@@ -56,6 +56,7 @@ from mlcil.models.heads import SessionLinearHead
 from mlcil.models.network import IncrementalNetwork
 from mlcil.phases import Batches, Fit, Phase, UpdateMemory
 from mlcil.registry import METHODS
+from mlcil.schema import AboveZero, Count, Score, Weight
 
 STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-16, 17))
 PSEUDO = ("none", "hard", "soft", "per_class")
@@ -224,13 +225,13 @@ class Ridge(FrozenFeatures):
         self,
         network: IncrementalNetwork,
         old_rows: str = "frozen",
-        negatives: float = 1.0,
+        negatives: Weight = 1.0,
         gaussian: bool = False,
         pseudo: str = "none",
-        threshold: float = 0.847,
+        threshold: Score = 0.847,
         balanced: bool = False,
-        strength: float | None = None,
-        reference_batch: int = 64,
+        strength: AboveZero | None = None,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
@@ -242,10 +243,6 @@ class Ridge(FrozenFeatures):
             raise ValueError("old_rows='refreshed' takes all images alike; leave negatives=1 and gaussian=False")
         if not self.refreshed and pseudo != "none":
             raise ValueError(f"pseudo={pseudo!r} is for rows that are solved for again; set old_rows='refreshed'")
-        if negatives < 0 or (strength is not None and not strength > 0):
-            raise ValueError(
-                f"negatives is {negatives!r} and strength {strength!r}; expected numbers from 0 on, above 0"
-            )
         self.negatives, self.gaussian = float(negatives), gaussian
         self.threshold, self.balanced, self.strength = threshold, balanced, strength
         self.sums: Sums | None = None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mlcil.errors import UserError
 from mlcil.losses.classification import class_labels
 from mlcil.methods.base import Method
+from mlcil.schema import AboveZero, Count, Natural, Share, Weight
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class SecondStage:
         momentum, weight_decay: of SGD.
     """
 
-    epochs: int = 250
-    lr: float = 1e-3
-    milestones: Sequence[int] = (100, 150, 200)
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
+    epochs: Count = 250
+    lr: AboveZero = 1e-3
+    milestones: Sequence[Natural] = (100, 150, 200)
+    momentum: Share = 0.9
+    weight_decay: Weight = 2e-4
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.SGD:
         """SGD over these parameters, all of them with weight decay."""

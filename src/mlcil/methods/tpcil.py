@@ -22,6 +22,7 @@ from mlcil.methods.base import Batch, Method
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
 from mlcil.registry import METHODS
+from mlcil.schema import Count, Weight
 
 
 @METHODS.register_module()
@@ -40,8 +41,8 @@ class TPCIL(Method):
     def __init__(
         self,
         network: IncrementalNetwork,
-        weight: float = 30.0,
-        reference_batch: int = 64,
+        weight: Weight = 30.0,
+        reference_batch: Count = 64,
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)

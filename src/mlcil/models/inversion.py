@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from mlcil.models.generators import Generator, draw_latents
 from mlcil.models.network import IncrementalNetwork
 from mlcil.models.numerics import at_least_float32
+from mlcil.schema import AboveZero, Count, Weight
 
 _EPS = 1e-8
-PRECISIONS = ("fp32", "bf16")
 SHEET_BATCH, SHEET_BATCHES = 128, 4  # images that a contact sheet is chosen from
 
 
@@ -44,29 +44,18 @@ class InversionSettings:
         precision: ``fp32``, or ``bf16`` for the convolutions of generator and network; the terms stay in float32.
         channels_last: memory layout of the generator and its images; worth it on GPUs with tensor cores.
         compile: run the generator through ``torch.compile``; needs a C++ compiler, worth it for long inversions.
-
-    Raises:
-        ValueError: a number or a word that makes no sense.
     """
 
-    iterations: int = 10000
-    lr: float = 1e-3
-    temperature: float = 1000.0
-    content: float = 1.0
-    statistics: float = 50.0
-    smoothness: float = 1e-3
-    width: int | None = None
-    precision: str = "fp32"
+    iterations: Count = 10000
+    lr: AboveZero = 1e-3
+    temperature: AboveZero = 1000.0
+    content: Weight = 1.0
+    statistics: Weight = 50.0
+    smoothness: Weight = 1e-3
+    width: Count | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
-
-    def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"inversion.iterations is {self.iterations!r}; use a whole number of at least 1")
-        if self.width is not None and self.width < 1:
-            raise ValueError(f"inversion.width is {self.width!r}; use a number of channels, or None")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"inversion.precision is {self.precision!r}; use one of {', '.join(PRECISIONS)}")
 
 
 class BatchNormStatistics:

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from mlcil.errors import UserError
-from mlcil.files import read_arrays, write_arrays
+from mlcil.files import write_arrays
 from mlcil.images import load_rgb
+from mlcil.reporting.comparison import arrays_of_scores, saved_scores
 from mlcil.reporting.report_runs import ReportRun
 
 PICTURES = "pictures.npz"  # in scores/
@@ -95,41 +96,37 @@ def read_scores(folder: Path, sessions: int, seen: int, single: bool = False) ->
     Raises:
         UserError: the files are damaged or do not belong to these results.
     """
-    test_file, file = folder / "scores" / "test.npz", folder / "scores" / f"session_{sessions - 1}.npz"
-    if not (test_file.is_file() and file.is_file()):
+    if not all((folder / "scores" / name).is_file() for name in ("test.npz", f"session_{sessions - 1}.npz")):
         return None
-    test, session = _arrays(test_file, ("targets", "selects", "paths", "classes")), _arrays(file, ("rows", "logits"))
-    targets, rows, logits = test["targets"], session["rows"], session["logits"]
-    fits = (
-        targets.ndim == logits.ndim == 2
-        and rows.shape == logits.shape[:1]
-        and logits.shape[1] == seen <= targets.shape[1] == len(test["classes"])
-        and len(test["paths"]) == len(targets)
-        and test["selects"].shape == targets.shape
-        and (rows.size == 0 or (rows.min() >= 0 and rows.max() < len(targets)))
-    )
-    if not fits:
-        raise UserError(
-            f"{file} does not fit results.json and {test_file.name}: found logits {logits.shape}, rows {rows.shape} "
-            f"and targets {targets.shape}, expected {seen} seen classes; train the run again to save its scores anew"
-        )
+    saved = saved_scores(folder, sessions, seen)
+    targets, rows, logits = saved["targets"], saved["rows"], saved["logits"].astype(np.float64)
     scores = np.full((len(targets), seen), np.nan)
-    logits = logits.astype(np.float64)
     with np.errstate(over="ignore"):
         if single and len(rows):
             shares = np.exp(logits - logits.max(1, keepdims=True))
             scores[rows] = shares / shares.sum(1, keepdims=True)
         else:
             scores[rows] = 1.0 / (1.0 + np.exp(-logits))
-    names = [str(name) for name in test["classes"]]
     pictures: dict[int, np.ndarray] = {}
     if (file := folder / "scores" / PICTURES).is_file():
-        kept = _arrays(file, ("rows", "images"))
-        whole = (*kept["rows"].shape, *kept["images"].shape[1:3], 3)
-        if kept["images"].dtype == np.uint8 and kept["images"].shape == whole:
+        kept = arrays_of_scores(file, {"rows": "iu", "images": "u"})
+        if is_strip(kept["images"], kept["rows"]):
             pictures = dict(zip(kept["rows"].tolist(), kept["images"], strict=True))
-    paths, shown_N = [str(path) for path in test["paths"]], np.asarray(test["selects"][:, :seen].any(1))
-    return Scores(scores, targets[:, :seen], paths, names[:seen], shown_N, pictures)
+    names, paths = saved["classes"][:seen].tolist(), saved["paths"].tolist()
+    shown_N = np.asarray(saved["selects"][:, :seen].any(1))
+    return Scores(scores, targets[:, :seen], paths, names, shown_N, pictures)
+
+
+def is_strip(images_NHW3: np.ndarray, numbers_N: np.ndarray) -> bool:
+    """Whether these are images, and of each a number."""
+    sizes = images_NHW3.shape[1:3]
+    return (
+        images_NHW3.dtype == np.uint8
+        and numbers_N.dtype.kind in "iu"
+        and numbers_N.ndim == 1
+        and images_NHW3.shape == (len(numbers_N), *sizes, 3)
+        and all(sizes)
+    )
 
 
 def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
@@ -152,16 +149,6 @@ def keep_pictures(run: ReportRun, pixels_NHW3: np.ndarray) -> None:
         shown |= {tile.row for tile in fallen(before, scores, FALLEN)}
     rows = np.array(sorted(shown), np.int64)
     write_arrays(run.folder / "scores" / PICTURES, {"rows": rows, "images": pixels_NHW3[rows]})
-
-
-def _arrays(path: Path, names: Sequence[str]) -> Mapping[str, np.ndarray]:
-    try:
-        return read_arrays(path, names)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}), expected the arrays {', '.join(names)}; train the run again to save its "
-            "scores anew"
-        ) from error
 
 
 def choose(scores: Scores, low: int, high: int, threshold: float, count: int, used: set[int]) -> dict[str, list[Tile]]:

@@ -287,8 +287,9 @@ def read_losses(run: ReportRun) -> tuple[dict[str, tuple[list[float], list[float
     curves: dict[str, tuple[list[float], list[float]]] = {}
     edges: list[float] = []
     before = step = 0.0
+    path = run.folder / "vis_data" / "scalars.json"
     try:
-        lines = (run.folder / "vis_data" / "scalars.json").read_text().splitlines()
+        lines = path.read_text().splitlines() if path.is_file() else []
     except (OSError, UnicodeDecodeError):
         return {}, []
     for line in lines:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mlcil.files import read_arrays
+from mlcil.reporting.contact_sheet import is_strip
 from mlcil.reporting.report_runs import ReportRun
 
 PER_CLASS = 6
@@ -51,9 +52,9 @@ def made_images(run: ReportRun) -> list[MadeSheet]:
 def _sheet(run: ReportRun, t: int, path: Path) -> MadeSheet:
     try:
         images_NHW3, labels_N = read_arrays(path, ("images", "labels")).values()
-        assert images_NHW3.dtype == np.uint8, "images are uint8"
-        assert images_NHW3.shape == (len(labels_N), *images_NHW3.shape[1:3], 3), "one class an image"
-    except (OSError, ValueError, AssertionError) as error:
+        if not is_strip(images_NHW3, labels_N):
+            raise ValueError("it holds no images of one class each")
+    except (OSError, ValueError) as error:
         return MadeSheet(t, error=f"No images of session {t}: {path} cannot be read ({error}).")
     present = sorted({int(c) for c in labels_N})
     old = run.ranges[t][0] if t < len(run.ranges) else max(present, default=-1) + 1

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlcil.errors import UserError
+from mlcil.files import check_regular
 
 LARGEST_FILE = 2**31 - 1  # bytes that a protobuf can have
 ENGINES = ("auto", "torch", "onnxruntime")
@@ -97,8 +98,9 @@ def read_graph(path: Path, expected: str) -> bytes:
         expected: what should be there, for the sentence.
 
     Raises:
-        UserError: missing, or larger than one can be.
+        UserError: missing, no regular file, or larger than one can be.
     """
+    check_regular(path)
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f"{path} has {path.stat().st_size} bytes, more than an ONNX file can have; export it again")

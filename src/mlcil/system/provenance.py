@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import mlcil
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    import timm
     import torchvision
 
     return {
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
+        "timm": metadata.version("timm"),  # importing it takes a second
         "mmengine": mmengine.__version__,
     }
 

@@ -129,7 +129,7 @@ def check_sidecars(images: Sequence[Path]) -> None:
 
 def _ours(path: Path) -> bool:
     try:
-        return MARK in path.read_text(encoding="utf-8")[:1000]
+        return path.is_file() and MARK in path.read_text(encoding="utf-8")[:1000]
     except (OSError, UnicodeDecodeError):
         return False
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from mlcil.engine.checkpoint import STAGE_FORMAT, StageCheckpoint
 from mlcil.errors import UserError
-from mlcil.files import write_bytes
+from mlcil.files import check_regular, write_bytes
 from mlcil.system.onnx_graph import reason_of
 
 CORRECTION = "logit_correction"
@@ -37,6 +37,7 @@ def read_safetensors(path: Path) -> StageCheckpoint:
     Raises:
         UserError: missing, damaged, without our metadata, or its parts contradict each other.
     """
+    check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             words = file.metadata() or {}

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.models.transformer_blocks import SingleSafeBatchNorm
+from mlcil.schema import Count
 
 SLOPE = 0.2
 
@@ -39,7 +40,7 @@ class CSCHead(nn.Module):
         grown: the layers whose size is the number of classes: ``cam``, ``mix``, ``relation`` and ``readout``.
     """
 
-    def __init__(self, in_channels: int, node_channels: int = 1024) -> None:
+    def __init__(self, in_channels: int, node_channels: Count = 1024) -> None:
         super().__init__()
         self.in_channels, self.node_channels = in_channels, node_channels
         self.project = nn.Linear(in_channels, node_channels)

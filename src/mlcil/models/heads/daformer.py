@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mlcil.models.heads.ica import SessionClassifier
 from mlcil.models.transformer_blocks import MLP_RATIO, drop_branch, truncated_normal_
+from mlcil.schema import Count, Share
 
 
 class DualAttention(nn.Module):
@@ -105,8 +106,8 @@ class DAFormerHead(nn.Module):
         in_channels: int,
         grid: tuple[int, int],
         edition: str = "M",
-        num_heads: int = 12,
-        drop_path: float = 0.1,
+        num_heads: Count = 12,
+        drop_path: Share = 0.1,
     ) -> None:
         super().__init__()
         if edition not in ("M", "S"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mlcil.models.heads.ica import CrossAttention, SessionClassifier, new_token
 from mlcil.models.numerics import at_least_float32
 from mlcil.models.transformer_blocks import ConvMlp, truncated_normal_
+from mlcil.schema import Count
 
 
 class SpecificBlock(nn.Module):
@@ -59,7 +60,7 @@ class DKTHead(nn.Module):
             balanced fine-tuning.
     """
 
-    def __init__(self, in_channels: int, grid: tuple[int, int], num_heads: int = 12, copy_bias: bool = False) -> None:
+    def __init__(self, in_channels: int, grid: tuple[int, int], num_heads: Count = 12, copy_bias: bool = False) -> None:
         super().__init__()
         self.dim, self.grid, self.copy_bias = in_channels, grid, copy_bias
         self.tokens = nn.ParameterList()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mlcil.schema import Count
+
 
 class FullLinearHead(nn.Module):
     """A layer of ``num_classes`` outputs; a session only reveals its share of them.
@@ -18,7 +20,7 @@ class FullLinearHead(nn.Module):
 
     pools = True  # the mean over the positions is all that it takes of a map
 
-    def __init__(self, in_channels: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: Count) -> None:
         super().__init__()
         self.num_classes, self.seen = num_classes, 0
         self.linear = nn.Linear(in_channels, num_classes)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlcil.schema import Count
+
 
 class GraphHead(nn.Module):
     """``logits = embedding @ (GCN(nodes, correlation) + offset)^T`` with one node a class.
@@ -30,7 +32,7 @@ class GraphHead(nn.Module):
     correlation: Tensor
     offset: Tensor
 
-    def __init__(self, in_channels: int, node_channels: int = 128, hidden_channels: int = 256) -> None:
+    def __init__(self, in_channels: int, node_channels: Count = 128, hidden_channels: Count = 256) -> None:
         super().__init__()
         self.node_channels = node_channels
         self.nodes = nn.ParameterList()  # (classes of the session, E) each

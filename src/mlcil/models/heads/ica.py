@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.models.numerics import at_least_float32
+from mlcil.schema import Count
 
 TOKEN_STD = 0.02
 
@@ -139,8 +140,8 @@ class ICAHead(nn.Module):
         self,
         in_channels: int,
         grid: tuple[int, int],
-        embed_dim: int = 384,
-        num_heads: int = 8,
+        embed_dim: Count = 384,
+        num_heads: Count = 8,
         pos_embed: bool = True,
     ) -> None:
         super().__init__()

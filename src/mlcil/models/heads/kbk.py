@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.models.heads.ica import new_token
+from mlcil.schema import Count
 
 PURIFY = ("off", "flat", "hier")
 MOST_BLOCKS = 64
@@ -68,9 +69,9 @@ class KBKHead(nn.Module):
         in_channels: int,
         middle_channels: int | None = None,
         purify: str = "hier",
-        depth: int = 1,
-        num_heads: int = 4,
-        width: int | None = None,
+        depth: Count = 1,
+        num_heads: Count = 4,
+        width: Count | None = None,
     ) -> None:
         super().__init__()
         dim = width or in_channels

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.models.heads.linear import LinearHead
+from mlcil.schema import AboveZero
 
 
 class PrototypeHead(nn.Module):
@@ -28,7 +29,7 @@ class PrototypeHead(nn.Module):
 
     pools = True  # the mean over the positions is all that it takes of a map
 
-    def __init__(self, in_channels: int, scale: float = 10.0) -> None:
+    def __init__(self, in_channels: int, scale: AboveZero = 10.0) -> None:
         super().__init__()
         self.in_channels, self.scale = in_channels, scale
         self.linear = LinearHead(in_channels)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mlcil.schema import Natural, Weight
+
 
 class SessionLinearHead(nn.Module):
     """Logits are the concatenated outputs of one layer a session, on the pooled embedding.
@@ -26,7 +28,7 @@ class SessionLinearHead(nn.Module):
     projection: Tensor | None
 
     def __init__(
-        self, in_channels: int, init_std: float = 0.001, bias: bool = False, hidden: int = 0, seed: int = 0
+        self, in_channels: int, init_std: Weight = 0.001, bias: bool = False, hidden: Natural = 0, seed: Natural = 0
     ) -> None:
         super().__init__()
         self.in_channels, self.init_std, self.bias = in_channels, init_std, bias
