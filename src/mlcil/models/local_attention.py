@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from timm.models.convit import GPSA
 from torch import Tensor
 
-from mlcil.models.transformer_blocks import truncated_normal_
+from mlcil.models.transformer_blocks import normal_weights_
 
 
 class LocalAttention(GPSA):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class LocalAttention(GPSA):  # type: ignore[misc]
         super().__init__(dim, heads)
         self.rel_indices = self.get_rel_indices(tokens)
         for module in (self.qk, self.v, self.proj, self.pos_proj):
-            truncated_normal_(module)
+            normal_weights_(module)
         self.local_init()
 
     def forward(self, x_BTD: Tensor) -> Tensor:

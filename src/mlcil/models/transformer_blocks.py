@@ -93,9 +93,9 @@ class GeneralBlock(PreNormBlock):
         return x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
 
 
-def truncated_normal_(linear: nn.Linear) -> None:
-    """Weight from a truncated normal of std 0.02, bias 0."""
-    nn.init.trunc_normal_(linear.weight, std=0.02)
+def normal_weights_(linear: nn.Linear) -> None:
+    """Weight from a normal of deviation 0.02 (the releases cut it at +-2, which is never), bias 0."""
+    nn.init.normal_(linear.weight, std=0.02)
     if linear.bias is not None:
         nn.init.zeros_(linear.bias)
 

@@ -22,7 +22,7 @@ from mlcil.models.transformer_blocks import (
     ConvMlp,
     GeneralBlock,
     PreNormBlock,
-    truncated_normal_,
+    normal_weights_,
 )
 
 #: mean and standard deviation of the pixels, as DKT and DAFormer were released with
@@ -170,8 +170,8 @@ class DAFormerEncoder(nn.Module):
         self.blocks = nn.ModuleList()
         for index in range(depth):
             mlp = Mlp(dim, MLP_RATIO * dim)
-            truncated_normal_(mlp.fc1)
-            truncated_normal_(mlp.fc2)
+            normal_weights_(mlp.fc1)
+            normal_weights_(mlp.fc2)
             attention = LocalAttention(dim, heads, tokens)
             self.blocks.append(PreNormBlock(dim, attention, mlp, drop_path * index / depth, eps=1e-5))
 

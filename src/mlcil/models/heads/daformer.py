@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlcil.models.heads.ica import SessionClassifier
-from mlcil.models.transformer_blocks import MLP_RATIO, drop_branch, truncated_normal_
+from mlcil.models.transformer_blocks import MLP_RATIO, drop_branch, normal_weights_
 from mlcil.schema import Count, Share
 
 
@@ -69,7 +69,7 @@ class DualBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, MLP_RATIO * dim)
         for linear in (self.attention.q, self.attention.k, self.attention.v, self.mlp.fc1, self.mlp.fc2):
-            truncated_normal_(linear)
+            normal_weights_(linear)
         self.drop_path = drop_branch(drop_path)
 
     def forward(self, x_BTD: Tensor, keys: list[nn.Linear]) -> Tensor:

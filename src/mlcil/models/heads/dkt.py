@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mlcil.models.heads.ica import CrossAttention, SessionClassifier, new_token
 from mlcil.models.numerics import at_least_float32
-from mlcil.models.transformer_blocks import ConvMlp, truncated_normal_
+from mlcil.models.transformer_blocks import ConvMlp, normal_weights_
 from mlcil.schema import Count
 
 
@@ -29,7 +29,7 @@ class SpecificBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = ConvMlp(dim)
         for linear in (self.attention.q, self.attention.k, self.attention.v, self.attention.proj):
-            truncated_normal_(linear)
+            normal_weights_(linear)
 
     def forward(self, tokens_SD: Tensor, patches_BTD: Tensor) -> Tensor:
         """Session tokens (S, D), the newest last, and patches (B, T, D) -> embedding (B, D)."""

@@ -201,8 +201,8 @@ class ICAHead(nn.Module):
 
 
 def new_token(*shape: int) -> Tensor:
-    """Truncated normal with std 0.02 (cut at +-2, that is practically never)."""
-    return nn.init.trunc_normal_(torch.empty(*shape), std=TOKEN_STD)
+    """Normal with deviation 0.02; the release cuts it at +-2, which is never."""
+    return nn.init.normal_(torch.empty(*shape), std=TOKEN_STD)
 
 
 def resize_pos_embed(pos_embed: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
