@@ -17,8 +17,8 @@ from PIL import Image
 from mlcil.errors import UserError
 from mlcil.files import write_arrays
 from mlcil.images import load_rgb
-from mlcil.reporting.comparison import arrays_of_scores, saved_scores
 from mlcil.reporting.report_runs import ReportRun
+from mlcil.reporting.saved_scores import arrays_of_scores, saved_scores
 
 PICTURES = "pictures.npz"  # in scores/
 FALLEN = 6  # images whose score fell most
