@@ -1,31 +1,37 @@
 #!/bin/sh
 # The suite on the edges of what is supported: python 3.10 and 3.13, the oldest and the newest torch of
-# requirements.txt, mmengine and its continuation onedl-mmengine. Each line in an environment of its own, which is
-# removed afterwards (6 GB); a line that this machine cannot run is said and is no failure.
+# requirements.txt, mmengine and its continuation onedl-mmengine, and on python 3.10 everything in requirements.txt and
+# requirements-dev.txt at its lowest bound. Each line in an environment of its own, made by uv and removed afterwards
+# (6 GB); a line that this machine cannot run is said and is no failure.
 #   sh scripts/matrix.sh                          all lines
 #   sh scripts/matrix.sh 3.13 newest mmengine     one of them
+#   sh scripts/matrix.sh 3.10 lowest mmengine     the lowest bounds
 # ARGS goes to pytest, such as ARGS="tests/test_schema.py".
 set -eu
 cd "$(dirname "$0")/.."
 failed=0 skipped=0 passed=0
 
-line() {  # python, torch, engine
-    name="python $1, $2 torch, $3"
+line() {  # python, versions, engine
+    name="python $1, $2 versions, $3"
+    [ "$2" = lowest ] || name="python $1, $2 torch, $3"
     if ! python=$(command -v "python$1") || ! "$python" -c "" 2>/dev/null; then
         echo "matrix: $name: NOT RUN, python$1 is not on this machine"
         skipped=$((skipped + 1))
         return
     fi
     place=$(mktemp -d "${TMPDIR:-/tmp}/mlcil-matrix.XXXXXX")
-    sed "s/^mmengine.*/$3/" requirements.txt > "$place/requirements.txt"
-    if [ "$2" = oldest ]; then
-        sed -i -E 's/^(torch|torchvision)>=([0-9.]+).*/\1~=\2.0/' "$place/requirements.txt"
-    fi
+    sed "s/^mmengine\(.*\),.*/$3\1/" requirements.txt > "$place/requirements.txt"
+    resolution=highest
+    case $2 in
+        lowest) resolution=lowest-direct ;;
+        oldest) sed -i -E 's/^(torch|torchvision)>=([0-9.]+).*/\1~=\2.0/' "$place/requirements.txt" ;;
+    esac
     sed '/^-r /d' requirements-dev.txt > "$place/dev.txt"
-    if ! { "$python" -m venv "$place/env" &&
-        "$place/env/bin/pip" install -q -r "$place/requirements.txt" -r "$place/dev.txt"; } > "$place/install.txt" 2>&1
+    if ! { "$python" -m venv "$place/env" && "$place/env/bin/pip" install -q uv &&
+        "$place/env/bin/uv" pip install -q --python "$place/env" --resolution "$resolution" \
+            -r "$place/requirements.txt" -r "$place/dev.txt"; } > "$place/install.txt" 2>&1
     then
-        echo "matrix: $name: NOT RUN, it cannot be installed here: $(tail -n 1 "$place/install.txt")"
+        echo "matrix: $name: NOT RUN, it cannot be installed here: $(tail -n 3 "$place/install.txt")"
         skipped=$((skipped + 1))
     elif PYTHONPATH=src OMP_NUM_THREADS=1 "$place/env/bin/python" -m pytest -n logical --dist loadfile ${ARGS:-}; then
         echo "matrix: $name: passed"
@@ -47,6 +53,7 @@ else
             done
         done
     done
+    line 3.10 lowest mmengine
 fi
 echo "matrix: $passed passed, $failed failed, $skipped not run"
 [ "$failed" -eq 0 ]

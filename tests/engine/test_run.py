@@ -305,5 +305,7 @@ def test_compiling_needs_a_compiler(scenes, tmp_path, monkeypatch):
     backbone = {"name": "tresnet", "layers": [1, 1, 1, 1], "width": 0.25, "recompute": True}
     with pytest.raises(UserError, match=r"does not go with network\.backbone\.recompute"):
         config(scenes, tmp_path, compile=True, network={"backbone": backbone})
+    with pytest.raises(UserError, match="does not go with sync_batch_norm=True"):
+        config(scenes, tmp_path, compile=True, sync_batch_norm=True)
     with pytest.raises(UserError, match="compile is 1; expected True or False"):
         config(scenes, tmp_path, compile=1)

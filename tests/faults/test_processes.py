@@ -155,6 +155,55 @@ def test_running_statistics_are_one(tmp_path: Path, method: str) -> None:
         assert again[headline] == pytest.approx(result[headline], abs=1e-6)
 
 
+WITH_STATISTICS_OF_ALL = {  # method -> its network's head and backbone
+    "KRT": NORMS["KRT"],
+    "LwF": ("linear", harness.BACKBONE),
+}
+
+
+@pytest.mark.parametrize("method", WITH_STATISTICS_OF_ALL)
+def test_batch_norms_of_all_processes_make_them_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr("mlcil.reporting.plots.draw_run", lambda *_: None)
+    head, backbone = WITH_STATISTICS_OF_ALL[method]
+    sections = next(s for s in harness.candidates(method) if s["network"]["head"]["type"] == head)
+    sections["network"]["backbone"] = backbone
+
+    def settings(folder: Path, processes: int) -> Any:
+        return harness.config(
+            method,
+            folder,
+            {**sections, "memory": {"total": 12}},  # with 28 new images a session: two processes need no padding
+            3,
+            network={"image_size": 32},
+            train_dataloader={"batch_size": 8 // processes},
+            optim_wrapper={"optimizer": {"type": "SGD", "lr": 1e-3}},
+            sync_batch_norm=True,
+            launcher="pytorch" if processes > 1 else "none",
+        )
+
+    codes = harness.both(lambda rank: harness.run(settings(tmp_path / "two", 2)), tmp_path / "two")
+    assert codes == [0, 0], (tmp_path / "two" / "rank0.txt").read_text()[-3000:]
+    single = train(settings(tmp_path / "one", 1))
+    double = json.loads((tmp_path / "two" / "logs" / "run" / "results.json").read_text())["sessions"]
+    for one, two in zip(single, double, strict=True):
+        assert two["memory"] == one["memory"]
+        for split in ("base", "seen", "new"):
+            assert two["mAP"][split] == pytest.approx(one["mAP"][split], abs=0.01)  # equal scores change places
+        if "dpl" in one["report"]:
+            assert two["report"]["dpl"]["threshold"] == pytest.approx(one["report"]["dpl"]["threshold"], abs=1e-6)
+    states = [torch.load(tmp_path / f / "saved" / "run" / "resume.pth", weights_only=True) for f in ("one", "two")]
+    assert states[0]["parts"]["memory"] == states[1]["parts"]["memory"]
+    for session in range(2):
+        files = [tmp_path / f / "logs" / "run" / "scores" / f"session_{session}.npz" for f in ("one", "two")]
+        logits = [np.load(file)["logits"] for file in files]
+        np.testing.assert_allclose(logits[1], logits[0], rtol=0, atol=1e-4)
+        two = weights(tmp_path / "two", session)
+        for name, value in weights(tmp_path / "one", session).items():
+            torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_a_process_that_dies_takes_the_other_with_it(tmp_path: Path) -> None:
     def work(rank: int) -> None:
         if rank == 1:

@@ -183,6 +183,7 @@ EARLY = [
     ("allow_leaky_weights=x", "allow_leaky_weights is 'x'"),
     ("channels_last=x", "channels_last is 'x'"),
     ("test_dataloader.precision=x", "test_dataloader.precision is 'x'"),
+    ("sync_batch_norm=x", "sync_batch_norm is 'x'"),
     ("fold_batch_norm=2", "fold_batch_norm is 2"),
     ("network.backbone.layers=[1000000000,1,1,1]", "network.backbone.layers is [1000000000, 1, 1, 1]"),
     ("network.backbone.width=1e9", "network.backbone.width is 1000000000.0"),

@@ -348,8 +348,12 @@ def _check_sections(cfg: dict[str, Any]) -> None:
     for scheduler in cfg["param_scheduler"]:
         _check_schedule(scheduler, cfg["train_cfg"]["max_epochs"])
     _check_trackers(cfg["visualizer"])
-    if cfg["compile"] and cfg["network"]["backbone"].get("recompute"):
-        raise UserError("compile=True does not go with network.backbone.recompute=True; switch one of them off")
+    for setting, on in (
+        ("network.backbone.recompute", cfg["network"]["backbone"].get("recompute")),
+        ("sync_batch_norm", cfg["sync_batch_norm"]),
+    ):
+        if cfg["compile"] and on:
+            raise UserError(f"compile=True does not go with {setting}=True; switch one of them off")
 
 
 #: mmengine's hooks that have something to do in a run of sessions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from mlcil.engine.schedules import build_schedules
 from mlcil.engine.update_memory import guess_old_labels, update_memory
 from mlcil.errors import UserError
 from mlcil.methods.base import SessionContext
+from mlcil.models.sync_batch_norm import SynchronisedBatchNorm
 from mlcil.phases import Batches, Fit, Invert, Phase, Train, UpdateMemory, chain_of
 from mlcil.protocols import Session
 from mlcil.reporting import log_lines
@@ -287,8 +288,10 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         wrapper = self.learning.optimiser
         buffers = [buffer.clone() for buffer in self.method.buffers()] if wrapper.guarded else []
         outputs: dict[str, torch.Tensor] = {}
-        for _ in range(wrapper.passes):  # 2 with a sharpness-aware wrapper
-            outputs = self.runner.model.train_step(batch, optim_wrapper=wrapper)
+        together = self.run_settings.settings.sync_batch_norm and get_world_size() > 1
+        with SynchronisedBatchNorm() if together else nullcontext():
+            for _ in range(wrapper.passes):  # 2 with a sharpness-aware wrapper
+                outputs = self.runner.model.train_step(batch, optim_wrapper=wrapper)
         if wrapper.guarded and not torch.isfinite(outputs["loss"]).all():
             for buffer, before in zip(self.method.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # batch norms have seen what made the loss no number

@@ -26,6 +26,7 @@ class Plain:
         precision: of training.
         channels_last: memory layout of convolutions; same numbers up to rounding.
         fold_batch_norm: inside convolutions where nothing trains; not with ``deterministic``.
+        sync_batch_norm: statistics of training are those of all processes' batches, not of each process's own.
         deterministic: the same bits from the same seed.
         threads: CPU threads of the arithmetic; ``None`` leaves PyTorch's choice.
         seed: of everything that is drawn.
@@ -47,6 +48,7 @@ class Plain:
     precision: Precision = "auto"
     channels_last: bool = True
     fold_batch_norm: bool = True
+    sync_batch_norm: bool = False
     deterministic: bool = False
     threads: Annotated[int, Ge(1), Le(4096)] | None = None
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 3407

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlcil.models.sync_batch_norm import SynchronisedBatchNorm
+
 EPS = 1e-5
 MOMENTUM = 0.1
 _REPEATED: ContextVar[bool] = ContextVar("repeated", default=False)
@@ -84,7 +86,8 @@ class ABN(nn.Module):
             statistics = (statistics[0].clone(), statistics[1].clone())
         elif self.training:
             self.num_batches_tracked.add_(1)  # type: ignore[operator]
-        if self._package is not None and self.training and x.dtype in (torch.float32, torch.float64):
+        by_package = self._package is not None and not SynchronisedBatchNorm.active
+        if by_package and self.training and x.dtype in (torch.float32, torch.float64):
             return self._package_forward(x, *statistics)
         y = F.batch_norm(
             x,

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mlcil.models.sync_batch_norm import SynchronisedBatchNorm
+
 MLP_RATIO = 4
 
 
@@ -46,7 +48,7 @@ class SingleSafeBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.numel() == input.shape[1]:
+        if self.training and input.numel() == input.shape[1] and not SynchronisedBatchNorm.active:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
 

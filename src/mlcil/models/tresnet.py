@@ -9,8 +9,8 @@ Shapes: B images, C channels, H x W pixels; all convolutions have no bias and pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mlcil.models.inplace_abn import ABN, repeated_forward
+from mlcil.models.sync_batch_norm import SynchronisedBatchNorm
 
 STEM_SLOPE = 0.01  # leaky ReLU of the stem; all blocks use BLOCK_SLOPE
 BLOCK_SLOPE = 1e-3
@@ -205,5 +206,11 @@ class TResNet(nn.Module):
 
 
 def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around a block's forward pass and around its repetition."""
-    return nullcontext(), repeated_forward()
+    """Around a block's forward pass and around its repetition, which PyTorch makes outside of the step's contexts."""
+    return nullcontext(), _repeated(bool(SynchronisedBatchNorm.active))
+
+
+@contextmanager
+def _repeated(synchronised: bool) -> Iterator[None]:
+    with repeated_forward(), SynchronisedBatchNorm() if synchronised else nullcontext():
+        yield
