@@ -27,6 +27,7 @@ line() {  # python, versions, engine
         oldest) sed -i -E 's/^(torch|torchvision)>=([0-9.]+).*/\1~=\2.0/' "$place/requirements.txt" ;;
     esac
     sed '/^-r /d' requirements-dev.txt > "$place/dev.txt"
+    [ "$3" = mmengine ] || echo "opencv-python-headless" >> "$place/requirements.txt"  # the continuation leaves it to its users
     if ! { "$python" -m venv "$place/env" && "$place/env/bin/pip" install -q uv &&
         "$place/env/bin/uv" pip install -q --python "$place/env" --resolution "$resolution" \
             -r "$place/requirements.txt" -r "$place/dev.txt"; } > "$place/install.txt" 2>&1

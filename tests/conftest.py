@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 # tiny networks run fastest on one thread, and several processes do not fight for the cores
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# a shell that starts something behind it (``sh run_tests.sh &``) has Ctrl-C ignored in there
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 #: where the pictures of a finished run are looked at; elsewhere they would take half of a tiny run's time

@@ -267,8 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gc.collect()  # loaders of a failed run end their processes, before Python's exit kills them noisily
 
 
-#: Python's end would look through everything for garbage, which takes a second with torch; it dies without that
-atexit.register(gc.freeze)
+@atexit.register
+def _end_quickly() -> None:
+    """Leave out the search for garbage at Python's end, which takes most of a second with torch."""
+    library = sys.modules.get("triton._C.libtriton")
+    if not type(getattr(library, "get_cache_invalidating_env_vars", None)).__module__.startswith("nanobind"):
+        gc.freeze()  # nanobind tells on standard error what was not collected: it is left to Python's end
 
 
 #: commands whose config is a method or published settings

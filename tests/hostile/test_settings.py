@@ -251,7 +251,7 @@ HOOK_VALUES = [
 ]
 SCHEDULE_VALUES = [
     ({"type": "StepLR"}, "param_scheduler StepLR has no 'step_size'"),
-    ({"type": "StepLR", "step_size": 0}, "param_scheduler StepLR: integer modulo by zero"),
+    ({"type": "StepLR", "step_size": 0}, "modulo by zero; correct its values"),
     ({"type": "StepLR", "step_size": -1}, "param_scheduler StepLR.step_size is -1; expected no number below 0"),
     ({"type": "StepLR", "step_size": 2, "begin": -3}, "param_scheduler StepLR.begin is -3; expected no number below 0"),
     ({"type": "StepLR", "step_size": 2, "convert_to_iter_based": "x"}, "StepLR.convert_to_iter_based is 'x'; expected"),

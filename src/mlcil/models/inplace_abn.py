@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -29,17 +28,16 @@ from mlcil.models.sync_batch_norm import SynchronisedBatchNorm
 
 EPS = 1e-5
 MOMENTUM = 0.1
-_REPEATED: ContextVar[bool] = ContextVar("repeated", default=False)
 
 
 @contextlib.contextmanager
 def repeated_forward() -> Iterator[None]:
     """Around a forward pass that was made before, for gradients: running statistics do not move again."""
-    token = _REPEATED.set(True)
+    ABN.repeated += 1
     try:
         yield
     finally:
-        _REPEATED.reset(token)
+        ABN.repeated -= 1
 
 
 def load_package() -> Any | None:
@@ -65,7 +63,12 @@ class ABN(nn.Module):
 
     Raises:
         ImportError: ``implementation='package'`` and the package does not import.
+
+    Attributes:
+        repeated: in how many repeated forward passes this process is.
     """
+
+    repeated = 0
 
     def __init__(self, channels: int, slope: float | None = None, implementation: str = "auto") -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class ABN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), same dtype."""
         statistics: tuple[Any, Any] = (self.running_mean, self.running_var)
-        if self.training and _REPEATED.get():
+        if self.training and ABN.repeated:
             statistics = (statistics[0].clone(), statistics[1].clone())
         elif self.training:
             self.num_batches_tracked.add_(1)  # type: ignore[operator]

@@ -24,6 +24,7 @@ import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from PIL import Image, UnidentifiedImageError
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -159,10 +160,11 @@ async def uploads(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
             if not files:
                 raise RefusedError(400, "the form has no file; expected one or more image files")
             return [(file.filename or f"image {number}", await file.read()) for number, file in enumerate(files, 1)]
-    except HTTPException as error:
-        if MANY in str(error.detail):
+    except (HTTPException, FormParserError) as error:  # before version 1.0 Starlette let the parser's own through
+        reason = str(getattr(error, "detail", error))
+        if MANY in reason:
             raise too_many from None
-        raise RefusedError(400, f"the form cannot be read ({error.detail}); send it again") from None
+        raise RefusedError(400, f"the form cannot be read ({reason}); send it again") from None
 
 
 async def _tasks(request: Request, service: Service) -> dict[str, Any]:
