@@ -12,7 +12,7 @@ from torch import nn
 from mlcil.evaluation.multilabel import average_precision
 from mlcil.methods import FrozenRows, KeptFeatures, Ridge
 from mlcil.methods.base import SessionContext
-from mlcil.methods.ridge import Sums, solve
+from mlcil.methods.ridge import STRENGTHS, Sums, solve
 from mlcil.models import network as networks
 from mlcil.models.network import IncrementalNetwork, Maps
 
@@ -160,6 +160,20 @@ def test_photos_of_new_labels_alone_are_told_from_each_other():
     found = solve(Sums.of(x, y.clamp(min=0), ones).plus(past), x, y, ones, None)
     ap = average_precision((others @ found.rows_MH.T).numpy(), (y == 1).numpy().astype(int))
     assert np.nanmean(ap) > 0.95  # 0.88 with the strength that the known labels alone would choose
+
+
+def test_rows_keep_half_of_what_can_be_told():
+    """Where nearly all images show one of the classes, constant scores are within a deviation of the least error."""
+    rng = np.random.default_rng(0)
+    shown = rng.random((150, 6)) < np.array([0.9, 0.06, 0.06, 0.06, 0.06, 0.06])
+    x = torch.from_numpy(shown[:, 1:] @ rng.normal(0, 0.2, (5, 120)) + rng.normal(0, 1, (150, 120)))
+    y, ones = torch.from_numpy(shown).double(), torch.ones(150, dtype=torch.float64)
+    found, *tried = [solve(Sums.of(x, y, ones), x, y, ones, strength) for strength in (None, *STRENGTHS)]
+    errors = [solution.error for solution in tried]
+    chosen = STRENGTHS.index(found.strength)
+    halfway = (min(errors) + errors[-1]) / 2
+    assert found.error == pytest.approx(errors[chosen])
+    assert errors[chosen] <= halfway < errors[chosen + 1]
 
 
 @pytest.mark.parametrize("cls", [Ridge, FrozenRows])

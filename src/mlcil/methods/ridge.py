@@ -26,7 +26,9 @@ the session (McDonnell et al., NeurIPS 2023). Two deviations: held out is every 
 closed form too; and of the strengths whose error is within a standard deviation of the least one the largest is taken
 (Breiman et al., "Classification and Regression Trees", 1984), because a session's images are not those that its rows
 will judge. On held-out training images of VOC that beats both the least error and a fifth of the images, as RanPAC has
-it, in both protocols, and a weight of 1 for the negatives is as good as 0.2 or better.
+it, in both protocols, and a weight of 1 for the negatives is as good as 0.2 or better. It keeps at least half of what
+the least error is better than that of constant scores: where nearly every image of a session shows one of its classes,
+constants are within a deviation, and the rows of the others would say nothing.
 The same held-out scores give each new class a scale and a shift after Platt, so that sigmoid(logit) is a probability;
 the images of earlier sessions enter there as negatives, at the quantiles of the normal distribution that has the mean
 and variance of their scores.
@@ -141,7 +143,7 @@ def solve(sums: Sums, features_NH: Tensor, targets_NM: Tensor, omega_N: Tensor, 
         targets_NM: their targets in [0, 1]; -1 is unknown and adds nothing, neither here nor to ``sums``.
         omega_N: their weights.
         strength: of the penalty; ``None`` tries :data:`STRENGTHS` and takes the largest whose error is within a
-            standard deviation of the least one.
+            standard deviation of the least one and nearer to it than to that of constant scores.
     """
     mean_H = sums.features_H / sums.count
     matrix_HH = sums.gram_HH - torch.outer(mean_H, sums.features_H)
@@ -150,9 +152,9 @@ def solve(sums: Sums, features_NH: Tensor, targets_NM: Tensor, omega_N: Tensor, 
     skipped_NM = unknown_NM & (unknown_NM.sum(0) <= (targets_NM == 0).sum(0))
     judged = max(int((~skipped_NM).sum()), 1)
     best: Solution | None = None
-    white_HN, least, allowed = torch.empty(0), math.inf, math.inf
+    white_HN, least, allowed, nothing = torch.empty(0), math.inf, math.inf, math.inf
     for value, whitener_HH, scale_H in _whiteners(matrix_HH, strength):
-        if best is None:
+        if not len(white_HN):
             white_HN = whitener_HH @ centred_NH.T
         leverage_N = omega_N * (1 / sums.count + (scale_H[:, None] * white_HN.square()).sum(0))
         filled_NM = torch.where(unknown_NM, 0.0, targets_NM)
@@ -169,8 +171,11 @@ def solve(sums: Sums, features_NH: Tensor, targets_NM: Tensor, omega_N: Tensor, 
         error, deviation = float(squares_N.sum()), float(squares_N.std(correction=0) * len(squares_N) ** 0.5)
         if float(leverage_N.max()) > 1 - 1e-6:
             error = math.inf  # a row that follows its image everywhere has no error to tell
+        if value == math.inf:  # rows of zeros: constant scores
+            nothing = error
+            continue
         if error < least:
-            least, allowed = error, error + deviation
+            least, allowed = error, min(error + deviation, (error + nothing) / 2)
         if best is None or error <= allowed:
             rows_MH = (whitener_HH.T @ solved_HM).T
             best = Solution(rows_MH, share_M - rows_MH @ mean_H, left_NM, value, error)
@@ -179,7 +184,7 @@ def solve(sums: Sums, features_NH: Tensor, targets_NM: Tensor, omega_N: Tensor, 
 
 
 def _whiteners(matrix_HH: Tensor, strength: float | None) -> Iterator[tuple[float, Tensor, Tensor]]:
-    """Strength, V' and d with (matrix + strength * I)^-1 = V diag(d) V', the same V for all strengths."""
+    """Strength, V' and d with (matrix + strength * I)^-1 = V diag(d) V', the same V for all; an infinite one first."""
     if strength is not None:
         eye_HH = torch.eye(len(matrix_HH), dtype=matrix_HH.dtype)
         lower_HH = torch.linalg.cholesky(matrix_HH + strength * eye_HH)
@@ -187,7 +192,7 @@ def _whiteners(matrix_HH: Tensor, strength: float | None) -> Iterator[tuple[floa
         yield strength, whitener_HH, torch.ones(len(matrix_HH), dtype=matrix_HH.dtype)
         return
     values_H, vectors_HH = torch.linalg.eigh(matrix_HH)
-    for strength in STRENGTHS:
+    for strength in (math.inf, *STRENGTHS):
         yield strength, vectors_HH.T, 1 / (values_H.clamp(min=0) + strength)
 
 
