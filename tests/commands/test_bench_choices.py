@@ -106,6 +106,15 @@ def test_photos_of_ones_own(tmp_path, inside, kind):
     assert jobs[0].settings["scenario"]["dataset"]["root"] == str(folder)
 
 
+def test_rows_of_another_bench(tmp_path):
+    """A file that takes some of its runs knows its data, too."""
+    (tmp_path / "photos.py").write_text(PHOTOS)
+    (tmp_path / "some.py").write_text('_base_ = ["photos.py"]\nruns = _base_.runs[:1]\n')
+    (tmp_path / "mine" / "annotations").mkdir(parents=True)
+    kind, _ = bench_plan.data_of(tmp_path / "some.py", [f"data={tmp_path / 'mine'}"])
+    assert [run["config"] for run in bench_plan.load_bench(tmp_path / "some.py", kind)["runs"]] == ["lwf data=coco"]
+
+
 def test_a_folder_that_is_laid_out_like_nothing_known(tmp_path):
     path = tmp_path / "photos.py"
     path.write_text(PHOTOS)

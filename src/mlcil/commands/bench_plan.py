@@ -243,7 +243,7 @@ def data_of(path: Path, words: Sequence[str]) -> tuple[str, list[str]]:
         UserError: the folder is laid out like neither.
     """
     folders = [Path(word.removeprefix("data=")) for word in words if word.startswith("data=")]
-    if not folders or "{data}" not in path.read_text(encoding="utf-8"):
+    if not folders or "{data}" not in repr(read_python(path).get("runs")):
         return "voc", list(words)
     folder = folders[-1]
     if any((folder / name).is_dir() for name in ("VOCdevkit", "VOC2007", "Annotations")):
