@@ -160,7 +160,7 @@ async def uploads(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
             if not files:
                 raise RefusedError(400, "the form has no file; expected one or more image files")
             return [(file.filename or f"image {number}", await file.read()) for number, file in enumerate(files, 1)]
-    except (HTTPException, FormParserError) as error:  # before version 1.0 Starlette let the parser's own through
+    except (HTTPException, FormParserError) as error:  # older Starlette lets the parser's own through
         reason = str(getattr(error, "detail", error))
         if MANY in reason:
             raise too_many from None
