@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,16 +246,16 @@ def test_pixels_that_are_cut_off_in_a_run_are_decoded(world):
             np.testing.assert_array_equal(table.fitted(row, SIZE), decode(world.files[row], SIZE))
     table.fitted(0, SIZE)
     tiny.truncate(path, 0.0)
-    with multiprocessing.get_context("fork").Pool(1) as pool:  # as a worker that has it open already
-        image = pool.apply(table.fitted, (ROWS - 1, SIZE))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:  # as a worker that has it open already
+        image = pool.submit(table.fitted, ROWS - 1, SIZE).result()
     np.testing.assert_array_equal(image, decode(world.files[-1], SIZE))
 
 
 def test_a_folder_that_vanishes_in_a_run_does_no_harm(world):
     table = world.cached()
     shutil.rmtree(world.folder)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        image = pool.apply(table.fitted, (3, SIZE))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        image = pool.submit(table.fitted, 3, SIZE).result()
     np.testing.assert_array_equal(image, decode(world.files[3], SIZE))
 
 

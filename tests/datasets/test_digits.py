@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -214,18 +215,16 @@ def build_into(cache):
 
 
 def test_two_processes_at_once(scenes, tmp_path):
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        results = [pool.apply_async(build_into, (tmp_path,)) for _ in range(2)]
-        assert [result.get(timeout=120) for result in results] == [digest(scenes)] * 2
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(build_into, [tmp_path] * 2)) == [digest(scenes)] * 2
     assert beside_lock(tmp_path) == [scenes.name]
 
 
 def test_several_processes_on_a_damaged_folder(scenes, tmp_path):
     shutil.copytree(scenes, tmp_path / scenes.name)
     (tmp_path / scenes.name / "manifest.json").write_text("[]")
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        results = [pool.apply_async(build_into, (tmp_path,)) for _ in range(3)]
-        assert [result.get(timeout=120) for result in results] == [digest(scenes)] * 3
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(build_into, [tmp_path] * 3)) == [digest(scenes)] * 3
 
 
 def test_a_cache_that_cannot_be_a_folder_is_one_sentence(tmp_path):
