@@ -28,7 +28,7 @@ import torch
 from mlcil.engine.build import read_ahead
 
 #: what a run imports on its way
-LIBRARIES = ("matplotlib.pyplot", "torch.utils.tensorboard", "onnxruntime", "mlcil.reporting.plots")
+LIBRARIES = ("timm", "matplotlib.pyplot", "torch.utils.tensorboard", "onnxruntime", "mlcil.reporting.plots")
 
 
 class Request(NamedTuple):

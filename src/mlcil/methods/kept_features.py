@@ -53,6 +53,34 @@ UNKNOWN: dict[str, Callable[..., Tensor]] = {
 }
 #: those that look at a first fit, in which unknown is absent
 TWICE = ("masked", "soft", "splc")
+#: of a logistic cost at its minimum, as a part of the variance of the labels, roughly
+CURVATURE = 0.3
+
+
+class PrincipalAxes:
+    """Features in the axes that they vary along, the mean taken off; a constant stands last.
+
+    Attributes:
+        x_NR: (N, R) float64, the last column ones.
+        lengths_R: norms of the columns.
+    """
+
+    def __init__(self, features_NK: Tensor) -> None:
+        self._mean_K = features_NK.mean(0)
+        x_NK = features_NK - self._mean_K
+        wide = len(x_NK) < x_NK.shape[1]
+        squares, vectors = torch.linalg.eigh(x_NK @ x_NK.T if wide else x_NK.T @ x_NK)
+        real = squares > squares[-1] * 1e-12
+        lengths, vectors = squares[real].sqrt(), vectors[:, real]
+        self._axes_RK = (vectors / lengths).T @ x_NK if wide else vectors.T
+        columns = vectors * lengths if wide else x_NK @ vectors
+        self.x_NR = torch.cat([columns, columns.new_ones(len(columns), 1)], 1)
+        self.lengths_R = torch.cat([lengths, lengths.new_full((1,), len(columns) ** 0.5)])
+
+    def rows(self, rows_CR: Tensor) -> Tensor:
+        """(C, R), the intercept last -> the same functions of the features, (C, K + 1)."""
+        rows_CK = rows_CR[:, :-1] @ self._axes_RK
+        return torch.cat([rows_CK, (rows_CR[:, -1] - rows_CK @ self._mean_K)[:, None]], 1)
 
 
 @METHODS.register_module()
@@ -135,39 +163,51 @@ class KeptFeatures(FrozenFeatures):
 
     def solve(self, features_NK: Tensor, labels_NC: Tensor) -> Tensor:
         """Rows and intercepts (C, K + 1) of the minimum."""
-        rows = self._minimum(features_NK, labels_NC, "absent" if self.unknown in TWICE else self.unknown, None)
-        if self.unknown not in TWICE:
-            return rows
-        first_NC = torch.sigmoid(features_NK @ rows[:, :-1].T + rows[:, -1])
-        return self._minimum(features_NK, labels_NC, self.unknown, first_NC, rows)
+        axes = PrincipalAxes(features_NK)
+        found = self._minimum(axes, labels_NC, "absent" if self.unknown in TWICE else self.unknown)
+        if self.unknown in TWICE:
+            found = self._minimum(axes, labels_NC, self.unknown, found)
+        return axes.rows(found)
 
-    def _minimum(
-        self, features_NK: Tensor, labels_NC: Tensor, unknown: str, first_NC: Tensor | None, start: Tensor | None = None
-    ) -> Tensor:
-        scale = features_NK.square().mean().sqrt().clamp(min=1e-12)  # so that the solver's steps do not depend on it
-        x_NK = features_NK / scale
+    def _minimum(self, axes: PrincipalAxes, labels_NC: Tensor, unknown: str, first: Tensor | None = None) -> Tensor:
+        """Rows and intercepts (C, R + 1) in the space of the axes, from those of a first fit or from 0.
+
+        The penalty holds the rows to the images' span, and weighs the same along principal axes. There the steps are
+        scaled by the cost's curvature, which the axes' lengths and a class's share of the images tell, so that a
+        quasi-Newton method needs tens of them where it needs hundreds on the features themselves.
+        """
         known_NC, present_NC = labels_NC >= 0, (labels_NC == 1).double()
-        shape = (labels_NC.shape[1], x_NK.shape[1] + 1)
+        images = len(labels_NC)
+        first_NC = None if first is None else torch.sigmoid(axes.x_NR @ first.T)
+        share_C1 = present_NC.mean(0)[:, None].clamp(1 / images, 0.5)
+        variance_C1 = CURVATURE * share_C1 * (1 - share_C1)
+        penalty_R = torch.full_like(axes.lengths_R, self.strength)
+        penalty_R[-1] = 0  # the intercept
+        scale_CR = torch.rsqrt(variance_C1 * axes.lengths_R.square() / images + penalty_R / images)
         with torch.enable_grad():
-            rows = torch.zeros(shape, dtype=torch.float64) if start is None else start.clone()
-            rows[:, :-1] *= scale
-            rows.requires_grad_()
-            solver = torch.optim.LBFGS([rows], max_iter=300, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+            start = torch.zeros_like(scale_CR) if first is None else first / scale_CR
+            steps_CR = start.requires_grad_()
+            solver = torch.optim.LBFGS(
+                [steps_CR],
+                max_iter=300,
+                tolerance_grad=1e-7,
+                tolerance_change=1e-12,
+                history_size=20,
+                line_search_fn="strong_wolfe",
+            )
 
             def closure() -> Tensor:
                 solver.zero_grad()
-                z_NC = x_NK @ rows[:, :-1].T + rows[:, -1]
+                rows_CR = steps_CR * scale_CR
+                z_NC = axes.x_NR @ rows_CR.T
                 known = F.softplus(z_NC) - present_NC * z_NC
                 cells = torch.where(known_NC, known, UNKNOWN[unknown](z_NC, first_NC, self.likely, self.alpha))
-                cost = cells.sum() + self.strength / 2 * (rows[:, :-1] / scale).square().sum()
-                cost = cost / len(x_NK)
+                cost = (cells.sum() + (penalty_R * rows_CR.square()).sum() / 2) / images
                 cost.backward()  # type: ignore[no-untyped-call]
                 return cost
 
             solver.step(closure)  # type: ignore[no-untyped-call]
-        found = rows.detach()
-        found[:, :-1] /= scale
-        return found
+        return (steps_CR * scale_CR).detach()
 
     @torch.no_grad()
     def write(self, rows: Tensor, low: int = 0) -> None:
