@@ -147,6 +147,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
             "network": {"head": {"type": "session_linear", "bias": True, "hidden": 32}},
         },
     ),
+    "LwF-all-batches": ("LwF", {"sync_batch_norm": True}),
     "LwF-calibrated": ("LwF", {"method": {"calibrated": True, "relation_weight": 0.5}}),
     "Ridge-gaussian": ("Ridge", {"method": {"gaussian": True}}),
     "Ridge-per-class": ("Ridge", {"method": {"old_rows": "refreshed", "pseudo": "per_class"}}),

@@ -322,7 +322,16 @@ def test_rclp_halves_both_parts_and_keeps_the_middle_map_near_the_teachers():
     assert losses["loss_features"].item() == pytest.approx(3 * 64 * distance.item(), rel=1e-5)  # a sum over images
     (gradient,) = torch.autograd.grad(losses["loss_features"], [next(method.network.backbone.parameters())])
     assert gradient.abs().sum() > 0  # in the authors' release it has none
+    assert method.needs_images
     assert "loss_features" not in begin(make(RCLP, distill=0.0), 1)(**batch, mode="loss")
+
+
+def test_rclp_on_a_frozen_backbone_needs_no_images_and_has_no_distance():
+    method = RCLP(IncrementalNetwork(BACKBONE, LINEAR, SIZE, frozen_backbone=True), distill=3.0)
+    assert not method.needs_images
+    assert not method.uses_teacher
+    method = begin(begin(method, 0), 1)
+    assert "loss_features" not in method(**batches(1)[0], mode="loss")
 
 
 def test_edge_correlation_sees_shape_and_not_size():

@@ -83,6 +83,9 @@ def test_the_rest_of_a_timm_model_stays():
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(folded(network)(images).logits_BC, network(images).logits_BC, rtol=0, atol=0)
+    method = Method(network)
+    with folded_inside(method):  # and is not copied for nothing
+        assert method.network is network
 
 
 class Batches(list):

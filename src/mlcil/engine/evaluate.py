@@ -19,7 +19,7 @@ from mlcil.engine.run import Run
 from mlcil.errors import UserError
 from mlcil.evaluation.metrics import METRICS, TestSet
 from mlcil.methods.base import Method
-from mlcil.models.folding import folded
+from mlcil.models.folding import can_fold, folded
 from mlcil.models.numerics import autocast, resolve_precision
 from mlcil.protocols import Session
 
@@ -70,9 +70,9 @@ def predict_view(
 
 @contextlib.contextmanager
 def folded_inside(method: Method, fold: bool = True) -> Iterator[None]:
-    """The method with :func:`~mlcil.models.folding.folded` of its network, for a while."""
+    """The method with :func:`~mlcil.models.folding.folded` of its network, for a while, where that changes anything."""
     network = method.network
-    if fold:
+    if fold and can_fold(network):
         method.network = folded(network)
     try:
         yield

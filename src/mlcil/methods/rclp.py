@@ -10,7 +10,8 @@ Features are the map in the middle of the backbone's stages, of new and replayed
 maps are computed without gradients, so the term teaches nothing and the published numbers stand for ``distill=0``; here
 it has its gradient. Further deviations: the loss is this project's asymmetric one instead of binary cross entropy, a
 sum over the images, and so is the distance, a mean over the elements of a map; the memory is a reservoir, in which a
-session's share goes by its images instead of being equal.
+session's share goes by its images instead of being equal. A frozen backbone's features stay where they are without the
+term, which is left out there.
 """
 
 from __future__ import annotations
@@ -30,12 +31,10 @@ class RCLP(Method):
 
     Args:
         network: backbone (a timm model gives its last map only) with a linear head.
-        distill: factor of the features' term; 0 leaves it out.
+        distill: factor of the features' term; 0 leaves it out, as a frozen backbone does.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
     """
 
-    uses_teacher = True
-    needs_images = True
     memory_selections = ("reservoir", "random", "herding")
 
     def __init__(
@@ -46,7 +45,8 @@ class RCLP(Method):
         teacher_autocast: bool = True,
     ) -> None:
         super().__init__(network, reference_batch, teacher_autocast)
-        self.distill = distill
+        self.distill = 0.0 if network.frozen_backbone else distill
+        self.uses_teacher = self.needs_images = self.distill > 0  # the last map alone is not enough
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         assert self.context is not None

@@ -24,6 +24,11 @@ from mlcil.models.tresnet import ConvABN, Shortcut
 PAIRS: dict[type[nn.Module], str] = {ConvABN: "abn", Shortcut: "abn", ConvNorm: "norm"}
 
 
+def can_fold(network: IncrementalNetwork) -> bool:
+    """Whether :func:`folded` would do more than copy."""
+    return any(type(module) in PAIRS for module in network.backbone.modules())
+
+
 def folded(network: IncrementalNetwork) -> IncrementalNetwork:
     """A network for predictions with the numbers of this one in evaluation mode; the head is shared.
 

@@ -64,6 +64,7 @@ runs = [
             for epochs in _epochs
         ],
     ),
+    dict(label="RCLP, 100 images", config=_config("rclp"), overrides={"memory.total": 100}, choices=_four),
     dict(label="Frozen rows", config=_config("frozen_rows"), choices=_four),
     dict(
         label="Ridge rows, own images", config=_config("ridge"), overrides={"method.negatives": 0.0}, choices=_penalties
