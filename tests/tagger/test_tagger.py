@@ -47,6 +47,14 @@ def test_load_rebuilds_the_network_without_a_config(stage: Path, photos: Path) -
     torch.testing.assert_close(predictor.scores(image), expected.detach())
 
 
+@pytest.mark.filterwarnings("error")
+def test_pixels_that_pillow_owns_are_read_without_a_warning(stage: Path, photos: Path) -> None:
+    tagger, pixels = mlcil.load(stage, precision="fp32"), decode(photos / "b.jpg", tiny.SIZE)[None].copy()
+    expected = tagger.scores(pixels)
+    pixels.flags.writeable = False  # as ``np.asarray`` of an image is
+    np.testing.assert_array_equal(tagger.scores(pixels), expected)
+
+
 @pytest.mark.parametrize("head", [{"type": "kbk", "width": 16}, {"type": "csc", "node_channels": 16}])
 def test_heads_of_class_features_and_graphs_predict_from_their_file(
     head: dict[str, object], tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]

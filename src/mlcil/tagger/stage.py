@@ -76,7 +76,7 @@ class StageTagger(Tagger):
     def scores(self, images: Tensor | np.ndarray) -> Tensor | np.ndarray:
         """As :class:`~mlcil.tagger.base.Tagger`; a float tensor (B, 3, H, W) in [0, 1] gives a tensor."""
         if isinstance(images, np.ndarray):
-            return self.scores(network_input(torch.from_numpy(images))).numpy()
+            return self.scores(network_input(torch.tensor(images))).numpy()
         device = next(self.network.parameters()).device
         with torch.inference_mode(), autocast(device, self.dtype):
             return self.module.to(device)(images.to(device), exact=True).cpu()  # type: ignore[no-any-return]
