@@ -148,6 +148,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "LwF-all-batches": ("LwF", {"sync_batch_norm": True}),
+    "LwF-accumulated": ("LwF", {"optim_wrapper": {"accumulative_counts": 3}}),
     "LwF-calibrated": ("LwF", {"method": {"calibrated": True, "relation_weight": 0.5}}),
     "Ridge-gaussian": ("Ridge", {"method": {"gaussian": True}}),
     "Ridge-per-class": ("Ridge", {"method": {"old_rows": "refreshed", "pseudo": "per_class"}}),
@@ -200,10 +201,9 @@ def config(name: str, folder: Path, sections: dict[str, Any], classes: int = 2, 
     """Sessions of two or three classes, two epochs each, validated after the first one."""
     single = shows_one_class(name)
     dataset = {"type": "FaultScenes", "task": "single_label" if single else "multi_label"}
-    cfg = {
+    cfg: dict[str, Any] = {
         "scenario": {"dataset": dataset, "base": classes, "increment": classes},
-        **sections,
-        "network": {**sections["network"], "image_size": SIDE},
+        "network": {"image_size": SIDE},
         "train_transform": {"cutout": 0.25, "randaugment": False, "flip": True},
         "train_cfg": {"max_epochs": 2, "val_interval": 1, "save_interval": 2},
         "train_dataloader": {"batch_size": 8, "num_workers": 0},
@@ -214,6 +214,7 @@ def config(name: str, folder: Path, sections: dict[str, Any], classes: int = 2, 
         "log_root": str(folder / "logs"),
         "checkpoint_root": str(folder / "saved"),
     }
+    cfg = merge(cfg, sections)
     for key, value in changes.items():
         cfg[key] = {**cfg[key], **value} if isinstance(value, dict) else value
     return finish_config(cfg, "run")

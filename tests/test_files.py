@@ -3,11 +3,12 @@ import os
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 import torch
 
 from mlcil.errors import UserError
-from mlcil.files import check_writable, write_atomically, write_bytes, write_text
+from mlcil.files import check_writable, read_arrays, write_arrays, write_atomically, write_bytes, write_text
 
 
 def test_content_and_folders(tmp_path: Path) -> None:
@@ -17,6 +18,16 @@ def test_content_and_folders(tmp_path: Path) -> None:
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
     assert [p.name for p in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_arrays_need_no_pickle(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "a.npz", {"one": np.arange(3)})
+    assert read_arrays(tmp_path / "a.npz", ("one",))["one"].tolist() == [0, 1, 2]
+    with np.load(tmp_path / "a.npz") as content:
+        assert content.files == ["one"]
+    with pytest.raises(ValueError, match="two would need pickle"):
+        write_arrays(tmp_path / "b.npz", {"two": np.array([{}])})
+    assert not (tmp_path / "b.npz").exists()
 
 
 def no_space(*_: object) -> None:

@@ -90,10 +90,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Atomically write a compressed ``.npz`` that loads without pickle."""
+    """Atomically write a compressed ``.npz`` that loads without pickle.
+
+    Raises:
+        ValueError: an array of Python objects, which would need it.
+    """
     import numpy as np
 
-    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    of_objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
+    if of_objects:
+        raise ValueError(f"{path}: {', '.join(of_objects)} would need pickle")
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -174,6 +174,18 @@ def test_a_failing_run_is_named_and_the_others_go_on(bench, monkeypatch, capfd):
     assert "| ER, 10 | 1 |" in out
 
 
+def test_what_cannot_be_prepared_is_said_and_the_table_is_written(bench, monkeypatch, capfd):
+    monkeypatch.chdir(bench)
+    text = (bench / "small.py").read_text().replace("seeds = [1, 2]", "seeds = [4]").replace("class_orders", "_orders")
+    text += "\nprepare = [dict(config='base.py', overrides={'scenario.increment': 3})]\ntrial_seeds = [9]\n"
+    text += "runs = [dict(label='Tried', config='base.py', choices=[{'seed': 1}, {'seed': 2}])]\n"
+    (bench / "unprepared.py").write_text(text)
+    assert main(["bench", "unprepared.py"]) == 1
+    out = capfd.readouterr().out
+    assert "FAILED with exit code 2" in out
+    assert "| Tried | 0 of 1 |" in out
+
+
 def test_a_bench_writes_the_phases(tmp_path, monkeypatch):
     """A line a class order, with the published lines below the first one; unfinished runs have none."""
     path = find_bench("transformers_cifar100_20-20")

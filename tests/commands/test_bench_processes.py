@@ -102,6 +102,30 @@ def test_a_killed_server_loses_its_runs_alone(folder):
         assert list(events) == [(0, -signal.SIGKILL), (1, None), (1, 0)]
 
 
+def test_runs_of_a_killed_server_stop_and_the_next_ones_start(folder):
+    """One run goes on alone, would hold its lock, and the words of another find nobody at the other end."""
+    long = ["train", "run.py", "train_cfg.max_epochs=5000", "--name", "long"]
+    requests = [Request(long, folder / "0.out", None)]
+    requests += [Request(["--version"], folder / f"{k}.out", None) for k in (1, 2, 3)]
+    with Processes() as processes:
+        events = processes.carry_out(requests, 2)
+        assert next(events) == (0, None)
+        assert next(events) == (1, None)
+        until = time.monotonic() + 60
+        while "Epoch(train)" not in requests[0].output.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        processes._server.kill()
+        processes._server.join()
+        ended = {index: code for index, code in events if code is not None}
+        assert ended[0] == -signal.SIGKILL
+        assert {ended[1], ended[2]} <= {0, -signal.SIGKILL}  # as far as they had come
+        assert ended[3] == 0
+    while "stopped by SIGTERM in session 0" not in requests[0].output.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
 def test_labels_are_read_once(folder, monkeypatch):
     monkeypatch.setattr(build, "_ahead", {})
     config = load_config("run.py", [])

@@ -381,14 +381,36 @@ def test_what_was_used_longest_ago_makes_room_unless_it_is_open(world):
     assert all(table.cache.folder.exists() for table in in_use)
 
 
-def test_a_full_disk_ends_the_build_and_not_the_run(world, monkeypatch):
-    def full(self, row):
-        raise OSError(C.errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_full_disk_ends_the_build_and_not_the_run(world, monkeypatch, workers):
+    class Full:
+        def __init__(self, *_, **__):
+            pass
 
-    monkeypatch.setattr(C._Decoding, "__getitem__", full)
-    assert world.cached().cache is None
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def seek(self, place):
+            raise OSError(C.errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(C, "open", lambda path, mode, **words: (Full if words else open)(path, mode), raising=False)
+    assert world.cached(workers=workers).cache is None
     assert "full" in world.told[-1]
     assert world.entries() == world.leftovers() == []
+
+
+def test_a_cache_of_somebody_else_is_used(world, monkeypatch):
+    world.cached()
+
+    def refuse(path):
+        raise PermissionError(C.errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(C.os, "utime", refuse)
+    assert world.cached().cache is not None
+    assert world.told == []
 
 
 def test_a_folder_that_cannot_be_made_is_said(world):

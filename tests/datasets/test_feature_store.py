@@ -1,5 +1,7 @@
 """Features from the store against features that are computed, and what can happen to the store's files."""
 
+import contextlib
+import errno
 import multiprocessing
 import os
 import shutil
@@ -132,6 +134,23 @@ def test_a_damaged_file_is_noticed(engine, files, tmp_path, damage):
     assert str(path) in said[0]
     np.testing.assert_array_equal(everything(again), expected)
     assert features_of(engine, table_of(files), FeatureStore(tmp_path)).computed == 0
+
+
+def test_a_file_that_cannot_be_read_stays(engine, files, tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path)
+    features_of(engine, table_of(files), store)
+    (path,) = shards(store)
+
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    said = []
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_store, "_open_shard", refuse)
+        with contextlib.suppress(OSError):  # what is computed now cannot be read either
+            features_of(engine, table_of(files), FeatureStore(tmp_path), tell=said.append)
+    assert f"{path} cannot be read (Input/output error)" in said[0]
+    assert path in shards(store)
 
 
 def test_damaged_digests_are_made_again_and_changed_files_are_noticed(engine, files, tmp_path):

@@ -170,6 +170,9 @@ def test_a_class_without_images() -> None:
     assert plan["classes_without_train_positives"] == plan["classes_without_test_positives"] == ["d"]
     assert plan["sessions"][3]["steps"] == plan["sessions"][3]["share_seen_before"] == 0
     assert plan["test_positives_minimum"] == {"class": "d", "positives": 0}
+    with pytest.raises(UserError, match=r"session 3 \(d\) has no image.*at least one a session"):
+        scenario.refuse_empty_sessions()
+    Scenario(Made(train=lonely, test=lonely), 0, 2, allow_empty_classes=True).refuse_empty_sessions()
 
 
 @pytest.mark.parametrize(

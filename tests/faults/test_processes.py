@@ -80,8 +80,8 @@ def test_two_processes_are_as_one(double: Path, tmp_path: Path, monkeypatch: pyt
     assert text.count("exemplars and images of the session: ") == 2
 
 
-def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> None:
-    """One of them is asked to stop; both do behind the same step, and the resumed run is the same one."""
+def stop_and_go_on(folder: Path, step_number: int, **changes: Any) -> list[str]:
+    """Ask one of two processes to stop in a step, let the run go on; the sentences of both."""
 
     def stop(rank: int) -> None:
         if rank == 1:
@@ -90,25 +90,41 @@ def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> 
 
             def signalling(self: Any, batch: Any) -> Any:
                 calls.append(1)
-                if len(calls) == 4:
+                if len(calls) == step_number:
                     os.kill(os.getpid(), signal.SIGTERM)
                 return step(self, batch)
 
             harness.mlcil.engine.loop.SessionLoop.step = signalling
         try:
-            harness.run(config(tmp_path, 2))
+            harness.run(config(folder, 2, **changes))
         except StoppedError as stopped:
-            (tmp_path / f"stopped{rank}").write_text(str(stopped))
+            (folder / f"stopped{rank}").write_text(str(stopped))
 
-    assert harness.both(stop, tmp_path) == [0, 0]
-    sentences = [(tmp_path / f"stopped{rank}").read_text() for rank in range(2)]
+    assert harness.both(stop, folder) == [0, 0]
+    codes = harness.both(lambda rank: harness.run(config(folder, 2, **changes)), folder)
+    assert codes == [0, 0], (folder / "rank0.txt").read_text()[-3000:]
+    return [(folder / f"stopped{rank}").read_text() for rank in range(2)]
+
+
+def test_two_processes_stop_together_and_go_on(double: Path, tmp_path: Path) -> None:
+    """One of them is asked to stop; both do behind the same step, and the resumed run is the same one."""
+    sentences = stop_and_go_on(tmp_path, 4)
     assert sentences[0] == sentences[1]
     assert "stopped by SIGTERM in session" in sentences[0]
-    codes = harness.both(lambda rank: harness.run(config(tmp_path, 2)), tmp_path)
-    assert codes == [0, 0], (tmp_path / "rank0.txt").read_text()[-3000:]
     assert harness.fingerprints(tmp_path) == harness.fingerprints(double)
     with pytest.raises(UserError, match=r"number of processes was 2 and is 1|batch_size was 4 and is 8"):
         train(config(tmp_path, 1), resume=True)
+
+
+def test_each_process_goes_on_with_its_half_of_a_gradient(tmp_path: Path) -> None:
+    """A run that stops between two steps that make one update."""
+    changes = {"optim_wrapper": {"optimizer": {"type": "SGD", "lr": 1e-3}, "accumulative_counts": 3}}
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    codes = harness.both(lambda rank: harness.run(config(tmp_path / "whole", 2, **changes)), tmp_path / "whole")
+    assert codes == [0, 0], (tmp_path / "whole" / "rank0.txt").read_text()[-3000:]
+    assert "iteration 2" in stop_and_go_on(tmp_path / "stopped", 2, **changes)[0]
+    assert harness.fingerprints(tmp_path / "stopped") == harness.fingerprints(tmp_path / "whole")
 
 
 NORMS = {  # each process has batches, and so batch statistics, of its own

@@ -63,6 +63,9 @@ def test_replay_is_as_long_as_the_new_images_and_repeats():
     assert memory.replayed(1, 40).tolist() == memory.replayed(1, 40).tolist()
     assert memory.replayed(1, 40).tolist() != memory.replayed(2, 40).tolist()
     assert CoresetMemory(6, "nearest_coreset").oversample is False
+    large = CoresetMemory(6, "random_coreset", seed=2**40 + 2)
+    list(sessions(large, count=1))
+    assert len(large.replayed(1, 40)) == 40
 
 
 def test_state_survives():

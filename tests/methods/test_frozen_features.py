@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from mlcil.errors import UserError
 from mlcil.evaluation.multilabel import average_precision
 from mlcil.methods import FrozenRows, KeptFeatures, Ridge
 from mlcil.methods.base import SessionContext
@@ -316,14 +317,10 @@ def test_what_unknown_cells_do(unknown):
     x, labels = torch.from_numpy(features).double(), torch.from_numpy(truth[:, :1]).to(torch.int8)
     hidden = labels.clone()
     hidden[::2] = -1
-    method = make(KeptFeatures, unknown=unknown, likely=0.3, strength=0.1)
-    rows = {name: make(KeptFeatures, unknown=name, strength=0.1).solve(x, hidden) for name in ("absent",)}
-    rows["this"] = method.solve(x, hidden)
+    absent, this = (make(KeptFeatures, unknown=name, likely=0.3, strength=0.1) for name in ("absent", unknown))
+    rows = {"all": absent.solve(x, labels), "absent": absent.solve(x, hidden), "this": this.solve(x, hidden)}
     mean = {name: torch.sigmoid(x @ row[0, :-1] + row[0, -1])[labels[:, 0] == 1].mean() for name, row in rows.items()}
-    if unknown == "absent":
-        assert mean["this"] == mean["absent"]
-    else:
-        assert mean["this"] > mean["absent"] + 0.01
+    assert mean["all" if unknown == "absent" else "this"] > mean["absent"] + 0.01
 
 
 def test_images_that_return_fill_in_their_labels_and_the_limit_holds():
@@ -345,6 +342,31 @@ def test_images_that_return_fill_in_their_labels_and_the_limit_holds():
     assert method.labels[place].tolist() == [*truth[row, :3].astype(int), 1, 0]
     assert (method.labels[1:, 3:] == -1).all()
     assert method.state_bytes()["statistics"] == 25 * (2 * K + 5 + 8)
+
+
+def test_the_limit_keeps_a_sample_of_all_sessions():
+    """A quarter of three sessions alike, also where their rows are forgotten, as in a tagger."""
+    method = make(KeptFeatures, limit=60)
+    for index in range(3):
+        begin(method, index)
+        method.fit(list(batches(index, *session(index, 80))))
+        kept = [int((method.rows // 1000 == t).sum()) for t in range(index + 1)]
+        assert sum(kept) == 60
+        assert min(kept) > 60 / (index + 1) / 2
+    method.rows.fill_(-1)
+    before = {feature.numpy().tobytes() for feature in method.features}
+    method.fit(list(batches(2, *session(4, 80))))
+    stayed = sum(feature.numpy().tobytes() in before for feature in method.features)
+    assert 15 < stayed < 60
+
+
+def test_features_that_half_precision_cannot_hold_are_refused():
+    method = begin(make(KeptFeatures), 0)
+    features, truth = session(0)
+    features[3, 0] = 7e4
+    with pytest.raises(UserError, match=r"7e\+04; half precision ends at 65504"):
+        method.fit(list(batches(0, features, truth)))
+    assert len(method.features) == 0
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def run_jobs(jobs: Sequence[Job], at_once: int, processes: Processes, keep: bool
         state = job.state()  # a wrong config is found before anything is trained
         if state == "done":
             print(f"{job.name}: done before")
+            if not keep:  # a bench that was killed behind the run
+                shutil.rmtree(job.checkpoint_dir, ignore_errors=True)
         else:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             waiting.append((job, state == "started"))
@@ -91,8 +93,9 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             unprepared = [] if table_only else run_jobs(first, 1, processes)
             if not (table_only or unprepared):
                 failed += run_jobs(trials, at_once, processes, keep=False)
-            if not table_only or any((job.run_dir / "results.json").is_file() for job in trials):
-                table = choose(folder, table, trials)  # else nothing has begun, and the table says so
+            begun = any((job.run_dir / "results.json").is_file() for job in trials)
+            if begun or not (table_only or unprepared):
+                table = choose(folder, table, trials)  # else the table says that nothing has begun
             runs = plan_jobs(path, table, extra)[1]
             failed += unprepared if table_only or unprepared else run_jobs(runs, at_once, processes)
             facts = {

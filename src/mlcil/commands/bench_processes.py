@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -29,6 +30,8 @@ from mlcil.engine.build import read_ahead
 
 #: what a run imports on its way
 LIBRARIES = ("timm", "matplotlib.pyplot", "torch.utils.tensorboard", "onnxruntime", "mlcil.reporting.plots")
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that a process gets when its parent ends
 
 
 class Request(NamedTuple):
@@ -80,11 +83,12 @@ class Processes:
                 index, request = waiting.popleft()
                 running.add(index)
                 request.output.write_text("")
-                self._server_at_work().send((index, *request))
+                with contextlib.suppress(OSError):  # which the next ``recv`` finds, too
+                    self._server_at_work().send((index, *request))
                 yield index, None
             try:
                 index, code = self._server_at_work().recv()
-            except (EOFError, OSError):  # somebody has killed the server; its children are gone or soon will be
+            except (EOFError, OSError):  # somebody has killed the server, and so its children
                 yield from ((index, -signal.SIGKILL) for index in running)
                 self._connection, running = None, set()
                 continue
@@ -134,6 +138,7 @@ def _run(words: Sequence[str], output: Path, inherited: Connection | None) -> No
     """``python -m mlcil WORDS`` in this process."""
     if inherited is not None:
         inherited.close()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a run that nobody waits for saves and stops
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -76,13 +76,21 @@ class CacheOptions:
     limit_gb: float = 32.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.enabled, bool):
-            raise UserError(f"image_cache.enabled is {self.enabled!r}; expected True or False")
-        if self.folder is not None and (not isinstance(self.folder, str) or not self.folder):
-            raise UserError(f"image_cache.folder is {self.folder!r}; expected the path of a folder")
-        limit = self.limit_gb
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
-            raise UserError(f"image_cache.limit_gb is {limit!r}; expected a number of GB above 0, such as 32")
+        check_place("image_cache", self.enabled, self.folder, self.limit_gb)
+
+
+def check_place(section: str, enabled: object, folder: object, limit_gb: object) -> None:
+    """Refuse settings of a folder that is used again.
+
+    Raises:
+        UserError: a value of another kind; names the section.
+    """
+    if not isinstance(enabled, bool):
+        raise UserError(f"{section}.enabled is {enabled!r}; expected True or False")
+    if folder is not None and (not isinstance(folder, str) or not folder):
+        raise UserError(f"{section}.folder is {folder!r}; expected the path of a folder")
+    if isinstance(limit_gb, bool) or not isinstance(limit_gb, (int, float)) or not limit_gb > 0:
+        raise UserError(f"{section}.limit_gb is {limit_gb!r}; expected a number of GB above 0, such as 16")
 
 
 @dataclass(eq=False)
@@ -212,7 +220,8 @@ def open_cache(folder: Path, size: int, stamps_N3: np.ndarray) -> ImageCache | N
         right = (kept.shape, kept.dtype, sums.shape, sums.dtype) == (rows, np.bool_, rows, np.uint32)
         if not whole or not right or about["format"] != FORMAT:
             raise ValueError
-        os.utime(folder / ABOUT)  # used last
+        with contextlib.suppress(OSError):  # of somebody else, or on a disk that cannot be written
+            os.utime(folder / ABOUT)  # used last
         return ImageCache(folder, size, kept, sums, stamps_N3, used)
     except (ValueError, KeyError, TypeError, RecursionError, FileNotFoundError):
         used.close()
@@ -292,6 +301,8 @@ def _fill(building: Path, table: ImageTable, size: int, stamps: np.ndarray, tell
     done = 0
     for batch in loader:
         for row, right, total in batch:
+            if total < 0:
+                raise OSError(-total, os.strerror(-total), str(building / PIXELS))
             kept[row], sums[row] = right, total
         done += len(batch)
         if time.monotonic() - told > TOLD_EVERY:
@@ -310,7 +321,11 @@ def _fill(building: Path, table: ImageTable, size: int, stamps: np.ndarray, tell
 
 
 class _Decoding(Dataset[tuple[int, bool, int]]):
-    """Decodes a row straight into the file; gives the row, whether it is kept, and its checksum."""
+    """Decodes a row straight into the file; gives the row, whether it is kept, and its checksum.
+
+    An error of the file comes as its negative number in place of the checksum: a loader's process passes on the text
+    of an exception alone.
+    """
 
     def __init__(self, table: ImageTable, size: int, stamps: np.ndarray, path: Path) -> None:
         self.table, self.size, self.stamps, self.path = table, size, stamps, path
@@ -325,11 +340,14 @@ class _Decoding(Dataset[tuple[int, bool, int]]):
             return row, False, 0
         if stamp(self.table.files[row]) != tuple(self.stamps[row]):
             return row, False, 0
-        with open(self.path, "rb+", buffering=0) as file:  # not through the map: a full disk is an error, no signal
-            file.seek(row * len(image))
-            content = memoryview(image)
-            while content:
-                content = content[file.write(content) :]
+        try:
+            with open(self.path, "rb+", buffering=0) as file:  # not through the map: a full disk is an error, no signal
+                file.seek(row * len(image))
+                content = memoryview(image)
+                while content:
+                    content = content[file.write(content) :]
+        except OSError as error:
+            return row, False, -(error.errno or errno.EIO)
         return row, True, zlib.crc32(image)
 
 

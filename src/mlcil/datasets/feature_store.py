@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlcil.datasets.cache import RESERVE, decoding
+from mlcil.datasets.cache import RESERVE, check_place, decoding
 from mlcil.datasets.loading import Loader, SessionSampler, SessionView
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
@@ -76,13 +76,7 @@ class FeatureStoreOptions:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.enabled, bool):
-            raise UserError(f"feature_store.enabled is {self.enabled!r}; expected True or False")
-        if self.folder is not None and (not isinstance(self.folder, str) or not self.folder):
-            raise UserError(f"feature_store.folder is {self.folder!r}; expected the path of a folder")
-        limit = self.limit_gb
-        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
-            raise UserError(f"feature_store.limit_gb is {limit!r}; expected a number of GB above 0, such as 16")
+        check_place("feature_store", self.enabled, self.folder, self.limit_gb)
         if self.dtype not in ("float32", "float16"):
             raise UserError(f"feature_store.dtype is {self.dtype!r}; expected 'float32' or 'float16'")
 
@@ -322,6 +316,9 @@ class FeatureStore:
             try:
                 array, names = _open_shard(path, wanted.difference(found), shape, self.dtype)
             except FileNotFoundError:  # another process made room
+                continue
+            except OSError as error:  # which says nothing of what is in it
+                tell(f"feature store: {path} cannot be read ({error.strerror}); its images are computed again")
                 continue
             except Exception as error:  # damaged in one of many ways
                 tell(f"feature store: {path} is damaged ({error}); it is removed and its images are computed again")

@@ -227,6 +227,21 @@ class Scenario:
                 "images, or set scenario.allow_empty_classes=True"
             )
 
+    def refuse_empty_sessions(self) -> None:
+        """Refuse to train sessions that have no image.
+
+        Raises:
+            UserError: names the first such session and its classes.
+        """
+        for t, session in enumerate(self.sessions):
+            if not len(self.train_rows(t)):
+                more = ", ..." if len(session.classes) > 3 else ""
+                raise UserError(
+                    f"{self.name}: session {t} ({', '.join(session.classes[:3])}{more}) "
+                    f"has no image in the training split {self.train.name!r}; expected at least one a session, so add "
+                    "images, or change the protocol or scenario.class_order so that its classes come beside others"
+                )
+
     # -- training ------------------------------------------------------------------------------------------
 
     def train_rows(self, t: int) -> np.ndarray:

@@ -298,6 +298,7 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False, accept
     if resume and state is None:
         notes.append(f"nothing was saved in {folder.checkpoint_dir} yet; the run starts at its beginning")
     run = build_run(cfg)
+    run.scenario.refuse_empty_sessions()
     if state is None:
         weights = load_weights(cfg, run.method, run.scenario)
     else:

@@ -91,6 +91,8 @@ class Data:
             for line in log_lines.skipped(self.unreadable):
                 log(line, logging.WARNING)
         scenario.leave_out(self.unreadable["train"], self.unreadable["test"])
+        if training:
+            scenario.refuse_empty_sessions()
 
     def state_dict(self) -> dict[str, Any]:
         """What is left out."""

@@ -63,24 +63,29 @@ class Learning:
     schedules: list[Any]
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser, scaler, schedules, and half an accumulated gradient."""
-        wrapper = self.optimiser
-        halfway = wrapper._inner_count % wrapper._accumulative_counts
-        named = self.model.named_parameters()
+        """Optimiser, scaler, schedules, and every process's half of an accumulated gradient."""
+        wrapper, gradients = self.optimiser, None
+        if wrapper._inner_count % wrapper._accumulative_counts:
+            named = self.model.named_parameters()
+            gradients = all_gather_object({name: p.grad.cpu() for name, p in named if p.grad is not None})
         return {
             "optimiser": wrapper.state_dict(),
             "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "gradients": {name: p.grad for name, p in named if p.grad is not None} if halfway else None,
+            "counted": wrapper._inner_count,
+            "gradients": gradients,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what :meth:`state_dict` gave; the count of steps is the caller's."""
+        """Take back what :meth:`state_dict` gave."""
         self.optimiser.load_state_dict(state["optimiser"])
+        self.optimiser._inner_count = state["counted"]  # without the steps that were skipped
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
-        for name, parameter in self.model.named_parameters():
-            if state["gradients"] is not None and name in state["gradients"]:
-                parameter.grad = state["gradients"][name].to(parameter)
+        if state["gradients"] is not None:
+            mine = state["gradients"][get_rank() % len(state["gradients"])]
+            for name, parameter in self.model.named_parameters():
+                if name in mine:
+                    parameter.grad = mine[name].to(parameter)
 
 
 #: parts that are there only inside a session
@@ -146,12 +151,12 @@ class Restorer:
                 part.load_state_dict(self.state.parts[name])
             self.draws()
 
-    def learning(self, learning: Learning, steps: int, total: int) -> bool:
+    def learning(self, learning: Learning, total: int) -> bool:
         """Optimiser and schedules of a phase that was left inside.
 
         Args:
             learning: fresh ones of the same phase.
-            steps, total: iterations of the phase so far and in all.
+            total: iterations of the phase.
 
         Returns:
             Whether there were any.
@@ -160,8 +165,8 @@ class Restorer:
         if saved is None:
             return False
         with self.fitting():
+            learning.optimiser.initialize_count_status(learning.model, 0, total)
             learning.load_state_dict(saved)
-            learning.optimiser.initialize_count_status(learning.model, steps, total)
             self.draws()
         return True
 

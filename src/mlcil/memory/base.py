@@ -182,6 +182,38 @@ class Memory(ABC):
         self.thresholds = [float(value) for value in state["thresholds"]]
 
 
+class MemoryByClass(Memory):
+    """Base of the memories with a list of images for every class.
+
+    Attributes:
+        rows_of_class: class -> rows, the best first.
+        session_of_class: class -> the session that its images were stored in.
+    """
+
+    def __init__(self, labels: str) -> None:
+        super().__init__(labels)
+        self.rows_of_class: dict[int, list[int]] = {}
+        self.session_of_class: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows_of_class.values()))
+
+    def contents(self) -> tuple[np.ndarray, np.ndarray]:
+        classes = sorted(self.rows_of_class)
+        rows = [row for c in classes for row in self.rows_of_class[c]]
+        origins = [self.session_of_class[c] for c in classes for _ in self.rows_of_class[c]]
+        return np.asarray(rows, np.int64), np.asarray(origins, np.int64)
+
+    def state_dict(self) -> dict[str, Any]:
+        mine = {"rows_of_class": self.rows_of_class, "session_of_class": self.session_of_class}
+        return {**super().state_dict(), **mine}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.rows_of_class = {int(c): [int(r) for r in rows] for c, rows in state["rows_of_class"].items()}
+        self.session_of_class = {int(c): int(s) for c, s in state["session_of_class"].items()}
+
+
 def best_f1_threshold(scores_N: np.ndarray, truth_N: np.ndarray) -> float:
     """The threshold of :data:`GRID` with the best F1, in the middle of the highest such run; 0.5 without positives or
     negatives.

@@ -6,15 +6,18 @@ Behaviour of ABD's release (ICCV 2021), where the memory is called coreset. Lege
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from mlcil.errors import UserError
-from mlcil.memory.base import Memory
+from mlcil.memory.base import MemoryByClass
 from mlcil.schema import Natural
 
 SELECTIONS = ("random_coreset", "nearest_coreset", "herding_coreset")
+
+
+def _draws(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(seed % 2**32)  # it takes no larger ones
 
 
 def quotas(candidates: Mapping[int, int], total: int) -> dict[int, int]:
@@ -69,7 +72,7 @@ def greedy_herding(features_ND: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
-class CoresetMemory(Memory):
+class CoresetMemory(MemoryByClass):
     """``total`` images, shared equally by all classes seen; every image shows one class.
 
     Args:
@@ -102,17 +105,6 @@ class CoresetMemory(Memory):
             raise UserError(f"memory: selection {selection!r} is unknown; use one of {', '.join(SELECTIONS)}")
         self.total, self.selection, self.seed = total, selection, seed
         self.oversample = selection == "random_coreset" if oversample is None else oversample
-        self.rows_of_class: dict[int, list[int]] = {}
-        self.session_of_class: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self.rows_of_class.values()))
-
-    def contents(self) -> tuple[np.ndarray, np.ndarray]:
-        classes = sorted(self.rows_of_class)
-        rows = [row for c in classes for row in self.rows_of_class[c]]
-        origins = [self.session_of_class[c] for c in classes for _ in self.rows_of_class[c]]
-        return np.asarray(rows, np.int64), np.asarray(origins, np.int64)
 
     def classes(self) -> np.ndarray:
         """Class index of every image of :meth:`contents`, (M,) int64."""
@@ -121,7 +113,7 @@ class CoresetMemory(Memory):
     def replayed(self, session: int, new_images: int) -> np.ndarray:
         if not self.oversample:
             return np.arange(len(self))
-        return np.random.RandomState(100 * self.seed + session).choice(len(self), new_images)
+        return _draws(100 * self.seed + session).choice(len(self), new_images)
 
     def update(
         self, session: int, low: int, high: int, rows: np.ndarray, features_ND: np.ndarray, targets_NC: np.ndarray
@@ -132,7 +124,7 @@ class CoresetMemory(Memory):
                 again = self.replayed(session, len(rows))
                 rows = np.concatenate([rows, self.contents()[0][again]])
                 labels_N = np.concatenate([labels_N, self.classes()[again]])
-            drawn = draw_classes(labels_N, self.total, np.random.RandomState(self.seed * 10000 + session))
+            drawn = draw_classes(labels_N, self.total, _draws(self.seed * 10000 + session))
             self.rows_of_class = {c: [int(rows[i]) for i in positions] for c, positions in drawn.items()}
         else:
             for c in range(low, high):
@@ -150,12 +142,3 @@ class CoresetMemory(Memory):
         if self.selection == "nearest_coreset":
             return nearest_to_mean(features_ND)
         return greedy_herding(features_ND, self.total)
-
-    def state_dict(self) -> dict[str, Any]:
-        mine = {"rows_of_class": self.rows_of_class, "session_of_class": self.session_of_class}
-        return {**super().state_dict(), **mine}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.rows_of_class = {int(c): [int(r) for r in rows] for c, rows in state["rows_of_class"].items()}
-        self.session_of_class = {int(c): int(s) for c, s in state["session_of_class"].items()}

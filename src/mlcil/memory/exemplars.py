@@ -9,17 +9,16 @@ stored once per class.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from mlcil.errors import UserError
-from mlcil.memory.base import Memory
+from mlcil.memory.base import MemoryByClass
 from mlcil.memory.selection import deduplicate, per_class_herding, random_selection, truncate_to_budget
 from mlcil.schema import Natural
 
 
-class ExemplarMemory(Memory):
+class ExemplarMemory(MemoryByClass):
     """Per-class or fixed-total memory.
 
     Args:
@@ -67,16 +66,6 @@ class ExemplarMemory(Memory):
         self.quota, self.views = quota, views
         self.per_class, self.total, self.selection = per_class, total, selection
         self.deduplicate, self.hard_cap, self.seed = deduplicate, hard_cap, seed
-        self.rows_of_class: dict[int, list[int]] = {}
-        self.session_of_class: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return sum(map(len, self.rows_of_class.values()))
-
-    def contents(self) -> tuple[np.ndarray, np.ndarray]:
-        rows = [row for c in sorted(self.rows_of_class) for row in self.rows_of_class[c]]
-        origin = [self.session_of_class[c] for c in sorted(self.rows_of_class) for _ in self.rows_of_class[c]]
-        return np.asarray(rows, np.int64), np.asarray(origin, np.int64)
 
     def begin_session(self) -> None:
         """With a total budget: cut every class's list to its share, keeping the first (best) ones."""
@@ -109,15 +98,3 @@ class ExemplarMemory(Memory):
             self.rows_of_class[low + index] = stored
             self.session_of_class[low + index] = session
         return {"chosen": drawn, "stored": sum(map(len, lists)), "total": len(self)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            **super().state_dict(),
-            "rows_of_class": self.rows_of_class,
-            "session_of_class": self.session_of_class,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.rows_of_class = {int(c): [int(r) for r in rows] for c, rows in state["rows_of_class"].items()}
-        self.session_of_class = {int(c): int(s) for c, s in state["session_of_class"].items()}

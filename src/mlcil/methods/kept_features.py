@@ -22,13 +22,14 @@ Legend: N images, K features, C classes seen so far.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mlcil.errors import UserError
 from mlcil.methods.base import check_choice
 from mlcil.methods.frozen_features import FrozenFeatures
 from mlcil.models.heads import LinearHead
@@ -93,7 +94,8 @@ class KeptFeatures(FrozenFeatures):
         likely: probability above which an unknown label is believed to be present; SPLC's is 0.6.
         alpha: of ``em``; 0.2 on VOC and 0.1 on COCO in the original.
         strength: of the penalty ``strength / 2 * |weights|^2`` beside the sum of the losses.
-        limit: images that are kept at most, ``None`` keeps all; which ones follows from their rows alone.
+        limit: images that are kept at most, ``None`` keeps all; a sample of all sessions' images, drawn by a digest of
+            their features.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
 
     Attributes:
@@ -138,12 +140,16 @@ class KeptFeatures(FrozenFeatures):
         low = self.context.low if self.new_only else 0
         self.write(self.solve(self.features.double(), self.labels[:, low:]), low)
         if self.limit is not None and len(self.rows) > self.limit:
-            order = np.random.default_rng(0).permutation(int(self.rows.max()) + 1)[self.rows.numpy()]
-            kept = torch.from_numpy(np.sort(np.argsort(order, kind="stable")[: self.limit]))
+            lots = [blake2b(feature.tobytes(), digest_size=8).digest() for feature in self.features.numpy()]
+            kept = torch.tensor(sorted(sorted(range(len(lots)), key=lots.__getitem__)[: self.limit]))
             self.features, self.labels, self.rows = self.features[kept], self.labels[kept], self.rows[kept]
 
     def take_in(self, features_NK: Tensor, targets_NC: Tensor, rows_N: Tensor) -> None:
-        """Add images; a row that is there already gets the labels that it lacks."""
+        """Add images; a row that is there already gets the labels that it lacks.
+
+        Raises:
+            UserError: a feature that half precision has no number for.
+        """
         classes = targets_NC.shape[1]
         self.labels = F.pad(self.labels, (0, classes - self.labels.shape[1]), value=-1)
         place = {row: index for index, row in enumerate(self.rows.tolist()) if row >= 0}
@@ -153,7 +159,14 @@ class KeptFeatures(FrozenFeatures):
                 new.append(index)
                 if row >= 0:
                     place[row] = len(self.rows) + len(new) - 1
-        self.features = torch.cat([self.features, features_NK[new].half()])
+        added = features_NK[new].half()
+        if not added.isfinite().all():
+            largest = features_NK[new].abs().max().item()
+            raise UserError(
+                f"kept features: one of the backbone's features is {largest:.3g}; half precision ends at 65504, so "
+                "scale what the backbone gives, or use a method that keeps no features, such as ridge"
+            )
+        self.features = torch.cat([self.features, added])
         self.rows = torch.cat([self.rows, rows_N[new]])
         self.labels = torch.cat([self.labels, given_NC[new]])
         for index, row in enumerate(rows_N.tolist()):
