@@ -135,14 +135,14 @@ def test_the_hash_knows_the_way_to_a_square() -> None:
 
 
 def test_plan() -> None:
-    plan = made().plan(batch_size=5, epochs=2)
+    plan = made().plan(batch_size=5, epochs=[2] * 5)
     assert json.loads(json.dumps(plan)) == plan
     assert plan["task"] == "single_label"
     assert [s["labels_hidden"] for s in plan["sessions"]] == [0] * 5
     assert [s["images_seen_before"] for s in plan["sessions"]] == [0] * 5
     assert [s["steps"] for s in plan["sessions"]] == [6] * 5
-    assert [s["steps"] for s in made().plan(5, 2, drop_last=True)["sessions"]] == [4] * 5
-    assert [s["steps"] for s in made().plan(50, 2, drop_last=True)["sessions"]] == [2] * 5
+    assert [s["steps"] for s in made().plan(5, [2] * 5, drop_last=True)["sessions"]] == [4] * 5
+    assert [s["steps"] for s in made().plan(50, [2] * 5, drop_last=True)["sessions"]] == [2] * 5
     assert plan["exposures_per_image"] == 1.0
 
 

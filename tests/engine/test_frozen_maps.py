@@ -64,23 +64,26 @@ def test_the_backbone_sees_every_image_once(scenes, tmp_path, passes, method):  
         torch.testing.assert_close(value, other[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_a_stopped_run_goes_on_with_the_same_numbers(scenes, tmp_path, monkeypatch):  # noqa: F811
-    whole = train(frozen(scenes, tmp_path, "whole"))
+@pytest.mark.parametrize("session", [0, 1])
+def test_a_stopped_run_goes_on_with_the_same_numbers(scenes, tmp_path, session):  # noqa: F811
+    train(frozen(scenes, tmp_path, "other", seed=9, train_cfg={"max_epochs": 1, "stop_after_session": 0}))
+    start = {"pretrained": str(tmp_path / "saved" / "other" / "session_0.pth"), "allow_leaky_weights": True}
+    whole = train(frozen(scenes, tmp_path, "whole", **start))
     calls = []
 
     @HOOKS.register_module(force=True)
     class Stops(Hook):
-        """Asks for the end in session 1."""
+        """Asks for the end in that session."""
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if runner.train_loop.position.session == 1 and batch_idx == 1 and not calls:
+            if runner.train_loop.position.session == session and batch_idx == 1 and not calls:
                 calls.append(1)
                 runner.signals.received = 15
 
-    cfg = frozen(scenes, tmp_path, "stopped", custom_hooks=[{"type": "Stops"}])
+    start["custom_hooks"] = [{"type": "Stops"}]
     with pytest.raises(StoppedError):
-        train(cfg)
-    again = train(frozen(scenes, tmp_path, "stopped", custom_hooks=[{"type": "Stops"}]), resume=True)
+        train(frozen(scenes, tmp_path, "stopped", **start))
+    again = train(frozen(scenes, tmp_path, "stopped", **start), resume=True)
     assert without_clock(again) == without_clock(whole)
     one, other = (weights(tmp_path / "saved" / name / "session_2.pth") for name in ("whole", "stopped"))
     assert_same_weights(one, other)

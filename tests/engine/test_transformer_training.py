@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import fault_harness
 import pytest
@@ -12,6 +13,7 @@ from mlcil.datasets.digits import build_digit_scenes
 from mlcil.datasets.sampling import RepeatedAugmentationSampler
 from mlcil.engine.build import build_method, build_run, build_runner, check_run
 from mlcil.engine.config import finish_config, load_config
+from mlcil.engine.loop import SessionLoop
 from mlcil.engine.optim import SharpnessAwareOptimWrapper, build_optimiser
 from mlcil.engine.schedules import WarmupCosine
 from mlcil.engine.train import train
@@ -65,6 +67,41 @@ def test_the_sharpness_aware_step_uses_the_gradient_at_the_offset_weights():
     wrapper.update_params(weight.square().sum())  # gradient 6 there, step from 2
     assert weight.item() == pytest.approx(2.0 - 0.6)
     assert weight.grad is None
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_batch_that_is_refused_in_one_of_the_two_passes_changes_nothing(bad):
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    wrapper = SharpnessAwareOptimWrapper(rho=0.5, optimizer=torch.optim.SGD([weight], lr=0.1), precision="fp32")
+    wrapper.guarded = True
+    losses = []
+
+    def train_step(batch, optim_wrapper):
+        loss = weight.square().sum() * (float("nan") if len(losses) == bad else 1.0)
+        losses.append(loss)
+        optim_wrapper.update_params(loss)
+        return {"loss": loss}
+
+    loop = SimpleNamespace(
+        learning=SimpleNamespace(optimiser=wrapper),
+        method=torch.nn.BatchNorm1d(1),
+        runner=SimpleNamespace(model=SimpleNamespace(train_step=train_step)),
+        run_settings=SimpleNamespace(settings=SimpleNamespace(sync_batch_norm=False)),
+    )
+    assert SessionLoop.step(loop, {})["loss"].isnan()
+    assert len(losses) == bad + 1
+    assert weight.item() == 2.0
+    SessionLoop.step(loop, {})
+    assert weight.item() == pytest.approx(1.4)  # as a first step
+
+
+def test_a_new_optimiser_finds_no_gradient(tmp_path):
+    sections = next(fault_harness.candidates("LwF"))
+    run = build_run(fault_harness.config("LwF", tmp_path, sections))
+    parameter = next(p for p in run.method.parameters() if p.requires_grad)
+    parameter.grad = torch.ones_like(parameter)
+    build_optimiser(run, run.method, 4)
+    assert parameter.grad is None
 
 
 def test_the_sharpness_aware_step_refuses_accumulation():

@@ -300,6 +300,9 @@ def test_pseudo_labels_in_cells_that_nobody_labelled_are_not_judged(tmp_path: Pa
     audit = next(hook for hook in runner.hooks if isinstance(hook, PseudoLabelAuditHook))
     audit.between_phases(runner, at_once=False)
     assert audit.found == {"true": 0.5, "precision": 0.5, "recall": 1.0, "judged": pytest.approx(2 / 3)}
+    audit.found, labels[:2, :2] = {}, -1
+    audit.between_phases(runner, at_once=False)
+    assert audit.found == {"true": 0.0, "precision": None, "recall": None, "judged": 0.0}  # json has no NaN
 
 
 def test_resuming_what_was_never_begun_is_refused(tmp_path: Path) -> None:

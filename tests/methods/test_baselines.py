@@ -193,7 +193,10 @@ def test_icarls_cosines_become_scores_that_a_threshold_can_judge():
     assert torch.equal(method.logit_correction()[:3], kept)
     again = make(ICaRL, head={"type": "prototype"})
     again.load_method_state(method.method_state())
+    again.network.head.use_means = True  # its network's state says so
     assert torch.equal(again.logit_correction(), method.logit_correction())
+    again.network.head.use_means = False
+    assert again.logit_correction() is None  # the linear outputs of a running session are no cosines
 
 
 def test_icarl_scores_by_the_mean_of_normalised_embeddings():
@@ -324,6 +327,19 @@ def test_rclp_halves_both_parts_and_keeps_the_middle_map_near_the_teachers():
     assert gradient.abs().sum() > 0  # in the authors' release it has none
     assert method.needs_images
     assert "loss_features" not in begin(make(RCLP, distill=0.0), 1)(**batch, mode="loss")
+
+
+def test_a_frozen_backbone_has_no_importance_and_keeps_its_weights():
+    torch.manual_seed(3)
+    method = begin(OEWC(IncrementalNetwork(BACKBONE, LINEAR, SIZE, frozen_backbone=True)), 0)
+    method.measure_importance(batches(0))
+    assert set(method.fisher) == {"head.linear.weight", "head.linear.bias"}
+    again = begin(Finetune(IncrementalNetwork(BACKBONE, LINEAR, SIZE, frozen_backbone=True), restart=True), 0)
+    before = {name: value.clone() for name, value in again.network.state_dict().items()}
+    begin(again, 1)
+    after = again.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if name.startswith("backbone"))
+    assert not torch.equal(after["head.linear.weight"][:3], before["head.linear.weight"])
 
 
 def test_rclp_on_a_frozen_backbone_needs_no_images_and_has_no_distance():

@@ -34,6 +34,15 @@ def test_counted_images_are_worth_as_much_as_copied_ones():
     assert intervals.accuracy(one)(times) == pytest.approx(100 * right)
 
 
+def test_a_class_that_nothing_shows_counts_as_in_the_table():
+    run = scores(0, 1.0)
+    run.targets_NS[:, 1] = 0
+    times = np.ones(len(run.paths), int)
+    shown = 100 * average_precision(run.scores_NS, run.targets_NS)[[0, 2]]
+    assert intervals.mean_ap(run)(times) == pytest.approx(shown.sum() / 3)
+    assert intervals.mean_ap(run, skip=True)(times) == pytest.approx(shown.mean())
+
+
 @pytest.mark.parametrize("single", [False, True])
 def test_an_interval_tells_a_clear_difference_from_none(single):
     worse, better, same = scores(1, 3.0, single=single), scores(2, 0.5, single=single), scores(3, 3.0, single=single)

@@ -190,6 +190,28 @@ def test_a_keep_set_is_to_rows_what_unlabelled_photos_are(place):
     assert (trained.old_NO[len(labels) : -trained.nothing] >= 0).all()
 
 
+def test_options_of_the_method_stay_through_extensions(place, tmp_path, capsys):
+    options = ["method.gaussian=True", "method.negatives=0.3"]
+    weights = [*WEIGHTS, place / "weights.pth", *SMALL]
+    words = [("tag", "first.csv", "--out", tmp_path / "1", *weights, *options)]
+    words += [("extend", tmp_path / "1", "second.csv", "--out", tmp_path / "2")]
+    words += [("extend", tmp_path / "2", listed(place, "third", 30, ("yellow",), 4), "--out", tmp_path / "3")]
+    for command in words:
+        code, _, err = tiny.call(capsys, *command)
+        assert (code, err) == (0, "")
+    for name in "123":
+        stage = StageCheckpoint.load(tmp_path / name)
+        assert (stage.method_options["gaussian"], stage.method_options["negatives"]) == (True, 0.3)
+        assert stage.method_state["sums"]["gram_HH"].ndim == 1
+    again = ("extend", tmp_path / "1", "second.csv", "--out", tmp_path / "4")
+    assert tiny.call(capsys, *again, "method.negatives=0.1")[0] == 0
+    assert StageCheckpoint.load(tmp_path / "4").method_options["negatives"] == 0.1
+    code, _, err = tiny.call(capsys, *again[:-1], tmp_path / "5", "method.gaussian=False")
+    assert code == 2
+    assert "its method Ridge cannot go on (its sums are those of gaussian=True)" in err
+    assert not (tmp_path / "5").exists()
+
+
 def test_a_label_is_refined_only_when_asked_for(place, tmp_path, capsys):
     both = listed(place, "both", 40, ("red", "yellow"), 8)
     code, out, err = tiny.call(capsys, "extend", "second.tagger", both, "--out", tmp_path / "left")

@@ -293,17 +293,26 @@ def test_an_annotation_is_learnt_by_the_command_and_served(served, stage, addres
         assert client.get("/health").json()["model_version"] == "insects-2"
         assert [entry["label"] for entry in client.get("/labels").json()["labels"]] == ["ant", "bee", "cat"]
         last = service.learner.state()["last"]
-        assert last == "insects-2.tagger is learnt from 2 photos; reviewed, but not ticked on any photo yet: dog"
+        assert last == (
+            "insects-2.tagger is learnt from 2 photos; 1 of 3 photos did not come; reviewed, but not ticked on any "
+            "photo yet: dog"
+        )
         client.post("/webhook", json=event)
-        until(lambda: "nothing new" in service.learner.state()["last"])
-    ((words, choices),) = given
+        until(lambda: service.learner.state()["last"] == "nothing new is annotated; 1 of 3 photos did not come")
+        LabelStudio.tasks[2]["data"]["picture"] = "/data/upload/7/3.png"  # now it does
+        client.post("/webhook", json=event)
+        until(lambda: "3 photos; reviewed" in service.learner.state()["last"])
+        client.post("/webhook", json=event)
+        until(lambda: service.learner.state()["last"] == "nothing new is annotated")
+    (words, choices), (_, more) = given
+    assert more == [["cat"], [], ["cat"]]
     assert words[0] == str(base)
     assert words[6:] == ["--reviewed", "cat"]
     assert choices == [["cat"], []]
-    assert newest(base) == tmp_path / "insects-2.tagger"
-    tiny.write_stage(tmp_path / "insects-3.tagger")  # of no parent
-    assert list(versions(base)) == [2, 3]
-    assert newest(base) == tmp_path / "insects-2.tagger"
+    assert newest(base) == tmp_path / "insects-3.tagger"
+    tiny.write_stage(tmp_path / "insects-4.tagger")  # of no parent
+    assert list(versions(base)) == [2, 3, 4]
+    assert newest(base) == tmp_path / "insects-3.tagger"
 
 
 def test_what_cannot_be_learnt_is_said_in_health(served, stage, address, tmp_path):

@@ -26,7 +26,8 @@ def make_plan(run: Run) -> dict[str, Any]:
     """Builtins only, so that it goes to json; the run's network grows to all its classes."""
     scenario, method, loader = run.scenario, run.method, run.train_loader
     weights = look_at_weights(run)
-    plan: dict[str, Any] = scenario.plan(loader.batch_size, run.train.max_epochs, loader.drop_last)
+    epochs = [run.train.epochs(session.index) for session in scenario.sessions]
+    plan: dict[str, Any] = scenario.plan(loader.batch_size, epochs, loader.drop_last)
     parameters = []
     for session in scenario.sessions:
         method.network.grow(session.num_new)

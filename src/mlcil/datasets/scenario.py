@@ -10,7 +10,7 @@ N images, C classes of the scenario.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -227,13 +227,14 @@ class Scenario:
                 "images, or set scenario.allow_empty_classes=True"
             )
 
-    def refuse_empty_sessions(self) -> None:
-        """Refuse to train sessions that have no image.
+    def refuse_empty_sessions(self, numbers: Iterable[int]) -> None:
+        """Refuse to train those of the sessions that have no image.
 
         Raises:
-            UserError: names the first such session and its classes.
+            UserError: names the first one and its classes.
         """
-        for t, session in enumerate(self.sessions):
+        for t in numbers:
+            session = self.sessions[t]
             if not len(self.train_rows(t)):
                 more = ", ..." if len(session.classes) > 3 else ""
                 raise UserError(
@@ -309,12 +310,14 @@ class Scenario:
 
     # -- plan ----------------------------------------------------------------------------------------------
 
-    def plan(self, batch_size: int | None = None, epochs: int | None = None, drop_last: bool = False) -> dict[str, Any]:
+    def plan(
+        self, batch_size: int | None = None, epochs: Sequence[int] | None = None, drop_last: bool = False
+    ) -> dict[str, Any]:
         """What each session holds, without exemplars; builtins only.
 
         Args:
             batch_size: images a step, for ``steps``.
-            epochs: epochs a session, for ``steps``.
+            epochs: of every session, for ``steps``.
             drop_last: a last, smaller batch is left out, as :func:`mlcil.datasets.loading.Loader` does.
 
         Returns:
@@ -338,7 +341,8 @@ class Scenario:
             rows = self.train_rows(session.index)
             before = int((exposures_N[rows] > 0).sum())
             exposures_N[rows] += 1
-            rows_of_sessions.append(self._plan_session(session, rows, before, (batch_size, epochs, drop_last)))
+            length = (batch_size, epochs[session.index] if epochs else None, drop_last)
+            rows_of_sessions.append(self._plan_session(session, rows, before, length))
         train_positives, test_positives = self.train.positives(), self.test.positives()
         rarest = int(test_positives.argmin())
         used = int((exposures_N > 0).sum())

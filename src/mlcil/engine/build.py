@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -126,10 +126,19 @@ def build_method(cfg: Config, **network_options: Any) -> Method:
         raise UserError(f"network or method of the config: {' '.join(str(error).split())[:300]}") from error
 
 
-def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
+def restore_method(
+    cfg: Config, stage: StageCheckpoint, path: Path, named: Collection[str] = ()
+) -> tuple[Method, dict[str, Any]]:
     """The method of a config around the network of a stage checkpoint, as its last session left both.
 
-    The arguments of the checkpoint's own method come before the config's.
+    Args:
+        cfg: the config.
+        stage: the checkpoint. The arguments of its own method come before the config's.
+        path: of the checkpoint, for messages.
+        named: arguments that the command names; the config's come first there.
+
+    Returns:
+        The method, and its arguments besides the network.
 
     Raises:
         UserError: the method wants another head, or network, arguments or state do not fit.
@@ -142,7 +151,8 @@ def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
             "with that head"
         )
     same = METHODS.get(kind).__name__ == stage.method
-    arguments = {**arguments, **(stage.method_options if same else {})}
+    kept = {name: value for name, value in stage.method_options.items() if name not in named}
+    arguments = {**arguments, **(kept if same else {})}
     check(METHODS.get(kind), arguments, f"{path}: method", "network")
     try:
         network = stage.build(path)
@@ -157,7 +167,7 @@ def restore_method(cfg: Config, stage: StageCheckpoint, path: Path) -> Method:
             f"{path}: its method {stage.method} cannot go on ({reason}); choose another --method, or train it again "
             "with this version"
         ) from error
-    return method  # type: ignore[no-any-return]
+    return method, arguments
 
 
 def method_options(cfg: Config) -> dict[str, Any]:
@@ -298,7 +308,7 @@ def check_run(cfg: Config, resume: bool = False, overwrite: bool = False, accept
     if resume and state is None:
         notes.append(f"nothing was saved in {folder.checkpoint_dir} yet; the run starts at its beginning")
     run = build_run(cfg)
-    run.scenario.refuse_empty_sessions()
+    run.scenario.refuse_empty_sessions(range(state.session if state is not None else 0, run.last_session + 1))
     if state is None:
         weights = load_weights(cfg, run.method, run.scenario)
     else:

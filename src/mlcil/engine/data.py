@@ -91,8 +91,6 @@ class Data:
             for line in log_lines.skipped(self.unreadable):
                 log(line, logging.WARNING)
         scenario.leave_out(self.unreadable["train"], self.unreadable["test"])
-        if training:
-            scenario.refuse_empty_sessions()
 
     def state_dict(self) -> dict[str, Any]:
         """What is left out."""
@@ -123,6 +121,7 @@ class Data:
 
     def _collect(self, t: int) -> SessionImages:
         scenario, memory, method = self.run.scenario, self.run.memory, self.run.method
+        scenario.refuse_empty_sessions([t])
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, scenario.first_class(t), session.high)

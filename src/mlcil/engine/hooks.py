@@ -175,8 +175,8 @@ class PseudoLabelAuditHook(Hook):
     """Compares the pseudo-labels that a session starts with to the labels that are hidden from the method.
 
     For the report only: ``true`` are old-class labels per image that are known to be there, ``precision`` and
-    ``recall`` of the pseudo-labels are in [0, 1]. A pseudo-label in a cell that nobody labelled is not judged; where
-    there are such, ``judged`` is the share of the others. Nothing is said of a method that makes none.
+    ``recall`` of the pseudo-labels are in [0, 1], or ``None`` of none. A pseudo-label in a cell that nobody labelled is
+    not judged; where there are such, ``judged`` is the share of the others. A method that makes none has no such facts.
 
     Args:
         run: its method and its training images.
@@ -184,7 +184,7 @@ class PseudoLabelAuditHook(Hook):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.found: dict[str, float] = {}
+        self.found: dict[str, float | None] = {}
 
     def before_session(self, runner: Runner, session: Session) -> None:
         """Forget the session before."""
@@ -206,8 +206,8 @@ class PseudoLabelAuditHook(Hook):
         images, true, made, judged, right = total.tolist()
         self.found = {
             "true": true / max(images, 1),
-            "precision": right / judged if judged else float("nan"),
-            "recall": right / true if true else float("nan"),
+            "precision": right / judged if judged else None,
+            "recall": right / true if true else None,
         }
         if judged < made:
             self.found["judged"] = judged / made

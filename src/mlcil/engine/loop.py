@@ -292,7 +292,9 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         with SynchronisedBatchNorm() if together else nullcontext():
             for _ in range(wrapper.passes):  # 2 with a sharpness-aware wrapper
                 outputs = self.runner.model.train_step(batch, optim_wrapper=wrapper)
-        if wrapper.guarded and not torch.isfinite(outputs["loss"]).all():
+                if wrapper.refused:
+                    break
+        if wrapper.refused:
             for buffer, before in zip(self.method.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # batch norms have seen what made the loss no number
         return outputs

@@ -92,14 +92,15 @@ class AutocastOptimWrapper(OptimWrapper):
         self.dtype = resolve_precision(precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.guarded = False  # whether a loss that is no number changes nothing
+        self.refused = False  # whether the last one was such
 
     def refuses(self, loss: Tensor) -> bool:
         """Whether the loss of any process is no number; looked at only when :attr:`guarded`."""
-        if not self.guarded:
-            return False
-        bad = (~torch.isfinite(loss.detach()).all()).to(torch.int64)
-        all_reduce(bad, "max")
-        return bool(bad)
+        if self.guarded:
+            bad = (~torch.isfinite(loss.detach()).all()).to(torch.int64)
+            all_reduce(bad, "max")
+            self.refused = bool(bad)
+        return self.refused
 
     def update_params(
         self,
@@ -244,6 +245,7 @@ def build_optimiser(
     wrapper: AutocastOptimWrapper = build_optim_wrapper(model, options)
     wrapper.initialize_count_status(model, 0, steps)
     wrapper.guarded = run.train.skip_not_finite > 0
+    wrapper.zero_grad()  # a phase that skipped steps may have left half a gradient
     return wrapper
 
 

@@ -137,6 +137,13 @@ class Restorer:
             for classes in stage.classes_per_session:
                 network.grow(classes)
             network.load_state_dict(stage.state_dict)
+        elif self.state.inside and network.frozen_backbone:  # its maps are computed before all weights follow
+            prefix = "network.backbone."
+            saved = self.state.parts[WEIGHTS].items()
+            with self.fitting():
+                network.backbone.load_state_dict(
+                    {name.removeprefix(prefix): value for name, value in saved if name.startswith(prefix)}
+                )
         with self.fitting():
             for name, part in parts.items():
                 part.load_state_dict(self.state.parts[name])

@@ -32,7 +32,8 @@ class Finetune(Method):
 
     Args:
         network: any backbone and head.
-        restart: every session begins with new random weights (the upper bound of ABD's tables).
+        restart: every session begins with new random weights (the upper bound of ABD's tables); a frozen backbone
+            keeps its own.
         old_labels: what a new image says of old classes: ``absent``, or ``ignored``, nothing.
         reference_batch, teacher_autocast: see :class:`~mlcil.methods.base.Method`.
     """
@@ -53,7 +54,10 @@ class Finetune(Method):
         super().begin_session(context)
         if self.restart and context.index > 0:
             fresh = build_network(self.network.spec, self.network.classes_per_session)
-            self.network.load_state_dict(fresh.state_dict())
+            if self.network.frozen_backbone:
+                self.network.head.load_state_dict(fresh.head.state_dict())
+            else:
+                self.network.load_state_dict(fresh.state_dict())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         logits_BC = self.network(batch.inputs).logits_BC

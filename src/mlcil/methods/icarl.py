@@ -94,7 +94,9 @@ class ICaRL(Method):
         self.correction = [*self.correction[:low], *platt(logits_NC, known_NC).tolist()]
 
     def logit_correction(self) -> Tensor | None:
-        return torch.tensor(self.correction) if self.correction else None
+        # of scores by means alone; the linear outputs of a running session have none
+        by_means = getattr(self.network.head, "use_means", False)
+        return torch.tensor(self.correction) if self.correction and by_means else None
 
     def method_state(self) -> dict[str, Any]:
         return {"correction": [list(pair) for pair in self.correction]}

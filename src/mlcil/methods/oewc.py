@@ -79,7 +79,7 @@ class OEWC(Method):
     def measure_importance(self, loader: Batches) -> None:
         """F <- decay * F + mean over images of the squared gradient; theta* <- theta."""
         assert self.context is not None
-        parameters = dict(self.network.named_parameters())
+        parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         images = torch.zeros(1)
         was_training = self.training

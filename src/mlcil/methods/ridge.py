@@ -352,6 +352,8 @@ class Ridge(FrozenFeatures):
 
     def load_method_state(self, state: dict[str, Any]) -> None:
         self.sums = Sums(**state["sums"]) if state["sums"] else None
+        if self.sums is not None and (self.sums.gram_HH.ndim == 1) != self.gaussian:
+            raise ValueError(f"its sums are those of gaussian={not self.gaussian}")
         self.report = state.get("report", {})  # taggers of earlier versions have none
         for name in ("calibration_C2", "thresholds_C", "counts_C"):
             setattr(self, name, state[name])

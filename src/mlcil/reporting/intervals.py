@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlcil.evaluation.metrics import metrics_of
 from mlcil.evaluation.multilabel import EPS
 from mlcil.reporting.comparison import find_results, place_of, task_of
 from mlcil.reporting.contact_sheet import Scores, read_scores
+from mlcil.reporting.run_settings import settings_of
 
 REPLICATES = 500
 SEED = 20231  # of the resampled images, the same for every comparison
@@ -44,19 +46,20 @@ class Interval:
     pairs: int
 
 
-def paired(pairs: Sequence[tuple[Scores, Scores]], single: bool = False) -> Interval | None:
+def paired(pairs: Sequence[tuple[Scores, Scores]], single: bool = False, skip: bool = False) -> Interval | None:
     """The second run's main number after the last session less the first one's.
 
     Args:
         pairs: runs of two methods, each pair with the same class order and seed.
         single: every image shows one class: accuracy in place of mAP.
+        skip: see :func:`mean_ap`.
 
     Returns:
         ``None`` without a pair, or where runs have other test images than the first one.
     """
     if not pairs or any(scores.paths != pairs[0][0].paths for pair in pairs for scores in pair):
         return None
-    measure = accuracy if single else mean_ap
+    measure = accuracy if single else partial(mean_ap, skip=skip)
     measured = [(measure(first), measure(second)) for first, second in pairs]
     shown = np.flatnonzero(pairs[0][0].shown_N)
     everything = np.zeros(len(pairs[0][0].paths), np.int64)
@@ -80,8 +83,8 @@ def accuracy(scores: Scores) -> Measured:
     return lambda times_N: float(100 * (times_N * right_N).sum() / max(times_N.sum(), 1))
 
 
-def mean_ap(scores: Scores) -> Measured:
-    """MAP over the classes that the test images show, of any number of copies of each image.
+def mean_ap(scores: Scores, skip: bool = False) -> Measured:
+    """MAP of any number of copies of each image; a class that no test image shows counts as 0, or not with ``skip``.
 
     A copy stands behind its original in the ranking: k copies of a positive behind p positives and r images add
     (p + j) / (r + j) for j = 1 ... k to the class's sum of precisions.
@@ -107,7 +110,7 @@ def mean_ap(scores: Scores) -> Measured:
                 some = copies_P >= copy
                 found += float(((positives_P[some] + copy) / (before_P[some] + copy)).sum())
             total += found / (float(copies_P.sum()) + EPS)
-        return 100 * total / max(len(ranked), 1)
+        return 100 * total / max(len(ranked) if skip else scores.scores_NS.shape[1], 1)
 
     return measure
 
@@ -121,6 +124,7 @@ def differences(groups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
     (_, first), *others = groups.items()
     base = {place_of(run): _scores(name, run) for name, run in first.items()}
     single = any(task_of(run) == "single_label" for run in first.values())
+    skip = any(settings_of(run).get("empty_classes") == "skip" for run in first.values())
     found = {}
     for label, members in others:
         pairs = []
@@ -128,7 +132,7 @@ def differences(groups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
             ours, theirs = base.get(place_of(run)), _scores(name, run)
             if ours is not None and theirs is not None:
                 pairs.append((ours, theirs))
-        interval = paired(pairs, single)
+        interval = paired(pairs, single, skip)
         if interval is not None:
             found[label] = interval
     return found

@@ -57,8 +57,8 @@ def report(values_by_name: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def shown(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What fits on a line: everything but lists (results.json has them)."""
-    return [(key, value) for key, value in values.items() if not isinstance(value, list)]
+    """What is known and fits on a line: everything but lists (results.json has them)."""
+    return [(key, value) for key, value in values.items() if value is not None and not isinstance(value, list)]
 
 
 def memory(counts: Mapping[str, int]) -> str:

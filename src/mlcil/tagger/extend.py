@@ -181,9 +181,10 @@ def _add(
         cfg = config_of(base.word, recipe, labels.source, folder, backbone, stage is None)
 
         if base.own is not None:
-            start, weights = restore_method(cfg, base.own, parent), base.own.weights
+            named = {word.split("=")[0].split(".")[1] for word in recipe.overrides if word.startswith("method.")}
+            (start, options), weights = restore_method(cfg, base.own, parent, named), base.own.weights
         else:
-            start, weights = fresh_method(cfg, stage, recipe, new)
+            (start, weights), options = fresh_method(cfg, stage, recipe, new), method_options(cfg)
         for line in tier(stage, base, extras, photos, by_rows):
             say(line)
         old = [] if base.own is None else list(base.own.classes)
@@ -245,7 +246,7 @@ def _add(
         0 if stage is None else int(stage.card.get("images", 0)),
     )
     made = stage_of(stage, base, appended, labels, new, photos, found.correction_C2, found.thresholds_C, weights)
-    made = replace(made, method_options={**method_options(cfg), **(made.method_options or {})})
+    made = replace(made, method_options=options)
     difference = None
     if stage is not None:
         made = replace(made, parents=[file_sha256(parent)] if parent.is_file() else [])

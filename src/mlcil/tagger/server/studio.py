@@ -16,7 +16,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,11 @@ def newest(base: Path) -> Path:
     return base
 
 
+def _digest(tasks: Sequence[Mapping[str, Any]]) -> str:
+    """Of what is annotated on them."""
+    return hashlib.sha256(json.dumps([[t.get("id"), t.get("annotations")] for t in tasks]).encode()).hexdigest()
+
+
 class Learner:
     """Extends a tagger by the labels that are annotated in a project, in a process of its own.
 
@@ -278,12 +283,17 @@ class Learner:
             UserError: they cannot be learnt from.
         """
         tasks = self.studio.annotated(self.project)
-        digest = hashlib.sha256(json.dumps([[t.get("id"), t.get("annotations")] for t in tasks]).encode()).hexdigest()
-        if digest == self._done:
+        if _digest(tasks) == self._done:
             return "nothing new is annotated"
         with tempfile.TemporaryDirectory() as folder:
-            local = (self._local(task, number, Path(folder)) for number, task in enumerate(tasks))
-            kept = [task for task in local if task is not None]
+            local = [self._local(task, number, Path(folder)) for number, task in enumerate(tasks)]
+            came = _digest([task for task, here in zip(tasks, local, strict=True) if here is not None])
+            kept = [here for here in local if here is not None]
+            left_out = (
+                f"; {len(tasks) - len(kept)} of {len(tasks)} photos did not come" if len(kept) < len(tasks) else ""
+            )
+            if came == self._done:
+                return f"nothing new is annotated{left_out}"
             labels = Path(folder) / "annotations.json"
             labels.write_text(json.dumps(kept))
             out = self.base.with_name(f"{self.base.stem}-{max(versions(self.base), default=1) + 1}{self.base.suffix}")
@@ -295,10 +305,10 @@ class Learner:
                 self._extend([*words, *(["--reviewed", ",".join(there)] if there else [])])
             except UserError as error:
                 raise UserError(str(error).replace(str(labels), f"project {self.project}")) from None
-        self._done = digest
+        self._done = came  # what did not come is asked for again
         self.learnt(out)
         waiting = [name for name in reviewed if name not in there]
-        return f"{out.name} is learnt from {len(kept)} photos" + (
+        return f"{out.name} is learnt from {len(kept)} photos{left_out}" + (
             f"; reviewed, but not ticked on any photo yet: {', '.join(waiting)}" if waiting else ""
         )
 
