@@ -2,7 +2,7 @@
 # The suite on the edges of what is supported: python 3.10 and 3.13, the oldest and the newest torch of
 # requirements.txt, mmengine and its continuation onedl-mmengine, and on python 3.10 everything in requirements.txt and
 # requirements-dev.txt at its lowest bound. Each line in an environment of its own, made by uv and removed afterwards
-# (6 GB); a line that this machine cannot run is said and is no failure.
+# (6 GB); a line that this machine cannot run is said and is no failure, but where it was asked for alone.
 #   sh scripts/matrix.sh                          all lines
 #   sh scripts/matrix.sh 3.13 newest mmengine     one of them
 #   sh scripts/matrix.sh 3.10 lowest mmengine     the lowest bounds

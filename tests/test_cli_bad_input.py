@@ -427,7 +427,7 @@ def test_resume_of_another_protocol_changes_nothing(capsys: pytest.CaptureFixtur
     (world.root / "saved" / world.run / "resume.pth").write_text("nothing")
     check_refused(capsys, world, ["train", world.config, "--resume"], ("resume.pth", "cannot be read as tensors"))
     tiny.write_stage(world.root / "saved" / world.run / "resume.pth")
-    check_refused(capsys, world, ["train", world.config, "--resume"], ("resume.pth", "is no mlcil-resume-3 file"))
+    check_refused(capsys, world, ["train", world.config, "--resume"], ("resume.pth", "is no mlcil-resume-4 file"))
 
 
 # -- test, predict, convert -------------------------------------------------------------------------------

@@ -180,6 +180,9 @@ def test_what_cannot_be_prepared_is_said_and_the_table_is_written(bench, monkeyp
     text += "\nprepare = [dict(config='base.py', overrides={'scenario.increment': 3})]\ntrial_seeds = [9]\n"
     text += "runs = [dict(label='Tried', config='base.py', choices=[{'seed': 1}, {'seed': 2}])]\n"
     (bench / "unprepared.py").write_text(text)
+    begun = bench / "logs" / "bench_unprepared" / "tried_try0_seed9"  # a trial that was killed
+    begun.mkdir(parents=True)
+    (begun / "results.json").write_text('{"status": "running"}')
     assert main(["bench", "unprepared.py"]) == 1
     out = capfd.readouterr().out
     assert "FAILED with exit code 2" in out

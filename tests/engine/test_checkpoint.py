@@ -83,7 +83,7 @@ def test_kinds_are_told_apart(tmp_path: Path) -> None:
     state = ResumeState(1, 2, 3, 4, True, "hash", {"a": 1}, {"b": "c"}, {"memory": None}, [{}])
     state.save(tmp_path / "resume.pth")
     assert ResumeState.load(tmp_path / "resume.pth") == state
-    with pytest.raises(UserError, match="is no mlcil-resume-3 file"):
+    with pytest.raises(UserError, match="is no mlcil-resume-4 file"):
         ResumeState.load(stage)
     with pytest.raises(UserError, match="is no stage checkpoint"):
         StageCheckpoint.load(tmp_path / "resume.pth")
@@ -104,3 +104,19 @@ def test_arguments_of_the_method_in_a_file_are_checked(options: dict[Any, Any], 
     cfg = Config({"method": {"type": "Finetune"}, "network": {"head": {"type": "linear"}}})
     with pytest.raises(UserError, match=sentence):
         restore_method(cfg, replace(tiny.stage(), method_options=options), Path("s.pth"))
+
+
+def test_the_command_changes_one_part_of_an_option_and_leaves_the_others() -> None:
+    cfg = Config({"method": {"type": "KRT", "token_weight": 3.0}, "network": {"head": {"type": "ica"}}})
+    stage = replace(
+        tiny.stage(head=tiny.ICA),
+        method="KRT",
+        method_options={"search": {"band": 0.2}, "token_weight": 80.0},
+        method_state={"result": None},
+    )
+    words = ["method.search.start=0.5", "seed=3"]
+    method, arguments = restore_method(cfg, stage, Path("s.pth"), words)
+    assert arguments == {"search": {"band": 0.2, "start": 0.5}, "token_weight": 80.0}
+    assert (method.search.band, method.search.start) == (0.2, 0.5)
+    assert stage.method_options["search"] == {"band": 0.2}
+    assert restore_method(cfg, stage, Path("s.pth"), ["method={'token_weight': 5.0}"])[1] == {"token_weight": 5.0}

@@ -22,6 +22,7 @@ from pathlib import Path
 from mlcil.commands.bench_plan import Job, data_of, find_bench, load_bench, plan_jobs, tables_of
 from mlcil.commands.bench_processes import Processes
 from mlcil.commands.bench_tables import bench_rows, choose, write_phases
+from mlcil.errors import UserError
 from mlcil.reporting import comparison
 
 
@@ -94,8 +95,12 @@ def run_bench(path: Path, extra: Sequence[str] = (), jobs: int | None = None, ta
             if not (table_only or unprepared):
                 failed += run_jobs(trials, at_once, processes, keep=False)
             begun = any((job.run_dir / "results.json").is_file() for job in trials)
-            if begun or not (table_only or unprepared):
-                table = choose(folder, table, trials)  # else the table says that nothing has begun
+            if begun or not (table_only or unprepared):  # else the table says that nothing has begun
+                try:
+                    table = choose(folder, table, trials)
+                except UserError:
+                    if not unprepared:
+                        raise
             runs = plan_jobs(path, table, extra)[1]
             failed += unprepared if table_only or unprepared else run_jobs(runs, at_once, processes)
             facts = {

@@ -83,8 +83,9 @@ class Processes:
                 index, request = waiting.popleft()
                 running.add(index)
                 request.output.write_text("")
+                server = self._server_at_work()
                 with contextlib.suppress(OSError):  # which the next ``recv`` finds, too
-                    self._server_at_work().send((index, *request))
+                    server.send((index, *request))
                 yield index, None
             try:
                 index, code = self._server_at_work().recv()
@@ -138,7 +139,11 @@ def _run(words: Sequence[str], output: Path, inherited: Connection | None) -> No
     """``python -m mlcil WORDS`` in this process."""
     if inherited is not None:
         inherited.close()
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a run that nobody waits for saves and stops
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:  # it has ended before that
+            return
     with open(output, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

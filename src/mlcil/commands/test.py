@@ -70,7 +70,7 @@ def test_checkpoint(path: Path, cfg: Config) -> dict[str, Any]:
             f"{', '.join(str(s.high) for s in scenario.sessions)}; test it with the config it was trained with"
         )
     data = Data(run)
-    data.open(training=False)
+    data.open(None)
     metrics = Evaluator(run, data)(method, session).metrics
     del metrics["evaluation_seconds"]
     per_class = {key: metrics.pop(key) for key in ("AP", "fixed_AP", "class_accuracy") if key in metrics}

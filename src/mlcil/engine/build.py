@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shlex
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from mlcil.datasets.scenario import Scenario
 from mlcil.datasets.transforms import TrainTransform
 from mlcil.engine.checkpoint import ResumeState, StageCheckpoint, plain
 from mlcil.engine.conditions import conditions, differences, expected_rank
+from mlcil.engine.config import apply_override
 from mlcil.engine.data import Data
 from mlcil.engine.evaluate import Evaluator
 from mlcil.engine.hooks import FiniteLossHook, PseudoLabelAuditHook, ResultsHook, StateHook
@@ -127,7 +129,7 @@ def build_method(cfg: Config, **network_options: Any) -> Method:
 
 
 def restore_method(
-    cfg: Config, stage: StageCheckpoint, path: Path, named: Collection[str] = ()
+    cfg: Config, stage: StageCheckpoint, path: Path, overrides: Sequence[str] = ()
 ) -> tuple[Method, dict[str, Any]]:
     """The method of a config around the network of a stage checkpoint, as its last session left both.
 
@@ -135,7 +137,7 @@ def restore_method(
         cfg: the config.
         stage: the checkpoint. The arguments of its own method come before the config's.
         path: of the checkpoint, for messages.
-        named: arguments that the command names; the config's come first there.
+        overrides: of the command, which come before both.
 
     Returns:
         The method, and its arguments besides the network.
@@ -151,8 +153,12 @@ def restore_method(
             "with that head"
         )
     same = METHODS.get(kind).__name__ == stage.method
-    kept = {name: value for name, value in stage.method_options.items() if name not in named}
-    arguments = {**arguments, **(kept if same else {})}
+    settings = {"method": {**arguments, **(copy.deepcopy(stage.method_options) if same else {})}}
+    for word in overrides:
+        if word.partition("=")[0].split(".")[0] == "method":
+            apply_override(settings, word)
+    arguments = settings["method"]
+    arguments.pop("type", None)
     check(METHODS.get(kind), arguments, f"{path}: method", "network")
     try:
         network = stage.build(path)

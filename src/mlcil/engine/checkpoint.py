@@ -33,7 +33,7 @@ from mlcil.interop.tensor_files import first_not_finite, load_tensors
 from mlcil.models.network import LARGEST_IMAGE, IncrementalNetwork, build_network
 
 STAGE_FORMAT = "mlcil-stage-1"
-RESUME_FORMAT = "mlcil-resume-3"
+RESUME_FORMAT = "mlcil-resume-4"
 #: of the description of a network, and of the sessions that it was grown by
 LARGEST_NUMBER, LONGEST_WORD, MOST_VALUES, MOST_SESSIONS = 2**20, 200, 1000, 1000
 TASKS = ("multi_label", "single_label")

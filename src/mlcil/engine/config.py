@@ -130,7 +130,7 @@ def load_config(config: str | Path, overrides: Iterable[str] = ()) -> Config:
             cfg["memory"].pop(other, None)
     for override, key in zip(words, keys, strict=True):
         if key not in compose.CHOICES:
-            _apply(cfg, override)
+            apply_override(cfg, override)
     return finish_config(cfg, default_name=name, filename=filename)
 
 
@@ -277,7 +277,12 @@ def run_name(path: Path) -> str:
     return "_".join([*path.parts[:-1][-1:], path.stem])
 
 
-def _apply(cfg: dict[str, Any], override: str) -> None:
+def apply_override(cfg: dict[str, Any], override: str) -> None:
+    """Put a ``key.key=value`` of the command line into nested settings.
+
+    Raises:
+        UserError: it is no such word, or reaches into a list.
+    """
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise UserError(

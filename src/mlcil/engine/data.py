@@ -63,16 +63,20 @@ class Data:
         self._session: tuple[int, SessionImages, Loader] | None = None
         self._readers: dict[int, Readers] = {}  # by the number of processes
 
-    def open(self, training: bool = True) -> None:
+    def open(self, sessions: range | None) -> None:
         """Let the scenario's tables look into the image cache, and leave out what cannot be read, if that is asked for.
 
         A training transform that crops the whole image itself wants more than the cache keeps. A resumed run leaves
         out what it left out before.
 
         Args:
-            training: the training images are wanted too, and images that the cache lacks are decoded into it.
+            sessions: that will be trained: their images are wanted too, and images that the cache lacks are decoded
+                into it; ``None`` for a test.
+
+        Raises:
+            UserError: too few images can be read.
         """
-        run, scenario = self.run, self.run.scenario
+        run, scenario, training = self.run, self.run.scenario, sessions is not None
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if not run.train_loader.num_workers:
             workers = 0
@@ -91,6 +95,7 @@ class Data:
             for line in log_lines.skipped(self.unreadable):
                 log(line, logging.WARNING)
         scenario.leave_out(self.unreadable["train"], self.unreadable["test"])
+        scenario.refuse_empty_sessions(sessions or ())
 
     def state_dict(self) -> dict[str, Any]:
         """What is left out."""
@@ -121,7 +126,6 @@ class Data:
 
     def _collect(self, t: int) -> SessionImages:
         scenario, memory, method = self.run.scenario, self.run.memory, self.run.method
-        scenario.refuse_empty_sessions([t])
         session = scenario.sessions[t]
         rows = scenario.train_rows(t)
         targets = scenario.train_targets(rows, scenario.first_class(t), session.high)

@@ -209,7 +209,7 @@ class SessionLoop(BaseLoop):  # type: ignore[misc]
         self._tell(phase, self.learning)
         self.runner.optim_wrapper, self.runner.param_schedulers = self.learning.optimiser, self.learning.schedules
         restorer = self._restorer
-        if restorer is None or not restorer.learning(self.learning, self.max_iters):
+        if restorer is None or not restorer.learning(self.learning):
             return None
         return restorer
 

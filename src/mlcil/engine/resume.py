@@ -158,12 +158,11 @@ class Restorer:
                 part.load_state_dict(self.state.parts[name])
             self.draws()
 
-    def learning(self, learning: Learning, total: int) -> bool:
+    def learning(self, learning: Learning) -> bool:
         """Optimiser and schedules of a phase that was left inside.
 
         Args:
             learning: fresh ones of the same phase.
-            total: iterations of the phase.
 
         Returns:
             Whether there were any.
@@ -172,7 +171,6 @@ class Restorer:
         if saved is None:
             return False
         with self.fitting():
-            learning.optimiser.initialize_count_status(learning.model, 0, total)
             learning.load_state_dict(saved)
             self.draws()
         return True

@@ -162,7 +162,7 @@ class IncrementalRunner(Runner):  # type: ignore[misc]
             self.compile_backbone()
         try:
             with self.signals:
-                loop.data.open()
+                loop.data.open(range(loop.position.session, run.last_session + 1))
                 keep_frozen_maps(run, loop.data)
                 return loop.run()
         except StoppedError as stop:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mlcil.losses.criterion import CRITERIA, Criterion
 from mlcil.models.data_preprocessor import ImagePreprocessor
-from mlcil.models.folding import folded
+from mlcil.models.folding import can_fold, folded
 from mlcil.models.network import IncrementalNetwork, NetworkOutput
 from mlcil.models.numerics import at_least_float32, corrected
 from mlcil.phases import Batches, Phase, Train, UpdateMemory
@@ -143,7 +143,8 @@ class Method(BaseModel):
         self._teacher = []
         if self.uses_teacher and context.index > 0:
             self._teacher = [self.network.frozen_copy()]
-            if self.fold_teacher and not self.reads_statistics and not self.network.frozen_backbone:
+            stays = self.reads_statistics or self.network.frozen_backbone
+            if self.fold_teacher and not stays and can_fold(self.network):
                 self._teacher = [folded(self._teacher[0])]
         self.network.grow(context.high - context.low)
         self.freeze()

@@ -183,7 +183,7 @@ class KeptFeatures(FrozenFeatures):
         return axes.rows(found)
 
     def _minimum(self, axes: PrincipalAxes, labels_NC: Tensor, unknown: str, first: Tensor | None = None) -> Tensor:
-        """Rows and intercepts (C, R + 1) in the space of the axes, from those of a first fit or from 0.
+        """Rows (C, R) in the space of the axes, the intercepts last, from those of a first fit or from 0.
 
         The penalty holds the rows to the images' span, and weighs the same along principal axes. There the steps are
         scaled by the cost's curvature, which the axes' lengths and a class's share of the images tell, so that a

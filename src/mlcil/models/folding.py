@@ -25,8 +25,9 @@ PAIRS: dict[type[nn.Module], str] = {ConvABN: "abn", Shortcut: "abn", ConvNorm: 
 
 
 def can_fold(network: IncrementalNetwork) -> bool:
-    """Whether :func:`folded` would do more than copy."""
-    return any(type(module) in PAIRS for module in network.backbone.modules())
+    """Whether :func:`folded` would do more than copy: fold something, or leave ``torch.compile`` behind."""
+    compiled = network.backbone._compiled_call_impl is not None
+    return compiled or any(type(module) in PAIRS for module in network.backbone.modules())
 
 
 def folded(network: IncrementalNetwork) -> IncrementalNetwork:

@@ -181,8 +181,7 @@ def _add(
         cfg = config_of(base.word, recipe, labels.source, folder, backbone, stage is None)
 
         if base.own is not None:
-            named = {word.split("=")[0].split(".")[1] for word in recipe.overrides if word.startswith("method.")}
-            (start, options), weights = restore_method(cfg, base.own, parent, named), base.own.weights
+            (start, options), weights = restore_method(cfg, base.own, parent, recipe.overrides), base.own.weights
         else:
             (start, weights), options = fresh_method(cfg, stage, recipe, new), method_options(cfg)
         for line in tier(stage, base, extras, photos, by_rows):
