@@ -6,7 +6,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from mlcil.images import Fit
+from mlcil.images import Fit, find_images, images_below
 
 
 @pytest.mark.parametrize("size", [(40, 31), (31, 40), (33, 33), (97, 20)], ids=str)
@@ -18,3 +18,12 @@ def test_the_centre_is_cut_out_as_torchvision_does(size, side, short, how):
     resized = F.resize(image, [short or round(side * 256 / 224)], InterpolationMode(how))
     expected = F.center_crop(resized, [side, side])
     np.testing.assert_array_equal(Fit("centre", short, how)(image, side), expected)
+
+
+def test_a_folder_gives_what_a_data_set_reads(tmp_path):
+    for name in ("b.ppm", "a.JPG", "deep/c.png", ".hidden.jpg", "d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.jpg").mkdir()
+    assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.JPG", "b.ppm", "deep/c.png"]
+    assert find_images(tmp_path) == images_below(tmp_path)

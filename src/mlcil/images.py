@@ -20,7 +20,7 @@ from mlcil.protocols import check_option, did_you_mean
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 #: what can be done at an image that cannot be read
 BAD_IMAGE = ("raise", "skip")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 #: what is opened as an image; Pillow's others are out, since one of them (EPS) hands the file to a program
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 #: what Pillow raises at a file that is broken somewhere
@@ -141,6 +141,14 @@ def decode(path: Path, size: int, fit: Fit = SQUARE) -> np.ndarray:
     return np.asarray(fit(load_rgb(path), size))
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Image files anywhere below a folder, sorted, hidden ones left out; empty when there is no such folder."""
+    found: list[str] = []
+    for place, _, files in os.walk(folder):
+        found += [os.path.join(place, f) for f in files if f.lower().endswith(IMAGE_SUFFIXES) and not f.startswith(".")]
+    return [Path(file) for file in sorted(found)]
+
+
 def find_images(path: Path) -> list[Path]:
     """The image itself, or all images below a folder in sorted order.
 
@@ -151,7 +159,7 @@ def find_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path} does not exist; expected an image or a folder of images")
-    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    images = images_below(path)
     if not images:
-        raise UserError(f"{path} holds no images; expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise UserError(f"{path} holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return images

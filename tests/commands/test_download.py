@@ -295,6 +295,9 @@ def test_weights_that_have_seen_the_labels_are_not_kept(server, tmp_path, monkey
             with pytest.raises(UserError, match=r"80 outputs.*it is removed"):
                 downloads.download(TRESNET)
             assert not (tmp_path / "w.pth").exists()
+            (tmp_path / "w.pth").write_bytes(Handler.files["w.pth"])  # a person's own
+            assert "there already" in downloads.download(TRESNET)[0]
+            assert (tmp_path / "w.pth").exists()
         else:
             assert "complete" in downloads.download(TRESNET)[0]
             assert (tmp_path / "w.pth").exists()

@@ -333,6 +333,16 @@ def test_a_folder_of_each_split(word: str, tested: list[bool], tmp_path: Path) -
     }
 
 
+@pytest.mark.parametrize(("words", "tested"), [(("val", "test"), [False, False, True]), (("Valid",), [False, True])])
+def test_no_split_is_a_label(words: tuple[str, ...], tested: list[bool], tmp_path: Path) -> None:
+    for number, split in enumerate(("train", *words)):
+        tiny.write_image(tmp_path / split / "ant" / f"{number}.png", seed=number)
+    read = read_labels(tmp_path)
+    assert read.classes == ("ant",)
+    found = dict(zip(read.ids, np.asarray(read.test_N).tolist(), strict=True))
+    assert [found[f"{split}/ant/{number}.png"] for number, split in enumerate(("train", *words))] == tested
+
+
 def test_a_label_that_nothing_lacks_is_not_trained(tmp_path: Path) -> None:
     dataset = PhotosDataset(a_list(tmp_path))
     with pytest.raises(UserError, match="no training photo is known to lack 'ant', 'bee', 'cat', so there is nothing"):

@@ -217,6 +217,21 @@ def test_the_lock_of_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert json.loads(path.read_text())["beat"] == 1
 
 
+def test_a_lock_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(lock, "PATIENCE", 1.2)
+    monkeypatch.setattr(lock, "BEAT", 0.2)
+    with lock.RunLock(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
+        lock.RunLock(tmp_path).__enter__()
+    owner = {"host": socket.gethostname(), "pid": 7, "user": "ann", "since": "2020-01-01T00:00:00", "beat": 0}
+    (tmp_path / lock.NAME).write_text(json.dumps(owner))
+    with lock.RunLock(tmp_path) as taken:
+        assert "its file did not change" in str(taken.stale)
+
+
 # -- other conditions -------------------------------------------------------------------------------------------
 
 

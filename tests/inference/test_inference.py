@@ -87,7 +87,9 @@ def test_without_the_package(monkeypatch):
         feature_engine(network(), "tensorrt", print)
 
 
-def test_neither_threads_nor_neighbours_change_a_result(content):
+def test_neither_threads_nor_neighbours_change_a_result(content, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2,1")  # of nested levels
+    np.testing.assert_array_equal(Graph(content, "a.onnx")(PHOTOS), Graph(content, "a.onnx", threads=1)(PHOTOS))
     alone, several = Graph(content, "a.onnx", threads=1), Graph(content, "a.onnx", threads=3)
     photos = np.concatenate([PHOTOS, PHOTOS[:1]])  # an odd number
     expected = np.concatenate([alone(photos[low : low + TOGETHER]) for low in range(0, len(photos), TOGETHER)])

@@ -81,6 +81,13 @@ def test_a_timm_backbone(tmp_path: Path) -> None:
     assert torch.equal(source.eval()(images)[-1], target.eval()(images)[-1])
 
 
+def test_a_backbone_that_takes_no_file_of_others(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "x.pth")
+    backbone = build_backbone("resnet32_rdfcil", 32)
+    with pytest.raises(UserError, match=r"x\.pth is no stage checkpoint, and the backbone ResNet takes no other file"):
+        load_pretrained(backbone, str(tmp_path / "x.pth"), tiny.CLASSES)
+
+
 def test_a_refused_file_changes_nothing(tmp_path: Path) -> None:
     state = official()
     state["layer4.0.conv3.0.weight"] = torch.full_like(state["layer4.0.conv3.0.weight"], torch.inf)

@@ -32,6 +32,12 @@ def test_only_the_head_learns_and_statistics_stay(frozen):
     assert not any(module.training for module in frozen.backbone.modules())
 
 
+def test_images_that_are_learnt_get_their_gradient(frozen):
+    images = torch.rand(2, 3, SIZE, SIZE, requires_grad=True)
+    frozen(images).logits_BC.sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
 def test_teacher_shares_backbone_and_maps_but_not_the_head(frozen):
     teacher = frozen.frozen_copy()
     calls = count_calls(frozen.backbone)

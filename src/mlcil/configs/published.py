@@ -40,8 +40,10 @@ _rows("krt", "krt", "voc", {f"{name}_replay2": protocol for name, protocol in _V
 _logged = {weight: dict(method=dict(token_weight=float(weight))) for weight in (80, 300)}  # of the recorded runs
 _rows("krt", "krt", "coco", {"coco_b0c10": "B0-C10"}, _logged[300])
 _rows("krt", "krt", "coco", {"coco_b0c10_replay20": "B0-C10"}, {**_replay20, **_logged[80]})
-_rows("krt", "krt", "coco", {"coco_b0c10_replay5": "B0-C10"}, dict(memory=dict(per_class=5, deduplicate=True)))
-_rows("krt", "krt", "coco", {"coco_b0c10_total1000": "B0-C10"}, dict(memory=dict(total=1000, deduplicate=False)))
+_replay5 = dict(memory=dict(per_class=5, deduplicate=True))
+_total1000 = dict(memory=dict(total=1000, deduplicate=False))
+_rows("krt", "krt", "coco", {"coco_b0c10_replay5": "B0-C10"}, {**_replay5, **_logged[80]})
+_rows("krt", "krt", "coco", {"coco_b0c10_total1000": "B0-C10"}, {**_total1000, **_logged[80]})
 _rows("pod", "pod", "coco", {"coco_b0c10_replay20": "B0-C10"}, _replay20)
 _rows("pod", "pod", "voc", {"voc_b0c4_replay2": "B0-C4"}, _replay2)
 _rows("joint", "joint", "coco", {"coco": "B0-C10"})

@@ -14,11 +14,10 @@ import numpy as np
 from mlcil.datasets.table import ImageTable, SingleLabelTable, check_root
 from mlcil.errors import UserError
 from mlcil.files import check_regular, stamp
-from mlcil.images import Fit
+from mlcil.images import Fit, images_below
 from mlcil.protocols import did_you_mean
 
 _log = logging.getLogger(__name__)
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val")
 
 
@@ -41,14 +40,6 @@ def class_folders(folder: Path) -> tuple[str, ...]:
             f"folder {folder} holds no folders; expected one folder of images per class, so sort the images by class"
         )
     return tuple(names)
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Image files anywhere below a folder, sorted; empty when there is no such folder."""
-    found: list[str] = []
-    for place, _, files in os.walk(folder):
-        found += [os.path.join(place, f) for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith(".")]
-    return [Path(file) for file in sorted(found)]
 
 
 def same_content(files: Sequence[Path]) -> np.ndarray:

@@ -30,11 +30,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from PIL import Image, IptcImagePlugin
 
 from mlcil.datasets.coco import load_coco_split
-from mlcil.datasets.folder import EXTENSIONS, TEST_FOLDERS, images_below
 from mlcil.datasets.voc import LAYOUTS, find_root, read_split
 from mlcil.errors import UserError
 from mlcil.files import check_regular
-from mlcil.images import FORMATS
+from mlcil.images import FORMATS, IMAGE_SUFFIXES, images_below
 from mlcil.protocols import check_option
 
 FILE_WORDS = ("file", "filename", "file_name", "image", "photo", "path")
@@ -115,7 +114,7 @@ def read_form(path: Path, photos: Path | None = None, form: str | None = None) -
         return _folder(path, form)
     if not path.exists():
         raise UserError(f"{path} does not exist; {EXPECTED}, so correct the path")
-    if path.suffix.lower() in EXTENSIONS:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"{path} is a photo; {EXPECTED}, so give the list of its labels or its folder")
     text = _text(path)
     folder = path.parent if photos is None else photos
@@ -329,7 +328,9 @@ def _label_studio(path: Path, tasks: Sequence[Mapping[str, Any]], folder: Path) 
     for number, task in enumerate(tasks, 1):
         data = task["data"]
         texts = {key: value for key, value in data.items() if isinstance(value, str)}
-        url = texts.get("image") or next((v for v in texts.values() if _plain_name(v).lower().endswith(EXTENSIONS)), "")
+        url = texts.get("image") or next(
+            (v for v in texts.values() if _plain_name(v).lower().endswith(IMAGE_SUFFIXES)), ""
+        )
         if not url:
             raise UserError(
                 f"{path}, task {task.get('id', number)} has the data {', '.join(map(repr, list(data)[:5]))}; expected "
@@ -449,12 +450,12 @@ def _list_beside(path: Path) -> str:
 
 def _folders(path: Path, files: Sequence[Path]) -> Listing:
     """A folder a label; photos beside the folders carry none."""
-    held = next((name for name in TEST_FOLDERS if (path / name).is_dir()), None)
-    halves = held is not None and (path / "train").is_dir()
+    tops = {SPLITS.get(file.relative_to(path).parts[0].casefold(), "") for file in files}
+    halves = "train" in tops and bool(tops & {"test", "val"})
     photos = []
     for file in files:
         parts = list(file.relative_to(path).parts)
-        split = ("test" if parts[0] == held else "train" if parts[0] == "train" else "") if halves else ""
+        split = SPLITS.get(parts[0].casefold(), "") if halves and len(parts) > 1 else ""
         label = parts[1:] if split else parts
         yes = frozenset(_names(label[:1])) if len(label) > 1 else frozenset()
         photos.append(Listed("/".join(parts), yes, split=split))

@@ -19,10 +19,11 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from mlcil.datasets.folder import images_below, same_content
+from mlcil.datasets.folder import same_content
 from mlcil.datasets.label_forms import ALL, Listed, Listing, read_form, without_upload_prefix
 from mlcil.datasets.table import ImageTable
 from mlcil.errors import UserError
+from mlcil.images import images_below
 from mlcil.protocols import did_you_mean
 
 #: of names that are listed in a sentence

@@ -123,7 +123,7 @@ def download(name: str, root: Path | None = None) -> list[str]:
             lines.append(f"{archive.name} is unpacked in {folder}")
         else:
             lines.append(f"{archive} is {'there already' if there else 'complete'}")
-        if name == TRESNET:
+        if name == TRESNET and not there:
             refuse_leak(archive)
     return [*lines, f"licence: {wanted.licence}"]
 

@@ -181,6 +181,11 @@ def load_pretrained(
     elif isinstance(backbone, TResNet):
         ours, _ = from_official(state)
         ours = {k.removeprefix("backbone."): v for k, v in ours.items() if k.startswith("backbone.")}
+    elif not hasattr(backbone, "trunk"):
+        raise UserError(
+            f"{path} is no stage checkpoint, and the backbone {type(backbone).__name__} takes no other file; `mlcil "
+            "convert` makes one of the authors' files"
+        )
     else:
         target = backbone.trunk  # type: ignore[assignment]
         ours = _timm_entries(target, state)

@@ -78,7 +78,8 @@ class ABN(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
-        self._package = None if implementation == "torch" else load_package()
+        package = None if implementation == "torch" else load_package()
+        self._package = None if package is None else package.inplace_abn  # a module could not be copied
         if implementation == "package" and self._package is None:
             raise ImportError("the package inplace-abn does not import; use implementation='auto' or 'torch'")
 
@@ -105,8 +106,7 @@ class ABN(nn.Module):
 
     def _package_forward(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         activation = "identity" if self.slope is None else "leaky_relu"
-        function = self._package.inplace_abn  # type: ignore[union-attr]
-        return function(  # type: ignore[no-any-return]
+        return self._package(  # type: ignore[misc, no-any-return]
             x.contiguous().clone(),  # the kernel overwrites its input, which the convolution's caller may hold
             self.weight,
             self.bias,

@@ -62,7 +62,12 @@ class LastMaps:
         self._maps: list[Tensor] = []
 
     def of(self, images: Tensor, backbone: nn.Module) -> list[Tensor]:
-        """``backbone(images)`` without gradients, computed once for one tensor, its content and one precision."""
+        """``backbone(images)`` without gradients, computed once for one tensor, its content and one precision.
+
+        Images that are being learnt, as an inversion's are, get their gradients.
+        """
+        if images.requires_grad and torch.is_grad_enabled():
+            return list(backbone(images))
         if torch.compiler.is_compiling():
             with torch.no_grad():
                 return list(backbone(images))

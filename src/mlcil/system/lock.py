@@ -101,13 +101,14 @@ class RunLock:
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             raise UserError(f"{self.path} is no regular file; expected the lock of the run, so remove it")
         found = _read(self.path)
+        locks = fcntl is not None
         if fcntl is not None:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(self._held(found)) from None
             except OSError:  # a file system without locks: the beat decides
-                pass
+                locks = False
         try:
             if not os.path.samestat(os.fstat(self._file), os.stat(self.path)):
                 return False
@@ -115,10 +116,10 @@ class RunLock:
             return False
         if not found:
             return True
-        here = found.get("host") == socket.gethostname()
-        if (not here or fcntl is None) and _beats(self.path, found):
+        gone = locks and found.get("host") == socket.gethostname()
+        if not gone and _beats(self.path, found):
             raise UserError(self._held(found))
-        how = "that process is gone" if here else f"its file did not change for {PATIENCE:.0f} seconds"
+        how = "that process is gone" if gone else f"its file did not change for {PATIENCE:.0f} seconds"
         self.stale = f"the lock of {_who(found)} was left behind ({how}) and is taken over"
         return True
 

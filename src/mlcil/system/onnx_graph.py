@@ -65,7 +65,8 @@ class Graph:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for every reason
             raise UserError(f"{name} cannot be read as an ONNX graph ({reason_of(error)}); export it again") from error
-        self._threads = ThreadPoolExecutor(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count())
+        asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # a list is of nested levels
+        self._threads = ThreadPoolExecutor(threads or (int(asked) if asked.isdigit() else 0) or os.cpu_count())
         self.inputs, self.outputs = self._session.get_inputs(), self._session.get_outputs()
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         count = self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else None
