@@ -28,8 +28,13 @@ def test_killed_runs_end_as_if_never_killed(tmp_path: Path, method: str) -> None
     assert not known.files["left behind"]
     draws = random.Random(f"1 {method}")
     for phase in POINTS[method]:
-        calls = fault_harness.draw_calls(known, phase, draws)
-        found = fault_harness.kill_and_resume(known, tmp_path / phase, phase, calls)
+        for number in range(
+            3
+        ):  # a run has some calls more or less than the first one, so the last of them may not come
+            calls = fault_harness.draw_calls(known, phase, draws)
+            found = fault_harness.kill_and_resume(known, tmp_path / f"{phase} {number}", phase, calls)
+            if found.killed:
+                break
         assert found.killed == 1
         assert not found.differs, found
 
