@@ -304,15 +304,20 @@ def test_an_annotation_is_learnt_by_the_command_and_served(served, stage, addres
         until(lambda: "3 photos; reviewed" in service.learner.state()["last"])
         client.post("/webhook", json=event)
         until(lambda: service.learner.state()["last"] == "nothing new is annotated")
-    (words, choices), (_, more) = given
-    assert more == [["cat"], [], ["cat"]]
+        for version, ticked in ((4, []), (5, ["cat"])):  # a tick that goes and comes back
+            LabelStudio.tasks[2]["annotations"] = annotated(3, ticked)["annotations"]
+            client.post("/webhook", json=event)
+            until(lambda version=version: f"insects-{version}" in service.learner.state()["last"])
+    (words, choices), (_, more), (_, without), (_, back) = given
+    assert more == back == [["cat"], [], ["cat"]]
+    assert without == [["cat"], [], []]
     assert words[0] == str(base)
     assert words[6:] == ["--reviewed", "cat"]
     assert choices == [["cat"], []]
-    assert newest(base) == tmp_path / "insects-3.tagger"
-    tiny.write_stage(tmp_path / "insects-4.tagger")  # of no parent
-    assert list(versions(base)) == [2, 3, 4]
-    assert newest(base) == tmp_path / "insects-3.tagger"
+    assert newest(base) == tmp_path / "insects-5.tagger"
+    tiny.write_stage(tmp_path / "insects-6.tagger")  # of no parent
+    assert list(versions(base)) == [2, 3, 4, 5, 6]
+    assert newest(base) == tmp_path / "insects-5.tagger"
 
 
 def test_what_cannot_be_learnt_is_said_in_health(served, stage, address, tmp_path):

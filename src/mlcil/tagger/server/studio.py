@@ -16,7 +16,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,9 +206,11 @@ def newest(base: Path) -> Path:
     return base
 
 
-def _digest(task: Mapping[str, Any]) -> str:
-    """Of what is annotated on it."""
-    return hashlib.sha256(json.dumps([task.get("id"), task.get("annotations")]).encode()).hexdigest()
+def _annotated(tasks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Task -> digest of what is annotated on it."""
+    return {
+        str(task.get("id")): hashlib.sha256(json.dumps(task.get("annotations")).encode()).hexdigest() for task in tasks
+    }
 
 
 class Learner:
@@ -230,7 +232,7 @@ class Learner:
         self.base, self.studio, self.project, self.reviewed, self.learnt = base, studio, project, reviewed, learnt
         self._asked, self._closed = threading.Event(), False
         self._working, self._last = False, ""
-        self._done: set[str] = set()  # digests of the tasks that were learnt
+        self._done: dict[str, str] = {}  # of the tasks that were learnt: see _annotated
         self._process: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
         self._thread.start()
@@ -284,16 +286,16 @@ class Learner:
             UserError: they cannot be learnt from.
         """
         tasks = self.studio.annotated(self.project)
-        if {_digest(task) for task in tasks} <= self._done:
+        if _annotated(tasks).items() <= self._done.items():
             return "nothing new is annotated"
         with tempfile.TemporaryDirectory() as folder:
             local = [self._local(task, number, Path(folder)) for number, task in enumerate(tasks)]
-            came = {_digest(task) for task, here in zip(tasks, local, strict=True) if here is not None}
+            came = _annotated([task for task, here in zip(tasks, local, strict=True) if here is not None])
             kept = [here for here in local if here is not None]
             left_out = (
                 f"; {len(tasks) - len(kept)} of {len(tasks)} photos did not come" if len(kept) < len(tasks) else ""
             )
-            if came <= self._done:
+            if came.items() <= self._done.items():
                 return f"nothing new is annotated{left_out}"
             labels = Path(folder) / "annotations.json"
             labels.write_text(json.dumps(kept))
@@ -306,7 +308,7 @@ class Learner:
                 self._extend([*words, *(["--reviewed", ",".join(there)] if there else [])])
             except UserError as error:
                 raise UserError(str(error).replace(str(labels), f"project {self.project}")) from None
-        self._done |= came  # what did not come is asked for again
+        self._done.update(came)  # what did not come is asked for again
         self.learnt(out)
         waiting = [name for name in reviewed if name not in there]
         return f"{out.name} is learnt from {len(kept)} photos{left_out}" + (
